@@ -1,0 +1,185 @@
+"""AdaptiveT: the chain's length follows how far the discriminator overfits (Diffusion-GAN, Eq. 12)."""
+
+import math
+import warnings
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from .diffusion_noise import DiffusionNoise
+from .exact_buffers import ExactBuffers
+
+
+class StatisticWarning(UserWarning):
+    """The sign statistic could not be used, or has driven p to its cap."""
+
+
+class AdaptiveT(ExactBuffers):
+    """Lengthen the chain of a DiffusionNoise while D separates the reals too well, shorten it otherwise:
+
+        r_d = E[ sign(D(real) - midpoint) ],    p <- p + sign(r_d - target) * images / (1000 kimg),
+        T = t_min + round(p (t_max - t_min))
+
+    once every ``interval`` batches, where images are those shown since the last move (Eq. 12 of the paper, in the
+    form of the official code, where p is what moves)::
+
+        adapt.observe(real_logits)      # in D's step, for every real batch; never waits for the device
+        adapt.step(len(real))           # once per iteration; reads the device once per interval
+
+    With ``torch.distributed`` initialised, both the signs and the images are summed over ranks, so every rank moves to
+    one T. Every rank must call ``step`` equally often, with the number of reals that it showed itself.
+
+    ``state_dict()`` holds p, T and the list of steps, which are the noise module's buffers (so the state of a wrapped
+    discriminator holds them too), and what was observed since the last move, in this rank's extra state.
+
+    Args:
+        noise: the module to drive; it is moved to ``initial_p`` unless a state was loaded into it or it was moved
+            before.
+        target: r_d to hold, in (-1, 1); 0.6 suits most data sets, higher means less noise.
+        interval: batches between moves.
+        kimg: thousand images that p takes from 0 to 1; 100 in Diffusion-GAN, 500 in StyleGAN2-ADA.
+        midpoint: D's output between real and fake: 0 for logits, 0.5 for probabilities and for LSGAN with targets
+            0 and 1.
+        p_max: cap of p, in [0, 1]; 0.25 is what the official code allows beside ADA.
+        initial_p: p at the start, in [0, p_max].
+
+    Raises:
+        TypeError: noise is no DiffusionNoise.
+        ValueError: a setting that is NaN or outside its range.
+    """
+
+    r_d: Tensor
+
+    def __init__(
+        self,
+        noise: DiffusionNoise,
+        *,
+        target: float = 0.6,
+        interval: int = 4,
+        kimg: float = 100.0,
+        midpoint: float = 0.0,
+        p_max: float = 1.0,
+        initial_p: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if not isinstance(noise, DiffusionNoise):
+            raise TypeError(f"noise is a {type(noise).__name__}; AdaptiveT drives a DiffusionNoise")
+        if not -1.0 < target < 1.0:
+            raise ValueError(f"target={target!r} is outside (-1, 1), where a mean of signs can be held")
+        if int(interval) != interval or interval < 1:
+            raise ValueError(f"interval={interval!r} is no whole number >= 1")
+        if not 0.0 < kimg < math.inf:
+            raise ValueError(f"kimg={kimg!r} is not finite and > 0")
+        if not math.isfinite(midpoint):
+            raise ValueError(f"midpoint={midpoint!r} is not finite; 0 suits logits, 0.5 probabilities")
+        if not 0.0 <= p_max <= 1.0:
+            raise ValueError(f"p_max={p_max!r} is outside [0, 1]")
+        if not 0.0 <= initial_p <= p_max:
+            raise ValueError(f"initial_p={initial_p!r} is outside [0, p_max={p_max}]")
+        self.noise = noise
+        self.target = float(target)
+        self.interval = int(interval)
+        self.kimg = float(kimg)
+        self.midpoint = float(midpoint)
+        self.p_max = float(p_max)
+        self.register_buffer("r_d", torch.full((), math.nan))
+        self._restart()
+        if int(noise.redraws) == 0:
+            noise.set_p(initial_p)
+
+    @property
+    def p(self) -> Tensor:
+        """The strength in [0, p_max], a float32 scalar buffer of the noise module."""
+        return self.noise.p
+
+    @property
+    def T(self) -> Tensor:
+        """The chain's length in t_min..t_max, an int64 scalar buffer of the noise module."""
+        return self.noise.T
+
+    @torch.no_grad()
+    def observe(self, real_logits: Tensor) -> None:
+        """Add D's outputs on diffused reals, float of any shape, to the statistic; they are not kept.
+
+        Raises:
+            TypeError: real_logits is no floating-point tensor.
+        """
+        if not isinstance(real_logits, Tensor) or not real_logits.is_floating_point():
+            kind = real_logits.dtype if isinstance(real_logits, Tensor) else type(real_logits).__name__
+            raise TypeError(f"real_logits is {kind}; pass D's outputs on reals as a floating-point tensor")
+        finite = real_logits.isfinite()
+        signs = torch.sign(real_logits - self.midpoint).masked_fill(~finite, 0).long()
+        # One move when the device changes; the sums are integers, so the order of summation cannot matter.
+        self._sums = self._sums.to(real_logits.device)
+        self._sums += torch.stack([signs.sum(), finite.sum(), (~finite).sum()])
+
+    @torch.no_grad()
+    def step(self, batch_size: int) -> bool:
+        """Count a batch; at the end of an interval move p, T and the list of steps.
+
+        Args:
+            batch_size: reals that this rank showed D in this iteration.
+
+        Returns:
+            Whether an interval ended.
+
+        Raises:
+            ValueError: batch_size is no whole number >= 1.
+
+        Warns:
+            StatisticWarning: nothing was observed, or an output was NaN or infinite (T stays), or p has reached its
+                cap while every real is on D's real side.
+        """
+        if int(batch_size) != batch_size or batch_size < 1:
+            raise ValueError(f"batch_size={batch_size!r} is no whole number >= 1")
+        self._batches += 1
+        self._images += int(batch_size)
+        if self._batches < self.interval:
+            return False
+        sums = torch.cat([self._sums, self._sums.new_tensor([self._images])])
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(sums)
+        signs, observed, broken, images = sums.tolist()
+        self._restart()
+        if broken:
+            _warn("D's outputs on reals hold NaN or infinite values; T does not move")
+        elif not observed:
+            _warn("no outputs were observed since the last move; T does not move. Call observe(real_logits) in D's step")
+        else:
+            self.r_d.fill_(signs / observed)
+            self._move(signs / observed, images)
+        return True
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {"sums": self._sums.tolist(), "batches": self._batches, "images": self._images}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self._sums = torch.tensor(state["sums"], dtype=torch.int64)
+        self._batches = state["batches"]
+        self._images = state["images"]
+
+    def extra_repr(self) -> str:
+        return f"target={self.target}, interval={self.interval}, kimg={self.kimg}, midpoint={self.midpoint}"
+
+    def _move(self, r_d: float, images: int) -> None:
+        direction = (r_d > self.target) - (r_d < self.target)
+        before = float(self.p)
+        p = min(max(before + direction * images / (1000.0 * self.kimg), 0.0), self.p_max)
+        self.noise.set_p(p)
+        if r_d == 1.0 and p == self.p_max > before:
+            _warn(
+                f"p has reached its cap of {self.p_max:g} while D puts every real on the real side of "
+                f"midpoint={self.midpoint:g}; if D returns probabilities, pass midpoint=0.5"
+            )
+
+    def _restart(self) -> None:
+        # Signs, finite outputs and other outputs since the last move: what ranks do not share, so no buffers.
+        self._sums = torch.zeros(3, dtype=torch.int64, device=self._sums.device if hasattr(self, "_sums") else None)
+        self._batches = 0
+        self._images = 0
+
+
+def _warn(message: str) -> None:
+    warnings.warn(f"AdaptiveT: {message}", StatisticWarning, stacklevel=4)

@@ -1,0 +1,379 @@
+"""The forward diffusion of Diffusion-GAN (Wang et al., arXiv 2206.02262) as noise on the discriminator's input."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .exact_buffers import ExactBuffers
+from .ops import TransformParams, check_floating, input_transform
+
+T_LIST_SIZE = 64
+_LARGEST_ADAPTIVE_SHARE = 48  # of the 64 entries, in the official ProjectedGAN code
+
+# The settings of the paper's tables and of its advice for a new data set; the controller's target is AdaptiveT's.
+PRESETS: dict[str, dict[str, Any]] = {
+    "new_data": {"t_max": 500, "distribution": "uniform"},
+    "stylegan2": {"t_max": 1000, "distribution": "priority"},
+    "stylegan2_ffhq": {"t_max": 500, "distribution": "uniform"},
+    "insgen": {"t_max": 500, "t_min": 5, "distribution": "uniform"},
+    "projected_gan": {
+        "t_max": 500,
+        "t_min": 5,
+        "noise_std": 0.5,
+        "beta_end": 1e-2,
+        "distribution": "priority",
+        "clean_share": "adaptive",
+        "per_channel": True,
+    },
+}
+
+
+class NoiseParams(NamedTuple):
+    """One draw of DiffusionNoise; all tensors have shape [N], or [N, C] with ``per_channel``."""
+
+    t: Tensor | None  # int64, None where alpha_bar was given
+    gain: Tensor  # float32, sqrt(alpha_bar_t)
+    noise_std: Tensor  # float32, sqrt(1 - alpha_bar_t) * sigma
+    seed: Tensor  # int64, the key of the normals
+
+    def flat(self) -> dict[str, Tensor]:
+        """The operator's parts, an entry per row of noise."""
+        return {"gain": self.gain.flatten(), "noise_std": self.noise_std.flatten(), "seed": self.seed.flatten()}
+
+
+class DiffusionNoise(ExactBuffers):
+    """Diffuse each sample to a random step t of a chain of length T:
+
+        y = sqrt(alpha_bar_t) x + sqrt(1 - alpha_bar_t) noise_std eps,    alpha_bar_t = prod_{s <= t} (1 - beta_s)
+
+    with t drawn from a list of 64 entries, a share of them 0 (a clean sample) and the rest drawn from ``distribution``
+    over 1..T, so y follows a Gaussian mixture over t (paper, Eqs. 1 to 3 and 11). T follows the strength p in [0, 1]:
+    ``T = t_min + round(p (t_max - t_min))``. p starts at 1; ``AdaptiveT`` moves it, ``set_p`` sets it.
+
+    It acts in ``train()`` and in ``eval()``; set ``enabled = False`` to switch it off. The list, T and p are buffers,
+    the tables of the schedule too: forward copies nothing to the device and never waits for it.
+
+    Args:
+        t_max: the longest chain; 0 makes the module return its input itself.
+        t_min: the shortest chain; by default 10 in official parity and 5 in the paper's, or t_max if that is less.
+        noise_std: sigma, in units of the input (images in [-1, 1]).
+        schedule: of beta_s over s = 1..T: ``linear``, ``quadratic``, ``sigmoid`` (between beta_start and beta_end),
+            ``constant`` (beta_end), ``cosine`` (Nichol and Dhariwal, 2021), ``jsd`` (1/T, 1/(T-1), ..., 1).
+        beta_start, beta_end: in (0, 1).
+        distribution: of t over 1..T: ``uniform``, or ``priority``, with weights growing with t.
+        clean_share: share of the list that is 0, in [0, 1]; ``"adaptive"``: 1 - min(p, 0.75), as the official
+            ProjectedGAN code has it.
+        parity: ``official``: the schedule is stretched over the current T and the priority weights are t - 1, as in
+            the authors' code (so t = 1 is drawn only at T = 1); ``paper``: chains are prefixes of one schedule over
+            t_max and the weights are t.
+        per_channel: draw one t per sample and channel, for feature maps [N, C, ...].
+        seed: of the list; ranks with one seed draw one list.
+
+    Raises:
+        ValueError: a setting outside its range, or an unknown name; the message lists the known ones.
+    """
+
+    p: Tensor
+    T: Tensor
+    t_list: Tensor
+    redraws: Tensor
+    gain: Tensor
+    noise_scale: Tensor
+
+    def __init__(
+        self,
+        t_max: int = 500,
+        *,
+        t_min: int | None = None,
+        noise_std: float = 0.05,
+        schedule: str = "linear",
+        beta_start: float = 1e-4,
+        beta_end: float = 2e-2,
+        distribution: str = "uniform",
+        clean_share: float | str = 0.5,
+        parity: str = "official",
+        per_channel: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        _choice("parity", parity, ("official", "paper"))
+        if t_min is None:
+            t_min = min(10 if parity == "official" else 5, t_max)
+        if int(t_max) != t_max or t_max < 0:
+            raise ValueError(f"t_max={t_max!r} is no whole number >= 0")
+        if int(t_min) != t_min or not 0 <= t_min <= t_max:
+            raise ValueError(f"t_min={t_min!r} is no whole number in 0..t_max={t_max}")
+        if not 0.0 <= noise_std < math.inf:
+            raise ValueError(f"noise_std={noise_std!r} is not finite and >= 0")
+        _choice("schedule", schedule, tuple(SCHEDULES))
+        for name, beta in (("beta_start", beta_start), ("beta_end", beta_end)):
+            if not 0.0 < beta < 1.0:
+                raise ValueError(f"{name}={beta!r} is outside (0, 1)")
+        _choice("distribution", distribution, ("uniform", "priority"))
+        if clean_share != "adaptive" and not (isinstance(clean_share, int | float) and 0.0 <= clean_share <= 1.0):
+            raise ValueError(f"clean_share={clean_share!r} is neither in [0, 1] nor 'adaptive'")
+        if int(seed) != seed or seed < 0:
+            raise ValueError(f"seed={seed!r} is no whole number >= 0")
+        self.t_max = int(t_max)
+        self.t_min = int(t_min)
+        self.noise_std = float(noise_std)
+        self.schedule = schedule
+        self.beta_start = float(beta_start)
+        self.beta_end = float(beta_end)
+        self.distribution = distribution
+        self.clean_share = clean_share
+        self.parity = parity
+        self.per_channel = per_channel
+        self.seed = int(seed)
+        self.enabled = True
+
+        self.register_buffer("p", torch.ones(()))
+        self.register_buffer("T", torch.tensor(self.t_max))
+        self.register_buffer("t_list", torch.zeros(T_LIST_SIZE, dtype=torch.int64))
+        self.register_buffer("redraws", torch.zeros((), dtype=torch.int64))
+        # The settings and T give the tables, so they are no state of their own.
+        self.register_buffer("gain", torch.ones(self.t_max + 1), persistent=False)
+        self.register_buffer("noise_scale", torch.zeros(self.t_max + 1), persistent=False)
+        self._fill_tables(self.t_max)
+        self._draw_list(self.t_max, 1.0)
+
+    @classmethod
+    def preset(cls, name: str, **settings: Any) -> "DiffusionNoise":
+        """The settings of a host or data set of the paper: one of ``PRESETS``; keyword arguments override them."""
+        _choice("name", name, tuple(PRESETS))
+        return cls(**{**PRESETS[name], **settings})
+
+    @property
+    def active(self) -> bool:
+        """Whether a forward changes its input."""
+        return self.enabled and self.t_max > 0
+
+    @torch.no_grad()
+    def set_p(self, p: float) -> None:
+        """Set the strength p in [0, 1] and with it T; the list is drawn anew when T (or its clean share) moves."""
+        if not 0.0 <= p <= 1.0:
+            raise ValueError(f"p={p!r} is outside [0, 1]")
+        before = int(self.T), self._noisy_entries(float(self.p))
+        after = self.t_min + round(p * (self.t_max - self.t_min)), self._noisy_entries(p)
+        self.p.fill_(p)
+        if after == before:
+            return
+        T = after[0]
+        self.T.fill_(T)
+        self.redraws += 1
+        self._draw_list(T, p)
+        self._fill_tables(T)
+
+    def alpha_bar(self, T: int | None = None) -> np.ndarray:
+        """alpha_bar_t for t = 0..t_max as float64 [t_max + 1], at chain length T (the current one by default).
+
+        A step beyond T stands at the chain's end.
+        """
+        T = int(self.T) if T is None else T
+        betas = SCHEDULES[self.schedule](T if self.parity == "official" else self.t_max, self.beta_start, self.beta_end)
+        chain = np.concatenate([[1.0], np.cumprod(1.0 - betas)])[: T + 1]
+        return chain[np.minimum(np.arange(self.t_max + 1), T)]
+
+    def t_weights(self, T: int | None = None) -> np.ndarray:
+        """The probabilities pi of t = 1..T as float64 [T], at chain length T (the current one by default); Eq. 11."""
+        T = int(self.T) if T is None else T
+        if self.distribution == "uniform" or T <= 1:
+            return np.full(T, 1.0 / max(T, 1))
+        weights = np.arange(T, dtype=np.float64) + (self.parity == "paper")
+        return weights / weights.sum()
+
+    def sample(
+        self,
+        x: Tensor,
+        t: int | Tensor | None = None,
+        *,
+        alpha_bar: float | Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> NoiseParams:
+        """Draw t and the seeds of the normals for a batch like x; ``forward(x, params=...)`` replays them.
+
+        The arguments are those of ``forward``; of x only the shape and the device are read.
+        """
+        check_floating(x)
+        if x.dim() < 1 + self.per_channel:
+            raise ValueError(f"x has shape {list(x.shape)}; {'[N, C, ...]' if self.per_channel else '[N, ...]'} needed")
+        shape = x.shape[: 1 + self.per_channel]
+        if t is not None and alpha_bar is not None:
+            raise ValueError("t and alpha_bar are both given; a sample has one noise level")
+        if alpha_bar is not None:
+            level = _external("alpha_bar", alpha_bar, 1.0, shape, x.device, torch.float32)
+            gain, noise_std = level.sqrt(), (1.0 - level).sqrt() * self.noise_std
+        else:
+            if t is None:
+                entry = torch.randint(T_LIST_SIZE, shape, device=x.device, generator=generator)
+                t = self.t_list[entry]
+            else:
+                t = _external("t", t, self.t_max, shape, x.device, torch.int64)
+            gain, noise_std = (table.index_select(0, t.flatten()).view(shape) for table in (self.gain, self.noise_scale))
+        seed = torch.randint(-(2**63), 2**63 - 1, shape, device=x.device, generator=generator)
+        return NoiseParams(t, gain, noise_std, seed)
+
+    def forward(
+        self,
+        x: Tensor,
+        t: int | Tensor | None = None,
+        *,
+        alpha_bar: float | Tensor | None = None,
+        return_t: bool = False,
+        params: NoiseParams | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor | None]:
+        """Diffuse a batch.
+
+        Args:
+            x: float16, bfloat16, float32 or float64 of any shape [N, ...]; [N, C, ...] with ``per_channel``.
+            t: steps in 0..t_max, one for all or int64 [N] ([N, C] with ``per_channel``), instead of a draw. A step
+                beyond the current T stands at the chain's end.
+            alpha_bar: noise levels in [0, 1] instead of a step, one for all or of t's shape.
+            return_t: return ``(y, t)``, for a discriminator that is told t; t is 0 where the module is inactive and
+                None with ``alpha_bar``.
+            params: from ``sample``, to repeat a draw to the bit.
+            generator: of x's device, for the draw.
+
+        Returns:
+            y of x's shape and dtype, differentiable any number of times with respect to x; with ``return_t`` a pair
+            with t, int64 of shape [N], or [N, C] with ``per_channel``.
+
+        Raises:
+            TypeError: x is no floating-point tensor.
+            ValueError: t or alpha_bar is outside its range or of another shape. Values that lie on another device
+                than the CPU are not read back for this check: there an index out of range trips the device's own.
+        """
+        if not self.active:
+            return (x, torch.zeros(x.shape[: 1 + self.per_channel], dtype=torch.int64, device=x.device)) if return_t else x
+        if params is None:
+            params = self.sample(x, t, alpha_bar=alpha_bar, generator=generator)
+        rows = x if x.dim() == 4 and not self.per_channel else _rows(x, params.seed.numel())
+        y = input_transform(rows, TransformParams(**params.flat())).view_as(x)
+        return (y, params.t) if return_t else y
+
+    def extra_repr(self) -> str:
+        return (
+            f"t_max={self.t_max}, t_min={self.t_min}, noise_std={self.noise_std}, schedule={self.schedule!r}, "
+            f"distribution={self.distribution!r}, clean_share={self.clean_share!r}, parity={self.parity!r}"
+        )
+
+    def _noisy_entries(self, p: float) -> int:
+        if self.clean_share == "adaptive":
+            return min(round(p * T_LIST_SIZE), _LARGEST_ADAPTIVE_SHARE)
+        return round((1.0 - self.clean_share) * T_LIST_SIZE)
+
+    def _draw_list(self, T: int, p: float) -> None:
+        noisy = self._noisy_entries(p) if T > 0 else 0
+        uniform = np.random.default_rng([self.seed, int(self.redraws)]).random(noisy)
+        t_list = np.zeros(T_LIST_SIZE, dtype=np.int64)
+        if noisy:
+            steps = np.searchsorted(np.cumsum(self.t_weights(T)), uniform, side="right") + 1
+            t_list[:noisy] = np.minimum(steps, T)
+        self.t_list.copy_(torch.from_numpy(t_list))
+
+    def _fill_tables(self, T: int) -> None:
+        alpha_bar = self.alpha_bar(T)
+        self.gain.copy_(torch.from_numpy(np.sqrt(alpha_bar)))
+        self.noise_scale.copy_(torch.from_numpy(np.sqrt(1.0 - alpha_bar) * self.noise_std))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        *_, error_msgs = args
+        T = state_dict.get(prefix + "T")
+        if T is not None and not 0 <= int(T) <= self.t_max:
+            error_msgs.append(f"{prefix}T is {int(T)} in the state, but t_max={self.t_max} here; build with its t_max")
+            return
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self._fill_tables(int(self.T))
+
+
+def timestep_embedding(t: Tensor, dim: int = 64, *, kind: str = "sinusoidal", max_period: float = 10000.0) -> Tensor:
+    """Embed steps for a discriminator that is told t.
+
+    Args:
+        t: integer or float steps of any shape [...].
+        dim: even width of the sinusoidal embedding.
+        kind: ``sinusoidal``: cosines and sines of t at dim/2 geometric frequencies from 1 to 1 / max_period
+            (Vaswani et al., 2017); ``raw``: t itself as one float, as the official code concatenates it to the label.
+            After a linear map and normalisation the raw form says little more than whether t > 0.
+        max_period: the slowest period is 2 pi times it.
+
+    Returns:
+        float32 [..., dim], or [..., 1] for ``raw``.
+    """
+    _choice("kind", kind, ("sinusoidal", "raw"))
+    if kind == "raw":
+        return t.float()[..., None]
+    if dim < 2 or dim % 2:
+        raise ValueError(f"dim={dim!r} is no even number >= 2")
+    steps = torch.arange(dim // 2, device=t.device, dtype=torch.float32)
+    angle = t.float()[..., None] * torch.exp(steps * (-math.log(max_period) / max(dim // 2 - 1, 1)))
+    return torch.cat([angle.cos(), angle.sin()], dim=-1)
+
+
+def _linear(steps: int, start: float, end: float) -> np.ndarray:
+    return np.linspace(start, end, steps)
+
+
+def _quadratic(steps: int, start: float, end: float) -> np.ndarray:
+    return np.linspace(math.sqrt(start), math.sqrt(end), steps) ** 2
+
+
+def _sigmoid(steps: int, start: float, end: float) -> np.ndarray:
+    return start + (end - start) / (1.0 + np.exp(-np.linspace(-6.0, 6.0, steps)))
+
+
+def _constant(steps: int, start: float, end: float) -> np.ndarray:
+    return np.full(steps, end)
+
+
+def _cosine(steps: int, start: float, end: float) -> np.ndarray:
+    level = np.cos((np.arange(steps + 1) / max(steps, 1) + 0.008) / 1.008 * math.pi / 2) ** 2
+    return np.clip(1.0 - level[1:] / level[:-1], 0.0, 0.999)
+
+
+def _jsd(steps: int, start: float, end: float) -> np.ndarray:
+    return 1.0 / np.arange(steps, 0, -1)
+
+
+# beta_1..beta_steps of each schedule.
+SCHEDULES: dict[str, Callable[[int, float, float], np.ndarray]] = {
+    "linear": _linear,
+    "cosine": _cosine,
+    "quadratic": _quadratic,
+    "sigmoid": _sigmoid,
+    "constant": _constant,
+    "jsd": _jsd,
+}
+
+
+def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r} is unknown; choose one of {', '.join(allowed)}")
+
+
+def _external(
+    name: str, value: float | Tensor, largest: float, shape: torch.Size, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """A noise level that the caller gives, checked and expanded to the shape of a draw."""
+    if isinstance(value, Tensor):
+        if value.requires_grad:
+            raise ValueError(f"{name} requires a gradient, but none is defined for it; pass {name}.detach()")
+        if dtype == torch.int64 and value.dtype.is_floating_point:
+            raise TypeError(f"{name} has dtype {value.dtype}; steps are integers")
+        if value.dim() and value.shape != shape:
+            raise ValueError(f"{name} has shape {list(value.shape)}; this input needs one value or {list(shape)}")
+        readable = value.device.type == "cpu" and not torch.compiler.is_compiling()
+        if readable and not bool(((value >= 0) & (value <= largest)).all()):
+            raise ValueError(f"{name} has values outside [0, {largest}]: {value.min().item()} to {value.max().item()}")
+    elif not 0 <= value <= largest or (dtype == torch.int64 and int(value) != value):
+        raise ValueError(f"{name}={value!r} is outside [0, {largest}]")
+    return torch.as_tensor(value, dtype=dtype, device=device).expand(shape)
+
+
+def _rows(x: Tensor, rows: int) -> Tensor:
+    return x.reshape(rows, 1, 1, math.prod(x.shape) // max(rows, 1))

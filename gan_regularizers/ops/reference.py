@@ -1,0 +1,81 @@
+"""The operator in plain PyTorch: the specification, the fallback and the oracle of every test.
+
+    y = gain * mask . shift( k s (x - mu_pixel) + k (mu_pixel - mu) + mu + b ) + noise_std * noise
+
+Brightness b, saturation s and contrast k, applied in this order, collapse to the bracket because saturation keeps the
+channel mean mu_pixel of every pixel, hence the sample mean mu (docs/operator.md has the derivation). Plain PyTorch
+operations make it differentiable any number of times.
+"""
+
+import torch
+from torch import Tensor
+
+from .params import TransformParams, arithmetic_dtype
+
+
+def input_transform(x: Tensor, params: TransformParams, noise: Tensor | None = None) -> Tensor:
+    """Transform a batch [N, C, H, W] with explicit parameters and explicit noise.
+
+    Args:
+        x: float16, bfloat16, float32 or float64 [N, C, H, W].
+        params: one value per sample of each part; a part that is None is left out.
+        noise: standard normals of x's shape; needed where ``params.noise_std`` is given.
+
+    Returns:
+        A tensor of x's shape, dtype and memory format. The arithmetic is in float32, for float64 in float64.
+    """
+    y = x.to(arithmetic_dtype(x.dtype))
+    y = _colour(y, params)
+    if params.shift is not None:
+        y = _shift(y, params.shift)
+    if params.cutout is not None:
+        y = y.masked_fill(_inside_box(params.cutout, *x.shape[2:]), 0.0)
+    if params.gain is not None:
+        y = y * _per_sample(params.gain, y)
+    if params.noise_std is not None:
+        y = y + _per_sample(params.noise_std, y) * noise
+    channels_last = x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+    return y.to(x.dtype).contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+
+def _per_sample(value: Tensor, like: Tensor) -> Tensor:
+    return value.to(like.dtype)[:, None, None, None]
+
+
+def _colour(x: Tensor, params: TransformParams) -> Tensor:
+    if params.contrast is not None:
+        contrast = _per_sample(params.contrast, x)
+        sample_mean = x.mean(dim=(1, 2, 3), keepdim=True)
+        offset = (1.0 - contrast) * sample_mean
+    else:
+        contrast, offset = 1.0, 0.0
+    if params.saturation is not None:
+        pixel_mean = x.mean(dim=1, keepdim=True)
+        x = contrast * (_per_sample(params.saturation, x) * (x - pixel_mean) + pixel_mean) + offset
+    elif params.contrast is not None:
+        x = contrast * x + offset
+    if params.brightness is not None:
+        x = x + _per_sample(params.brightness, x)
+    return x
+
+
+def _shift(x: Tensor, shift: Tensor) -> Tensor:
+    # Rows and columns are read modulo the size, a permutation with no two outputs on one input, and what came around
+    # the edge is then zeroed.
+    for dim in (2, 3):
+        size = x.shape[dim]
+        source = torch.arange(size, device=x.device) - shift[:, dim - 2, None]
+        outside = (source < 0) | (source >= size)
+        shape = [x.shape[0], 1, 1, 1]
+        shape[dim] = size
+        x = x.gather(dim, (source % max(size, 1)).view(shape).expand_as(x)).masked_fill(outside.view(shape), 0.0)
+    return x
+
+
+def _inside_box(box: Tensor, height: int, width: int) -> Tensor:
+    top, bottom, left, right = (edge[:, None] for edge in box.unbind(1))
+    row = torch.arange(height, device=box.device)
+    column = torch.arange(width, device=box.device)
+    rows = (row >= top) & (row < bottom)
+    columns = (column >= left) & (column < right)
+    return rows[:, None, :, None] & columns[:, None, None, :]

@@ -1,0 +1,180 @@
+"""InputRegularizer: augmentation and noise in one pass; wrap: put it before a discriminator."""
+
+import inspect
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .diffaugment import DiffAugment
+from .diffusion_noise import DiffusionNoise, NoiseParams
+from .ops import TransformParams, input_transform
+
+
+class RegularizerParams(NamedTuple):
+    """One draw of an InputRegularizer; a part is None where its module is absent or inactive."""
+
+    augment: tuple[TransformParams, ...] | None
+    noise: NoiseParams | None
+
+
+class InputRegularizer(nn.Module):
+    """DiffAugment, then DiffusionNoise, with the noise riding on the last pass of the augmentation.
+
+    Equivalent to ``noise(augment(x))``. It acts in ``train()`` and in ``eval()``; set ``enabled = False`` to switch
+    it off.
+
+    Args:
+        augment: a DiffAugment, or None.
+        noise: a DiffusionNoise, or None.
+
+    Raises:
+        TypeError: an argument of another type.
+    """
+
+    def __init__(self, augment: DiffAugment | None = None, noise: DiffusionNoise | None = None) -> None:
+        super().__init__()
+        for name, module, kind in (("augment", augment, DiffAugment), ("noise", noise, DiffusionNoise)):
+            if module is not None and not isinstance(module, kind):
+                raise TypeError(f"{name} is a {type(module).__name__}; a {kind.__name__} or None is needed")
+        self.augment = augment
+        self.noise = noise
+        self.enabled = True
+
+    def sample(
+        self, x: Tensor, t: int | Tensor | None = None, generator: torch.Generator | None = None
+    ) -> RegularizerParams:
+        """Draw the parameters for a batch like x; ``forward(x, params=...)`` replays them to the bit."""
+        augment = self.augment.sample(x, generator) if self.augment is not None and self.augment.active else None
+        noise = self.noise.sample(x, t, generator=generator) if self.noise is not None and self.noise.active else None
+        return RegularizerParams(augment, noise)
+
+    def forward(
+        self,
+        x: Tensor,
+        t: int | Tensor | None = None,
+        *,
+        return_t: bool = False,
+        params: RegularizerParams | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor | None]:
+        """Augment and diffuse a batch; the arguments are those of ``DiffusionNoise.forward``.
+
+        Returns:
+            y of x's shape and dtype, differentiable any number of times with respect to x; with ``return_t`` a pair
+            with t, int64 [N] (or [N, C] with noise per channel), zeros where no noise acts.
+        """
+        if params is None:
+            params = self.sample(x, t, generator) if self.enabled else RegularizerParams(None, None)
+        passes, noise = params.augment or (), params.noise
+        if passes and noise is not None and noise.seed.dim() == 1:
+            passes = (*passes[:-1], passes[-1]._replace(**noise.flat()))
+            noise = None
+        y = x
+        for one_pass in passes:
+            y = input_transform(y, one_pass)
+        if noise is not None:
+            y = self.noise(y, params=noise)
+        if not return_t:
+            return y
+        return y, x.new_zeros(x.shape[:1], dtype=torch.int64) if params.noise is None else params.noise.t
+
+
+class RegularizedDiscriminator(nn.Module):
+    """A discriminator behind an InputRegularizer; ``wrap`` builds it.
+
+    Everything but its first argument passes through: further arguments, attributes and methods of D, read or set.
+    ``state_dict`` has D's own keys, as without the wrapper, beside those of ``input_regularizer``.
+    """
+
+    def __init__(self, D: nn.Module, input_regularizer: InputRegularizer, t_argument: str | None) -> None:
+        super().__init__()
+        names = list(inspect.signature(D.forward).parameters)
+        self._input_name = names[0] if names else None
+        self._t_argument = t_argument if t_argument in names else None
+        self.input_regularizer = input_regularizer
+        self.discriminator = D
+        self.register_state_dict_post_hook(_drop_prefix)
+        self.register_load_state_dict_pre_hook(_add_prefix)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if not args:
+            if self._input_name not in kwargs:
+                raise TypeError(f"D got no input; pass the batch as the first argument or as {self._input_name}=")
+            args = (kwargs.pop(self._input_name),)
+        y, t = self.input_regularizer(args[0], kwargs.get(self._t_argument), return_t=True)
+        if self._t_argument is not None:
+            kwargs[self._t_argument] = t
+        return self.discriminator(y, *args[1:], **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "discriminator" or "discriminator" not in self.__dict__.get("_modules", ()):
+                raise
+            return getattr(self.discriminator, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        modules = self.__dict__.get("_modules", {})
+        own = name in self.__dict__ or name in modules or hasattr(type(self), name)
+        if not own and "discriminator" in modules and hasattr(self.discriminator, name):
+            setattr(self.discriminator, name, value)
+        else:
+            super().__setattr__(name, value)
+
+
+def wrap(D: nn.Module, *regularizers: nn.Module, t_argument: str | None = "t") -> RegularizedDiscriminator:
+    """Regularise the input of a discriminator: ``D = wrap(D, DiffAugment(), DiffusionNoise())``.
+
+    Wrap before DistributedDataParallel and ``torch.compile``. ``D.input_regularizer.enabled = False`` shows D clean
+    images, ``D.discriminator`` is what was wrapped.
+
+    Args:
+        D: the discriminator; its first argument is the batch of images.
+        regularizers: a DiffAugment, a DiffusionNoise, or one of each, or one InputRegularizer.
+        t_argument: if ``D.forward`` has a parameter of this name, D is told t by it, int64 [N]; a t that the caller
+            passes by this name is the one that the noise takes. None: D is never told t.
+
+    Raises:
+        TypeError: D is no module, or a regularizer is of another type.
+        ValueError: D is, or holds, a wrapped discriminator; no regularizer, or two of one kind.
+    """
+    if not isinstance(D, nn.Module):
+        raise TypeError(f"D is a {type(D).__name__}; wrap takes the discriminator, a torch.nn.Module")
+    if any(isinstance(module, RegularizedDiscriminator) for module in D.modules()):
+        raise ValueError(f"D, a {type(D).__name__}, is wrapped already; wrap D.discriminator instead")
+    return RegularizedDiscriminator(D, _combine(regularizers), t_argument)
+
+
+def _combine(regularizers: tuple[nn.Module, ...]) -> InputRegularizer:
+    if len(regularizers) == 1 and isinstance(regularizers[0], InputRegularizer):
+        return regularizers[0]
+    chosen: dict[str, nn.Module] = {}
+    for module in regularizers:
+        if not isinstance(module, DiffAugment | DiffusionNoise):
+            raise TypeError(
+                f"wrap got a {type(module).__name__}; it takes a DiffAugment, a DiffusionNoise, one of each, or one "
+                f"InputRegularizer"
+            )
+        part = "augment" if isinstance(module, DiffAugment) else "noise"
+        if part in chosen:
+            raise ValueError(f"wrap got two modules of type {type(module).__name__}; one is needed")
+        chosen[part] = module
+    if not chosen:
+        raise ValueError("wrap got no regularizer; pass a DiffAugment, a DiffusionNoise or both")
+    return InputRegularizer(**chosen)
+
+
+_INNER = "discriminator."
+
+
+def _drop_prefix(_: nn.Module, state_dict: dict[str, Any], prefix: str, __: dict[str, Any]) -> None:
+    for key in [key for key in state_dict if key.startswith(prefix + _INNER)]:
+        state_dict[prefix + key[len(prefix + _INNER) :]] = state_dict.pop(key)
+
+
+def _add_prefix(_: nn.Module, state_dict: dict[str, Any], prefix: str, *__: Any) -> None:
+    for key in [key for key in state_dict if key.startswith(prefix)]:
+        if not key.startswith(prefix + "input_regularizer."):
+            state_dict[prefix + _INNER + key[len(prefix) :]] = state_dict.pop(key)
