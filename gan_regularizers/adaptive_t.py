@@ -138,7 +138,7 @@ class AdaptiveT(ExactBuffers):
         self._images += int(batch_size)
         if self._batches < self.interval:
             return False
-        sums = torch.cat([self._sums, self._sums.new_tensor([self._images])])
+        sums = torch.cat([self._sums, self._sums.new_tensor([self._images])]).to(self.T.device)
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(sums)
         signs, observed, broken, images = sums.tolist()
@@ -146,7 +146,9 @@ class AdaptiveT(ExactBuffers):
         if broken:
             _warn("D's outputs on reals hold NaN or infinite values; T does not move")
         elif not observed:
-            _warn("no outputs were observed since the last move; T does not move. Call observe(real_logits) in D's step")
+            _warn(
+                "no outputs were observed since the last move; T does not move. Call observe(real_logits) in D's step"
+            )
         else:
             self.r_d.fill_(signs / observed)
             self._move(signs / observed, images)

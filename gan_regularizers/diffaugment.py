@@ -117,9 +117,7 @@ class DiffAugment(nn.Module):
     def extra_repr(self) -> str:
         return repr(self.policy)
 
-    def _sample_pass(
-        self, parts: tuple[str, ...], x: Tensor, generator: torch.Generator | None
-    ) -> TransformParams:
+    def _sample_pass(self, parts: tuple[str, ...], x: Tensor, generator: torch.Generator | None) -> TransformParams:
         uniform = iter(torch.rand(7, x.shape[0], device=x.device, generator=generator))
         drawn: dict[str, Tensor] = {}
         if "color" in parts:

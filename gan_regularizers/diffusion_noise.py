@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .exact_buffers import ExactBuffers
 from .ops import TransformParams, check_floating, input_transform
@@ -213,7 +213,9 @@ class DiffusionNoise(ExactBuffers):
                 t = self.t_list[entry]
             else:
                 t = _external("t", t, self.t_max, shape, x.device, torch.int64)
-            gain, noise_std = (table.index_select(0, t.flatten()).view(shape) for table in (self.gain, self.noise_scale))
+            gain, noise_std = (
+                table.index_select(0, t.flatten()).view(shape) for table in (self.gain, self.noise_scale)
+            )
         seed = torch.randint(-(2**63), 2**63 - 1, shape, device=x.device, generator=generator)
         return NoiseParams(t, gain, noise_std, seed)
 
@@ -249,7 +251,9 @@ class DiffusionNoise(ExactBuffers):
                 than the CPU are not read back for this check: there an index out of range trips the device's own.
         """
         if not self.active:
-            return (x, torch.zeros(x.shape[: 1 + self.per_channel], dtype=torch.int64, device=x.device)) if return_t else x
+            return (
+                (x, torch.zeros(x.shape[: 1 + self.per_channel], dtype=torch.int64, device=x.device)) if return_t else x
+            )
         if params is None:
             params = self.sample(x, t, alpha_bar=alpha_bar, generator=generator)
         rows = x if x.dim() == 4 and not self.per_channel else _rows(x, params.seed.numel())
