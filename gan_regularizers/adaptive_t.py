@@ -95,7 +95,7 @@ class AdaptiveT(ExactBuffers):
         return self.noise.p
 
     @property
-    def T(self) -> Tensor:
+    def T(self) -> Tensor:  # noqa: N802
         """The chain's length in t_min..t_max, an int64 scalar buffer of the noise module."""
         return self.noise.T
 
@@ -146,9 +146,7 @@ class AdaptiveT(ExactBuffers):
         if broken:
             _warn("D's outputs on reals hold NaN or infinite values; T does not move")
         elif not observed:
-            _warn(
-                "no outputs were observed since the last move; T does not move. Call observe(real_logits) in D's step"
-            )
+            _warn("nothing was observed since the last move; T does not move. Call observe(real_logits) in D's step")
         else:
             self.r_d.fill_(signs / observed)
             self._move(signs / observed, images)

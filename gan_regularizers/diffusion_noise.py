@@ -251,9 +251,7 @@ class DiffusionNoise(ExactBuffers):
                 than the CPU are not read back for this check: there an index out of range trips the device's own.
         """
         if not self.active:
-            return (
-                (x, torch.zeros(x.shape[: 1 + self.per_channel], dtype=torch.int64, device=x.device)) if return_t else x
-            )
+            return (x, x.new_zeros(x.shape[: 1 + self.per_channel], dtype=torch.int64)) if return_t else x
         if params is None:
             params = self.sample(x, t, alpha_bar=alpha_bar, generator=generator)
         rows = x if x.dim() == 4 and not self.per_channel else _rows(x, params.seed.numel())
@@ -331,16 +329,16 @@ def _sigmoid(steps: int, start: float, end: float) -> np.ndarray:
     return start + (end - start) / (1.0 + np.exp(-np.linspace(-6.0, 6.0, steps)))
 
 
-def _constant(steps: int, start: float, end: float) -> np.ndarray:
+def _constant(steps: int, _: float, end: float) -> np.ndarray:
     return np.full(steps, end)
 
 
-def _cosine(steps: int, start: float, end: float) -> np.ndarray:
+def _cosine(steps: int, _: float, __: float) -> np.ndarray:
     level = np.cos((np.arange(steps + 1) / max(steps, 1) + 0.008) / 1.008 * math.pi / 2) ** 2
     return np.clip(1.0 - level[1:] / level[:-1], 0.0, 0.999)
 
 
-def _jsd(steps: int, start: float, end: float) -> np.ndarray:
+def _jsd(steps: int, _: float, __: float) -> np.ndarray:
     return 1.0 / np.arange(steps, 0, -1)
 
 

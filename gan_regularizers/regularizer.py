@@ -94,8 +94,6 @@ class RegularizedDiscriminator(nn.Module):
         self._t_argument = t_argument if t_argument in names else None
         self.input_regularizer = input_regularizer
         self.discriminator = D
-        self.register_state_dict_post_hook(_drop_prefix)
-        self.register_load_state_dict_pre_hook(_add_prefix)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         if not args:
@@ -123,9 +121,25 @@ class RegularizedDiscriminator(nn.Module):
         else:
             super().__setattr__(name, value)
 
+    def state_dict(self, *args: Any, prefix: str = "", **kwargs: Any) -> dict[str, Any]:
+        state_dict = super().state_dict(*args, prefix=prefix, **kwargs)
+        inner = f"{prefix}discriminator."
+        for key in [key for key in state_dict if key.startswith(inner)]:
+            state_dict[prefix + key.removeprefix(inner)] = state_dict.pop(key)
+        return state_dict
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        for key in [key for key in state_dict if key.startswith(prefix)]:
+            name = key.removeprefix(prefix)
+            if not name.startswith("input_regularizer."):
+                state_dict[f"{prefix}discriminator.{name}"] = state_dict.pop(key)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
 
 def wrap(D: nn.Module, *regularizers: nn.Module, t_argument: str | None = "t") -> RegularizedDiscriminator:
-    """Regularise the input of a discriminator: ``D = wrap(D, DiffAugment(), DiffusionNoise())``.
+    """Put regularizers before a discriminator::
+
+        D = wrap(D, DiffAugment(), DiffusionNoise())
 
     Wrap before DistributedDataParallel and ``torch.compile``. ``D.input_regularizer.enabled = False`` shows D clean
     images, ``D.discriminator`` is what was wrapped.
@@ -164,17 +178,3 @@ def _combine(regularizers: tuple[nn.Module, ...]) -> InputRegularizer:
     if not chosen:
         raise ValueError("wrap got no regularizer; pass a DiffAugment, a DiffusionNoise or both")
     return InputRegularizer(**chosen)
-
-
-_INNER = "discriminator."
-
-
-def _drop_prefix(_: nn.Module, state_dict: dict[str, Any], prefix: str, __: dict[str, Any]) -> None:
-    for key in [key for key in state_dict if key.startswith(prefix + _INNER)]:
-        state_dict[prefix + key[len(prefix + _INNER) :]] = state_dict.pop(key)
-
-
-def _add_prefix(_: nn.Module, state_dict: dict[str, Any], prefix: str, *__: Any) -> None:
-    for key in [key for key in state_dict if key.startswith(prefix)]:
-        if not key.startswith(prefix + "input_regularizer."):
-            state_dict[prefix + _INNER + key[len(prefix) :]] = state_dict.pop(key)
