@@ -68,7 +68,9 @@ class InputRegularizer(nn.Module):
             params = self.sample(x, t, generator) if self.enabled else RegularizerParams(None, None)
         passes, noise = params.augment or (), params.noise
         if passes and noise is not None and noise.seed.dim() == 1:
-            passes = (*passes[:-1], passes[-1]._replace(**noise.flat()))
+            # All of the last pass but its own noise fields, which come last and are empty; torch 2.4 cannot compile
+            # _replace.
+            passes = (*passes[:-1], TransformParams(*passes[-1][:-3], **noise.flat()))
             noise = None
         y = x
         for one_pass in passes:

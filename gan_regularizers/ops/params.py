@@ -30,7 +30,8 @@ class TransformParams(NamedTuple):
     def check(self, batch_size: int) -> None:
         """Raise ValueError where a part does not fit a batch of this size or asks for a gradient."""
         columns = {"shift": (2,), "cutout": (4,)}
-        for name, value in self._asdict().items():
+        for name in TransformParams._fields:
+            value = getattr(self, name)
             if value is None:
                 continue
             shape = (batch_size, *columns.get(name, ()))
