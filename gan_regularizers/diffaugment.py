@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .ops import TransformParams, check_floating, input_transform
+from .settings import number
 
 Range = tuple[float, float]
 
@@ -174,6 +175,7 @@ def _range(name: str, value: Range) -> Range:
 
 
 def _share(name: str, value: float) -> float:
-    if not 0.0 <= value <= 1.0:
+    share = number(name, value)
+    if not 0.0 <= share <= 1.0:
         raise ValueError(f"{name}={value!r} is outside [0, 1], a share of the image's side")
-    return float(value)
+    return share

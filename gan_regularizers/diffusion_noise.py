@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .exact_buffers import ExactBuffers
 from .ops import TransformParams, check_floating, input_transform
+from .settings import number, whole_number
 
 T_LIST_SIZE = 64
 _LARGEST_ADAPTIVE_SHARE = 48  # of the 64 entries, in the official ProjectedGAN code
@@ -101,26 +102,27 @@ class DiffusionNoise(ExactBuffers):
     ) -> None:
         super().__init__()
         _choice("parity", parity, ("official", "paper"))
+        self.t_max = whole_number("t_max", t_max)
+        if self.t_max < 0:
+            raise ValueError(f"t_max={t_max!r} is below 0")
         if t_min is None:
-            t_min = min(10 if parity == "official" else 5, t_max)
-        if int(t_max) != t_max or t_max < 0:
-            raise ValueError(f"t_max={t_max!r} is no whole number >= 0")
-        if int(t_min) != t_min or not 0 <= t_min <= t_max:
-            raise ValueError(f"t_min={t_min!r} is no whole number in 0..t_max={t_max}")
-        if not 0.0 <= noise_std < math.inf:
+            t_min = min(10 if parity == "official" else 5, self.t_max)
+        self.t_min = whole_number("t_min", t_min)
+        if not 0 <= self.t_min <= self.t_max:
+            raise ValueError(f"t_min={t_min!r} is outside 0..t_max={t_max}")
+        self.noise_std = number("noise_std", noise_std)
+        if not 0.0 <= self.noise_std < math.inf:
             raise ValueError(f"noise_std={noise_std!r} is not finite and >= 0")
         _choice("schedule", schedule, tuple(SCHEDULES))
         for name, beta in (("beta_start", beta_start), ("beta_end", beta_end)):
-            if not 0.0 < beta < 1.0:
+            if not 0.0 < number(name, beta) < 1.0:
                 raise ValueError(f"{name}={beta!r} is outside (0, 1)")
         _choice("distribution", distribution, ("uniform", "priority"))
         if clean_share != "adaptive" and not (isinstance(clean_share, int | float) and 0.0 <= clean_share <= 1.0):
             raise ValueError(f"clean_share={clean_share!r} is neither in [0, 1] nor 'adaptive'")
-        if int(seed) != seed or seed < 0:
-            raise ValueError(f"seed={seed!r} is no whole number >= 0")
-        self.t_max = int(t_max)
-        self.t_min = int(t_min)
-        self.noise_std = float(noise_std)
+        self.seed = whole_number("seed", seed)
+        if self.seed < 0:
+            raise ValueError(f"seed={seed!r} is below 0")
         self.schedule = schedule
         self.beta_start = float(beta_start)
         self.beta_end = float(beta_end)
@@ -128,7 +130,6 @@ class DiffusionNoise(ExactBuffers):
         self.clean_share = clean_share
         self.parity = parity
         self.per_channel = per_channel
-        self.seed = int(seed)
         self.enabled = True
 
         self.register_buffer("p", torch.ones(()))
@@ -155,7 +156,7 @@ class DiffusionNoise(ExactBuffers):
     @torch.no_grad()
     def set_p(self, p: float) -> None:
         """Set the strength p in [0, 1] and with it T; the list is drawn anew when T (or its clean share) moves."""
-        if not 0.0 <= p <= 1.0:
+        if not 0.0 <= number("p", p) <= 1.0:
             raise ValueError(f"p={p!r} is outside [0, 1]")
         before = int(self.T), self._noisy_entries(float(self.p))
         after = self.t_min + round(p * (self.t_max - self.t_min)), self._noisy_entries(p)
@@ -372,7 +373,7 @@ def _external(
         readable = value.device.type == "cpu" and not torch.compiler.is_compiling()
         if readable and not bool(((value >= 0) & (value <= largest)).all()):
             raise ValueError(f"{name} has values outside [0, {largest}]: {value.min().item()} to {value.max().item()}")
-    elif not 0 <= value <= largest or (dtype == torch.int64 and int(value) != value):
+    elif not 0 <= number(name, value) <= largest or (dtype == torch.int64 and int(value) != value):
         raise ValueError(f"{name}={value!r} is outside [0, {largest}]")
     return torch.as_tensor(value, dtype=dtype, device=device).expand(shape)
 
