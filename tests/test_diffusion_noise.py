@@ -1,0 +1,491 @@
+"""DiffusionNoise: schedules, the list of steps, the mixture that comes out, and the module's state."""
+
+import copy
+import io
+import math
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from gan_regularizers import DiffusionNoise, timestep_embedding
+from gan_regularizers.diffusion_noise import PRESETS, SCHEDULES
+
+
+def beta(schedule: str, s: int, T: int, start: float, end: float) -> float:
+    """beta_s of a schedule over 1..T, T > 1."""
+    share = (s - 1) / (T - 1)
+    match schedule:
+        case "linear":
+            return start + (end - start) * share
+        case "quadratic":
+            return (start**0.5 + (end**0.5 - start**0.5) * share) ** 2
+        case "sigmoid":
+            return start + (end - start) / (1 + math.exp(6 - 12 * share))
+        case "constant":
+            return end
+        case "jsd":
+            return 1 / (T - s + 1)
+        case "cosine":
+            return min(0.999, 1 - cosine_level(s, T) / cosine_level(s - 1, T))
+    raise ValueError(schedule)
+
+
+def cosine_level(s: int, T: int) -> float:
+    return math.cos((s / T + 0.008) / 1.008 * math.pi / 2) ** 2
+
+
+def alpha_bar(schedule: str, steps: int, T: int, start: float, end: float) -> list[float]:
+    """The product of the first ``steps`` factors 1 - beta of a schedule over 1..T, one more with each entry."""
+    levels = [1.0]
+    for s in range(1, steps + 1):
+        levels.append(levels[-1] * (1 - beta(schedule, s, T, start, end)))
+    return levels
+
+
+def at_length(T: int, t_max: int = 100, **settings) -> DiffusionNoise:
+    noise = DiffusionNoise(t_max, t_min=0, **settings)
+    noise.set_p(T / t_max)
+    assert int(noise.T) == T
+    return noise
+
+
+@pytest.mark.parametrize("T", [2, 7, 40])
+@pytest.mark.parametrize("schedule", list(SCHEDULES))
+def test_schedules(schedule, T):
+    """Official parity stretches the schedule over T; the paper's takes the prefix of one schedule over t_max."""
+    for parity, length in (("official", T), ("paper", 40)):
+        noise = at_length(T, 40, schedule=schedule, beta_start=1e-3, beta_end=0.1, parity=parity)
+        levels = alpha_bar(schedule, T, length, 1e-3, 0.1)
+        levels += [levels[-1]] * (40 - T)
+        np.testing.assert_allclose(noise.alpha_bar(), levels, rtol=1e-12, atol=1e-15)
+        np.testing.assert_allclose(noise.gain, np.sqrt(levels), rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(noise.noise_scale, 0.05 * np.sqrt(1 - np.array(levels)), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("T", "noise_std", "gain"), [(10, 0.016, 0.95), (100, 0.040, 0.60), (500, 0.050, 0.080), (1000, 0.050, 0.0064)]
+)
+def test_published_noise_at_the_end_of_the_chain(T, noise_std, gain):
+    noise = at_length(T, 1000)
+    assert round(float(noise.noise_scale[T]), 3) == noise_std
+    assert float(f"{float(noise.gain[T]):.2g}") == gain
+
+
+@pytest.mark.parametrize("parity", ["official", "paper"])
+@pytest.mark.parametrize("schedule", list(SCHEDULES))
+@pytest.mark.parametrize("T", [0, 1])
+def test_shortest_chains(T, schedule, parity):
+    noise = at_length(T, 3, schedule=schedule, parity=parity)
+    levels = noise.alpha_bar()
+    assert levels[0] == 1
+    assert (levels[T:] == levels[T]).all()
+    assert np.isfinite(levels).all()
+    assert (noise.t_list == 0).sum() == (64 if T == 0 else 32)
+    assert noise.t_list.max() == T
+
+
+@pytest.mark.parametrize(
+    ("settings", "weights"),
+    [
+        ({"distribution": "uniform"}, [0.25, 0.25, 0.25, 0.25]),
+        ({"distribution": "priority"}, [0, 1 / 6, 2 / 6, 3 / 6]),
+        ({"distribution": "priority", "parity": "paper"}, [0.1, 0.2, 0.3, 0.4]),
+    ],
+)
+def test_list_follows_the_weights(settings, weights):
+    """Pearson's statistic of 32 entries of each of 1000 lists."""
+    noise = DiffusionNoise(4, **settings)
+    np.testing.assert_allclose(noise.t_weights(), weights)
+    lists = torch.stack([DiffusionNoise(4, seed=seed, **settings).t_list for seed in range(1000)])
+    assert ((lists == 0).sum(1) == 32).all()
+    counts = torch.bincount(lists[lists > 0], minlength=5)[1:].numpy()
+    expected = 32_000 * np.array(weights)
+    assert (counts[expected == 0] == 0).all()
+    statistic = sum((counts[expected > 0] - expected[expected > 0]) ** 2 / expected[expected > 0])
+    freedom = (expected > 0).sum() - 1
+    assert abs(statistic - freedom) < 4 * math.sqrt(2 * freedom)
+
+
+@pytest.mark.parametrize(
+    ("clean_share", "p", "clean"),
+    [(0.5, 1.0, 32), (0.5, 0.0, 32), (0.0, 1.0, 0), (1.0, 1.0, 64), (0.25, 1.0, 16)]
+    + [("adaptive", p, clean) for p, clean in ((0.0, 64), (0.1, 58), (0.5, 32), (0.75, 16), (1.0, 16))],
+)
+def test_clean_share(clean_share, p, clean):
+    noise = DiffusionNoise(100, clean_share=clean_share)
+    noise.set_p(p)
+    assert int((noise.t_list == 0).sum()) == clean
+
+
+def test_samples_are_drawn_from_the_list_evenly():
+    noise, n = DiffusionNoise(500), 64 * 2000
+    t = noise.sample(torch.zeros(()).expand(n, 3)).t
+    values, expected = noise.t_list.unique(return_counts=True)
+    counts = (t[:, None] == values).sum(0)
+    assert counts.sum() == n
+    statistic = ((counts - expected * 2000) ** 2 / (expected * 2000.0)).sum()
+    assert abs(float(statistic) - (len(values) - 1)) < 4 * math.sqrt(2 * len(values))
+
+
+def test_moments_at_one_step():
+    noise, x = DiffusionNoise(100, noise_std=0.5), torch.tensor([-1.0, 0.25, 2.0]).expand(200_000, 3)
+    y = noise(x, t=60).double()
+    level = float(noise.alpha_bar()[60])
+    std = 0.5 * math.sqrt(1 - level)
+    assert ((y.mean(0) - math.sqrt(level) * x[0]).abs() < 4 * std / math.sqrt(len(x))).all()
+    assert ((y.var(0) / std**2 - 1).abs() < 4 * math.sqrt(2 / len(x))).all()
+    assert (torch.corrcoef(y.T) - torch.eye(3)).abs().max() < 4 / math.sqrt(len(x))
+
+
+def test_moments_of_the_mixture():
+    """E y = E[gain] x and Var y = Var[gain] x^2 + E[std^2], over the list of steps."""
+    noise, n, value = DiffusionNoise(100, noise_std=0.5), 400_000, 0.7
+    y = noise(torch.full((n, 1), value)).double()
+    gain, std = noise.gain[noise.t_list].double(), noise.noise_scale[noise.t_list].double()
+    variance = gain.var(correction=0) * value**2 + std.square().mean()
+    assert abs(float(y.mean() - gain.mean() * value)) < 4 * math.sqrt(variance / n)
+    assert abs(float(y.var() / variance) - 1) < 4 * math.sqrt(3 / n)
+
+
+@pytest.mark.parametrize("shape", [(6,), (6, 5), (6, 3, 5), (6, 3, 5, 4), (6, 3, 2, 5, 4), (0, 3, 4, 4), (0, 7)])
+def test_any_rank(shape):
+    noise, x = DiffusionNoise(100), torch.randn(shape)
+    y, t = noise(x, return_t=True)
+    assert (y.shape, y.dtype, t.shape, t.dtype) == (x.shape, x.dtype, shape[:1], torch.int64)
+    params = noise.sample(x)
+    assert torch.equal(noise(x, params=params), noise(x, params=params))
+    # The noise depends on the logical index alone, so it is that of the flattened sample.
+    flat = x.reshape(shape[0], math.prod(shape[1:]))
+    assert torch.equal(noise(x, params=params), noise(flat, params=params).view(shape))
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (4, 6, 5), (4, 6, 5, 3), (4, 6, 5, 3, 2)])
+def test_per_channel(shape):
+    noise, x = DiffusionNoise(100, per_channel=True), torch.randn(shape, dtype=torch.float64)
+    y, t = noise(x, return_t=True)
+    assert y.shape == x.shape
+    assert t.shape == (4, 6)
+    assert all(len(row.unique()) > 1 for row in t)
+    changed = (y != x).flatten(2).any(2) if x.dim() > 2 else y != x
+    assert torch.equal(changed, t > 0)
+    params = noise.sample(x)
+    rows = DiffusionNoise(100)(x.reshape(24, -1), params=type(params)(*(part.flatten() for part in params)))
+    assert torch.equal(noise(x, params=params), rows.view(shape))
+    given = torch.arange(24).view(4, 6)
+    assert torch.equal(noise(x, given, return_t=True)[1], given)
+    with pytest.raises(ValueError, match=r"x has shape \[4\]; \[N, C, ...\] needed"):
+        noise(torch.zeros(4))
+
+
+def test_channels_last_gets_the_same_noise():
+    noise, x = DiffusionNoise(100), torch.randn(3, 4, 5, 6)
+    params = noise.sample(x)
+    y = noise(x.contiguous(memory_format=torch.channels_last), params=params)
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(y, noise(x, params=params))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_clean_samples_are_bit_equal(dtype):
+    noise, x = DiffusionNoise(100), torch.randn(64, 3, 4, 4).to(dtype)
+    y, t = noise(x, return_t=True)
+    assert y.dtype == dtype
+    assert 0 < int((t == 0).sum()) < 64
+    assert torch.equal(y[t == 0], x[t == 0])
+    assert (y[t > 0] != x[t > 0]).flatten(1).any(1).all()
+
+
+def test_given_steps():
+    noise, x = at_length(40), torch.randn(3, 8)
+    for t in (7, torch.tensor(7), torch.tensor([7, 7, 7]), torch.tensor([7, 7, 7], dtype=torch.int32)):
+        y, told = noise(x, t, return_t=True, generator=torch.Generator().manual_seed(1))
+        assert torch.equal(told, torch.tensor([7, 7, 7]))
+        assert torch.equal(y, noise(x, 7, generator=torch.Generator().manual_seed(1)))
+    params = noise.sample(x, torch.tensor([0, 40, 90]))
+    assert torch.equal(params.gain, noise.gain[[0, 40, 40]])
+    assert torch.equal(params.noise_std, noise.noise_scale[[0, 40, 40]])
+
+
+@pytest.mark.parametrize("level", [0.25, torch.tensor(0.25), torch.tensor([0.25, 0.25, 0.25], dtype=torch.float64)])
+def test_given_alpha_bar(level):
+    noise, x = DiffusionNoise(100, noise_std=0.2), torch.randn(3, 8)
+    params = noise.sample(x, alpha_bar=level)
+    torch.testing.assert_close(params.gain, torch.full((3,), 0.5))
+    torch.testing.assert_close(params.noise_std, torch.full((3,), 0.2 * math.sqrt(0.75)))
+    y, t = noise(x, alpha_bar=level, return_t=True)
+    assert t is None
+    assert y.shape == x.shape
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "error"),
+    [
+        *(("t", t, ValueError) for t in (-1, 101, 1.5, float("nan"), torch.tensor([0, 101, 3]), torch.tensor(-1))),
+        ("t", torch.tensor([1, 2]), ValueError),
+        ("t", torch.tensor([1.0, 2.0, 3.0]), TypeError),
+        ("t", "seven", TypeError),
+        ("t", torch.tensor([1.0, 2.0, 3.0]).requires_grad_(), ValueError),
+        *(("alpha_bar", level, ValueError) for level in (-0.1, 1.1, float("nan"), torch.tensor([0.0, 1.0, math.nan]))),
+        ("alpha_bar", torch.tensor([[0.5]]), ValueError),
+        ("alpha_bar", torch.tensor(0.5).requires_grad_(), ValueError),
+    ],
+)
+def test_levels_outside_their_range(argument, value, error):
+    with pytest.raises(error, match=rf"\b{argument}\b"):
+        DiffusionNoise(100)(torch.zeros(3, 4), **{argument: value})
+
+
+def test_step_and_alpha_bar_exclude_each_other():
+    with pytest.raises(ValueError, match="t and alpha_bar are both given"):
+        DiffusionNoise(100)(torch.zeros(3, 4), 5, alpha_bar=0.5)
+
+
+def test_inactive_returns_the_input_itself():
+    x = torch.randn(3, 4, 5)
+    off = DiffusionNoise(100)
+    off.enabled = False
+    for noise, shape in ((DiffusionNoise(0), (3,)), (off, (3,)), (DiffusionNoise(0, per_channel=True), (3, 4))):
+        assert noise(x) is x
+        y, t = noise(x, return_t=True)
+        assert y is x
+        assert torch.equal(t, torch.zeros(shape, dtype=torch.int64))
+
+
+def test_own_generator():
+    noise, x = DiffusionNoise(100), torch.randn(8, 5)
+    before = torch.get_rng_state()
+    first = noise(x, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(3)
+    assert torch.equal(noise(x, generator=torch.Generator().manual_seed(1)), first)
+    assert not torch.equal(noise(x, generator=torch.Generator().manual_seed(2)), first)
+
+
+@pytest.mark.parametrize(
+    ("settings", "p", "T"),
+    [
+        ({}, 0.0, 10),
+        ({}, 0.5, 255),
+        ({}, 1.0, 500),
+        ({"parity": "paper"}, 0.0, 5),
+        ({"t_max": 7}, 0.0, 7),
+        ({"t_min": 100}, 0.25, 200),
+    ],
+)
+def test_strength_sets_the_length(settings, p, T):
+    noise = DiffusionNoise(**{"t_max": 500, **settings})
+    noise.set_p(p)
+    assert (float(noise.p), int(noise.T)) == (p, T)
+    assert noise.t_list.max() <= T
+    np.testing.assert_allclose(noise.gain, np.sqrt(noise.alpha_bar(T)), rtol=1e-6)
+
+
+def test_list_is_drawn_anew_when_the_length_moves_and_only_then():
+    noise = DiffusionNoise(100, t_min=0)
+    lists = [noise.t_list.clone()]
+    for p, moves in ((1.0, False), (0.999, False), (0.5, True), (0.501, False), (0.5, False), (1.0, True)):
+        noise.set_p(p)
+        assert torch.equal(noise.t_list, lists[-1]) is not moves
+        assert float(noise.p) == pytest.approx(p)
+        lists.append(noise.t_list.clone())
+    assert int(noise.redraws) == 2
+    assert not torch.equal(lists[0], lists[-1])
+
+
+def test_list_depends_on_seed_and_redraws():
+    def moved(seed: int) -> torch.Tensor:
+        noise = DiffusionNoise(100, seed=seed)
+        noise.set_p(0.5)
+        return noise.t_list
+
+    torch.manual_seed(1)
+    first = moved(3)
+    torch.manual_seed(2)
+    np.random.seed(5)  # noqa: NPY002
+    assert torch.equal(moved(3), first)
+    assert not torch.equal(moved(4), first)
+
+
+@pytest.mark.parametrize("p", [-0.1, 1.1, float("nan"), "half"])
+def test_strength_outside_its_range(p):
+    with pytest.raises((ValueError, TypeError), match="p="):
+        DiffusionNoise(100).set_p(p)
+
+
+@pytest.mark.parametrize("cast", ["half", "bfloat16", "double"])
+def test_buffers_keep_their_dtype(cast):
+    parent = nn.Sequential(nn.Linear(2, 2), DiffusionNoise(500))
+    before = {name: buffer.clone() for name, buffer in parent[1].named_buffers()}
+    getattr(parent, cast)()
+    assert parent[0].weight.dtype != torch.float32
+    for name, buffer in parent[1].named_buffers():
+        assert buffer.dtype == before[name].dtype
+        assert torch.equal(buffer, before[name])
+    assert parent[1](torch.zeros(2, 3, dtype=parent[0].weight.dtype)).dtype == parent[0].weight.dtype
+
+
+def test_state_dict_round_trip():
+    noise = DiffusionNoise(100, seed=4)
+    noise.set_p(0.37)
+    state = noise.state_dict()
+    assert set(state) == {"p", "T", "t_list", "redraws"}
+    loaded = DiffusionNoise(100, seed=4)
+    loaded.load_state_dict(state)
+    for (name, expected), (_, actual) in zip(noise.named_buffers(), loaded.named_buffers(), strict=True):
+        assert torch.equal(actual, expected), name
+    x = torch.randn(9, 4)
+    assert torch.equal(
+        loaded(x, generator=torch.Generator().manual_seed(0)), noise(x, generator=torch.Generator().manual_seed(0))
+    )
+    noise.set_p(0.8)
+    loaded.set_p(0.8)
+    assert torch.equal(noise.t_list, loaded.t_list)
+
+
+def test_state_of_a_longer_chain_is_an_error():
+    state = {f"1.{name}": value for name, value in DiffusionNoise(200).state_dict().items()}
+    parent = nn.Sequential(nn.Identity(), DiffusionNoise(100))
+    with pytest.raises(RuntimeError, match=r"1\.T is 200 in the state, but t_max=100 here"):
+        parent.load_state_dict(state)
+    assert int(parent[1].T) == 100
+
+
+@pytest.mark.parametrize("how", ["pickle", "deepcopy", "torch.save"])
+def test_copies(how):
+    noise = DiffusionNoise(100, distribution="priority")
+    noise.set_p(0.4)
+    if how == "pickle":
+        copied = pickle.loads(pickle.dumps(noise))
+    elif how == "deepcopy":
+        copied = copy.deepcopy(noise)
+    else:
+        file = io.BytesIO()
+        torch.save(noise, file)
+        file.seek(0)
+        copied = torch.load(file, weights_only=False)
+    before = noise.t_list.clone()
+    copied.set_p(0.6)
+    assert torch.equal(noise.t_list, before)
+    noise.set_p(0.6)
+    assert torch.equal(noise.t_list, copied.t_list)
+    assert torch.equal(noise.gain, copied.gain)
+
+
+def test_autocast_changes_nothing():
+    noise, x = DiffusionNoise(100), torch.randn(8, 3, 4, 4)
+    params = noise.sample(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = noise(x, params=params)
+    assert torch.equal(y, noise(x, params=params))
+    assert y.dtype == torch.float32
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_gradients_of_first_and_second_order(per_channel):
+    noise = DiffusionNoise(100, noise_std=0.5, clean_share=0.25, per_channel=per_channel)
+    x = torch.randn(3, 2, 4, dtype=torch.float64).requires_grad_()
+    params = noise.sample(x)
+    assert torch.autograd.gradcheck(lambda x: noise(x, params=params), (x,))
+    assert torch.autograd.gradgradcheck(lambda x: noise(x, params=params), (x,))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, value) for name in ("t_max", "t_min", "seed") for value in (-1, 1.5, math.nan, math.inf, "many")),
+        ("t_min", 501),
+        *(("noise_std", value) for value in (-0.1, math.nan, math.inf, None)),
+        *((name, value) for name in ("beta_start", "beta_end") for value in (0.0, 1.0, math.nan, "small")),
+        *(("clean_share", value) for value in (-0.1, 1.1, math.nan, "half", None)),
+        *((name, "other") for name in ("schedule", "distribution", "parity")),
+    ],
+)
+def test_bad_settings_are_named(name, value):
+    with pytest.raises((ValueError, TypeError), match=f"{name}="):
+        DiffusionNoise(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("setting", "known"),
+    [
+        ("schedule", "linear, cosine, quadratic, sigmoid, constant, jsd"),
+        ("distribution", "uniform, priority"),
+        ("parity", "official, paper"),
+    ],
+)
+def test_unknown_names_list_the_known_ones(setting, known):
+    with pytest.raises(ValueError, match=f"{setting}='other' is unknown; choose one of {known}"):
+        DiffusionNoise(**{setting: "other"})
+
+
+def test_presets():
+    for name, settings in PRESETS.items():
+        noise = DiffusionNoise.preset(name)
+        assert {key: getattr(noise, key) for key in settings} == settings
+    features = DiffusionNoise.preset("projected_gan", t_max=200)
+    assert (features.t_max, features.noise_std, features.beta_end, features.per_channel) == (200, 0.5, 1e-2, True)
+    assert DiffusionNoise.preset("stylegan2").t_max == 1000
+    with pytest.raises(ValueError, match="name='biggan' is unknown; choose one of new_data"):
+        DiffusionNoise.preset("biggan")
+
+
+@given(
+    st.lists(st.integers(1, 5), max_size=4),
+    st.integers(0, 4),
+    st.sampled_from((torch.float16, torch.bfloat16, torch.float32, torch.float64)),
+    st.sampled_from(list(SCHEDULES)),
+    st.floats(0, 1),
+    st.booleans(),
+)
+def test_shape_dtype_and_finiteness_hold(inner, n, dtype, schedule, p, per_channel):
+    noise = DiffusionNoise(20, schedule=schedule, per_channel=per_channel and bool(inner), noise_std=1.0)
+    noise.set_p(p)
+    x = torch.randn(n, *inner).to(dtype)
+    y, t = noise(x, return_t=True)
+    assert (y.shape, y.dtype) == (x.shape, x.dtype)
+    assert t.shape == x.shape[: 1 + noise.per_channel]
+    assert y.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        (torch.zeros(()), ValueError, r"x has shape \[\]"),
+        (torch.zeros(3, 2, dtype=torch.int64), TypeError, "x has dtype torch.int64; allowed are"),
+        (1.0, TypeError, "x is a float"),
+    ],
+)
+def test_inputs_that_cannot_be_diffused(x, error, message):
+    with pytest.raises(error, match=message):
+        DiffusionNoise(100)(x)
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (2, 3)])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float16])
+def test_embedding_shapes(shape, dtype):
+    t = torch.ones(shape, dtype=dtype)
+    for embedding, width in ((timestep_embedding(t, 8), 8), (timestep_embedding(t, kind="raw"), 1)):
+        assert (embedding.shape, embedding.dtype) == ((*shape, width), torch.float32)
+
+
+def test_embeddings():
+    t = torch.arange(1001)
+    assert torch.equal(timestep_embedding(t, kind="raw"), t[:, None].float())
+    embedding = timestep_embedding(t)
+    expected = [f(500 / 10000 ** (i / 31)) for f in (math.cos, math.sin) for i in range(32)]
+    torch.testing.assert_close(embedding[500], torch.tensor(expected), rtol=0, atol=1e-4)
+    # What the raw form lacks: any two steps stay apart after normalisation.
+    gram = torch.nn.functional.normalize(embedding, dim=1) @ torch.nn.functional.normalize(embedding, dim=1).T
+    assert (gram - 2 * torch.eye(1001)).max() < 0.99
+    assert timestep_embedding(t, 2).isfinite().all()
+
+
+@pytest.mark.parametrize("settings", [{"dim": 7}, {"dim": 0}, {"kind": "learned"}])
+def test_bad_embeddings(settings):
+    with pytest.raises(ValueError, match=f"{next(iter(settings))}="):
+        timestep_embedding(torch.arange(3), **settings)
