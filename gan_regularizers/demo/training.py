@@ -1,0 +1,195 @@
+"""One arm of the demo: a GAN with the logistic loss and R1, its measures over time, and its checkpoint."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .. import AdaptiveT, DiffAugment, DiffusionNoise, wrap
+from .files import write_atomically
+from .kid import Lite0Features, kid_x1000
+from .networks import LATENT_DIM, Discriminator, Generator
+
+ARMS = ("unregularised", "regularised")
+
+BATCH_SIZE = 16
+LEARNING_RATE = 1e-3
+BETAS = (0.0, 0.99)
+R1_GAMMA = 1.0
+R1_INTERVAL = 8
+EMA_DECAY = 0.99
+ADAPT_KIMG = 20.0
+MEASURES = 8
+MEASURED_SAMPLES = 256
+REPORT_INTERVAL = 20
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run is made of; on one machine, runs with equal settings give equal numbers."""
+
+    resolution: int = 32
+    kimg: float = 60.0
+    policy: str = "color,translation"
+    noise_std: float = 0.05
+    target: float = 0.6
+    seed: int = 0
+    device: str = "cpu"
+
+    @property
+    def iterations(self) -> int:
+        """Batches in a run."""
+        return max(1, round(self.kimg * 1000 / BATCH_SIZE))
+
+
+class Arm:
+    """The networks, optimisers, controller and history of one arm.
+
+    Args:
+        name: one of ``ARMS``.
+        settings: of the run.
+        train: uint8 [N, 3, R, R], the images to train on.
+        held_out: uint8 [M, 3, R, R], the images to measure against.
+    """
+
+    def __init__(self, name: str, settings: Settings, train: Tensor, held_out: Tensor) -> None:
+        torch.manual_seed(settings.seed)
+        self.name = name
+        self.settings = settings
+        self.device = torch.device(settings.device)
+        self.train_images = _to_float(train).to(self.device)
+        self.held_out_images = _to_float(held_out).to(self.device)
+        self.features = Lite0Features().to(self.device)
+        self.held_out_features = self.features(self.held_out_images)
+        self.fixed_z = torch.randn(MEASURED_SAMPLES, LATENT_DIM).to(self.device)
+
+        self.G = Generator(settings.resolution).to(self.device)
+        self.G_ema = copy.deepcopy(self.G).requires_grad_(False).eval()
+        self.D: torch.nn.Module = Discriminator(settings.resolution)
+        self.adapt: AdaptiveT | None = None
+        if name == "regularised":
+            noise = DiffusionNoise(noise_std=settings.noise_std)
+            self.D = wrap(self.D, DiffAugment(settings.policy), noise)
+            self.adapt = AdaptiveT(noise, target=settings.target, kimg=ADAPT_KIMG)
+        self.D.to(self.device)
+        self.G_opt = torch.optim.Adam(self.G.parameters(), LEARNING_RATE, BETAS)
+        self.D_opt = torch.optim.Adam(self.D.parameters(), LEARNING_RATE, BETAS)
+        self.iteration = 0
+        self.signs = torch.zeros(2, device=self.device)  # their sum and number since the last measure
+        self.history: list[dict[str, float]] = []
+
+    def run(self, checkpoint: Path, report: Callable[[dict[str, float]], None], stopped: Callable[[], bool]) -> bool:
+        """Train to the end or until ``stopped()``, and leave a checkpoint; return whether the end was reached."""
+        iterations = self.settings.iterations
+        measures = {round(iterations * i / MEASURES) for i in range(1, MEASURES + 1)}
+        while self.iteration < iterations:
+            if stopped():
+                self.save(checkpoint)
+                return False
+            D_loss, G_loss = self.step()
+            self.iteration += 1
+            if self.iteration % REPORT_INTERVAL == 0 or self.iteration in measures:
+                losses = {"D_loss": D_loss.item(), "G_loss": G_loss.item()}
+                if self.iteration in measures:
+                    self.history.append({**losses, **self.measure()})
+                    self.save(checkpoint)
+                report({**losses, **self.state(), "kid": self.history[-1]["kid"] if self.history else float("nan")})
+        return True
+
+    def step(self) -> tuple[Tensor, Tensor]:
+        """One step of D and one of G; returns their losses."""
+        real = self.train_images[torch.randint(len(self.train_images), (BATCH_SIZE,)).to(self.device)]
+        real.requires_grad_(self.iteration % R1_INTERVAL == 0)
+        fake = self.G(torch.randn(BATCH_SIZE, LATENT_DIM).to(self.device))
+
+        real_logits, fake_logits = self.D(real), self.D(fake.detach())
+        D_loss = F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+        penalty = 0.0
+        if real.requires_grad:
+            (gradient,) = torch.autograd.grad(real_logits.sum(), real, create_graph=True)
+            penalty = R1_INTERVAL * R1_GAMMA / 2 * gradient.square().sum(dim=(1, 2, 3)).mean()
+        self.D_opt.zero_grad()
+        (D_loss + penalty).backward()
+        self.D_opt.step()
+
+        self.D.requires_grad_(False)
+        G_loss = F.softplus(-self.D(fake)).mean()
+        self.G_opt.zero_grad()
+        G_loss.backward()
+        self.G_opt.step()
+        self.D.requires_grad_(True)
+
+        with torch.no_grad():
+            for averaged, current in zip(self.G_ema.state_dict().values(), self.G.state_dict().values(), strict=True):
+                averaged.lerp_(current, 1.0 - EMA_DECAY) if averaged.is_floating_point() else averaged.copy_(current)
+            signs = real_logits.sign()
+            self.signs += torch.stack([signs.sum(), signs.new_tensor(signs.numel())])
+        if self.adapt is not None:
+            self.adapt.observe(real_logits)
+            self.adapt.step(BATCH_SIZE)
+        return D_loss.detach(), G_loss.detach()
+
+    def state(self) -> dict[str, float]:
+        """Images shown, r_d over the batches since the last measure, p and T."""
+        signs, count = self.signs.tolist()
+        return {
+            "kimg": self.iteration * BATCH_SIZE / 1000,
+            "r_d": signs / max(count, 1.0),
+            "p": float(self.adapt.p) if self.adapt else 0.0,
+            "T": float(self.adapt.T) if self.adapt else 0.0,
+        }
+
+    @torch.no_grad()
+    def measure(self) -> dict[str, float]:
+        """KID-lite0 x 1000 against the held-out images, and how far D prefers its training images to them."""
+        measured = self.state()
+        self.signs.zero_()
+        measured["kid"] = kid_x1000(self.features(self.samples()), self.held_out_features)
+        D = self.D.discriminator if self.adapt else self.D
+        means = [
+            torch.cat([D(batch) for batch in images.split(BATCH_SIZE)]).mean().item()
+            for images in (self.train_images, self.held_out_images)
+        ]
+        measured["gap"] = means[0] - means[1]
+        return measured
+
+    @torch.no_grad()
+    def samples(self) -> Tensor:
+        """The images of the fixed latents from the averaged generator, [256, 3, R, R] in [-1, 1]."""
+        return torch.cat([self.G_ema(z) for z in self.fixed_z.split(64)])
+
+    def save(self, path: Path) -> None:
+        """Write the checkpoint, whole or not at all."""
+        state = {name: part.state_dict() for name, part in self._parts().items()}
+        state |= {
+            "settings": asdict(self.settings),
+            "iteration": self.iteration,
+            "signs": self.signs,
+            "history": self.history,
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+        }
+        write_atomically(path, lambda stream: torch.save(state, stream))
+
+    def load(self, path: Path) -> None:
+        """Continue from a checkpoint to the numbers of an uninterrupted run."""
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        self.iteration, self.signs, self.history = state["iteration"], state["signs"], state["history"]
+        torch.set_rng_state(state["random"].cpu())
+        if state["random_cuda"] is not None:
+            torch.cuda.set_rng_state(state["random_cuda"].cpu(), self.device)
+
+    def _parts(self) -> dict[str, Any]:
+        parts = {"G": self.G, "G_ema": self.G_ema, "D": self.D, "G_opt": self.G_opt, "D_opt": self.D_opt}
+        return parts if self.adapt is None else {**parts, "adapt": self.adapt}
+
+
+def _to_float(images: Tensor) -> Tensor:
+    return images.float() / 127.5 - 1.0
