@@ -87,7 +87,7 @@ class AdaptiveT(ExactBuffers):
             raise ValueError(f"initial_p={initial_p!r} is outside [0, p_max={p_max}]")
         self.register_buffer("r_d", torch.full((), math.nan))
         self._restart()
-        if int(noise.redraws) == 0:
+        if int(noise.redraws) == 0 and float(noise.p) == 1.0:
             noise.set_p(initial_p)
 
     @property
@@ -151,7 +151,11 @@ class AdaptiveT(ExactBuffers):
             _warn("nothing was observed since the last move; T does not move. Call observe(real_logits) in D's step")
         else:
             self.r_d.fill_(signs / observed)
-            self._move(signs / observed, images)
+            if self._move(signs / observed, images) and signs == observed:
+                _warn(
+                    f"p has reached its cap of {self.p_max:g} while D puts every real on the real side of "
+                    f"midpoint={self.midpoint:g}; if D returns probabilities, pass midpoint=0.5"
+                )
         return True
 
     def get_extra_state(self) -> dict[str, Any]:
@@ -165,16 +169,14 @@ class AdaptiveT(ExactBuffers):
     def extra_repr(self) -> str:
         return f"target={self.target}, interval={self.interval}, kimg={self.kimg}, midpoint={self.midpoint}"
 
-    def _move(self, r_d: float, images: int) -> None:
+    def _move(self, r_d: float, images: int) -> bool:
+        """Move p, and return whether this brought it to its cap."""
         direction = (r_d > self.target) - (r_d < self.target)
         before = float(self.p)
         p = min(max(before + direction * images / (1000.0 * self.kimg), 0.0), self.p_max)
         self.noise.set_p(p)
-        if r_d == 1.0 and p == self.p_max > before:
-            _warn(
-                f"p has reached its cap of {self.p_max:g} while D puts every real on the real side of "
-                f"midpoint={self.midpoint:g}; if D returns probabilities, pass midpoint=0.5"
-            )
+        # The buffer is float32, so the cap itself may lie a little above or below what it holds.
+        return p == self.p_max and float(self.p) > before
 
     def _restart(self) -> None:
         # Signs, finite outputs and other outputs since the last move: what ranks do not share, so no buffers.
