@@ -64,8 +64,10 @@ class InputRegularizer(nn.Module):
             y of x's shape and dtype, differentiable any number of times with respect to x; with ``return_t`` a pair
             with t, int64 [N] (or [N, C] with noise per channel), zeros where no noise acts.
         """
-        if params is None:
-            params = self.sample(x, t, generator) if self.enabled else RegularizerParams(None, None)
+        if not self.enabled:
+            params = RegularizerParams(None, None)
+        elif params is None:
+            params = self.sample(x, t, generator)
         passes, noise = params.augment or (), params.noise
         if passes and noise is not None and noise.seed.dim() == 1:
             # All of the last pass but its own noise fields, which come last and are empty; torch 2.4 cannot compile
@@ -79,7 +81,10 @@ class InputRegularizer(nn.Module):
             y = self.noise(y, params=noise)
         if not return_t:
             return y
-        return y, x.new_zeros(x.shape[:1], dtype=torch.int64) if params.noise is None else params.noise.t
+        if params.noise is not None:
+            return y, params.noise.t
+        per_channel = self.noise is not None and self.noise.per_channel
+        return y, x.new_zeros(x.shape[: 1 + per_channel], dtype=torch.int64)
 
 
 class RegularizedDiscriminator(nn.Module):
@@ -91,9 +96,11 @@ class RegularizedDiscriminator(nn.Module):
 
     def __init__(self, D: nn.Module, input_regularizer: InputRegularizer, t_argument: str | None) -> None:
         super().__init__()
-        names = list(inspect.signature(D.forward).parameters)
-        self._input_name = names[0] if names else None
-        self._t_argument = t_argument if t_argument in names else None
+        parameters = inspect.signature(D.forward).parameters
+        self._input_name, *others = parameters or (None,)
+        self._t_argument = t_argument if t_argument in others else None
+        by_keyword = self._t_argument is None or parameters[t_argument].kind is inspect.Parameter.KEYWORD_ONLY
+        self._t_position = None if by_keyword else others.index(t_argument)
         self.input_regularizer = input_regularizer
         self.discriminator = D
 
@@ -102,16 +109,25 @@ class RegularizedDiscriminator(nn.Module):
             if self._input_name not in kwargs:
                 raise TypeError(f"D got no input; pass the batch as the first argument or as {self._input_name}=")
             args = (kwargs.pop(self._input_name),)
-        y, t = self.input_regularizer(args[0], kwargs.get(self._t_argument), return_t=True)
-        if self._t_argument is not None:
+        x, *others = args
+        by_position = self._t_position is not None and self._t_position < len(others)
+        given = others[self._t_position] if by_position else kwargs.get(self._t_argument)
+        y, t = self.input_regularizer(x, given, return_t=True)
+        if given is not None and self.input_regularizer.noise is None:
+            t = given
+        if by_position:
+            others[self._t_position] = t
+        elif self._t_argument is not None:
             kwargs[self._t_argument] = t
-        return self.discriminator(y, *args[1:], **kwargs)
+        return self.discriminator(y, *others, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
         except AttributeError:
-            if name == "discriminator" or "discriminator" not in self.__dict__.get("_modules", ()):
+            # A protocol of Python's own, such as __deepcopy__, is about the wrapper.
+            special = name.startswith("__") and name.endswith("__")
+            if special or name == "discriminator" or "discriminator" not in self.__dict__.get("_modules", ()):
                 raise
             return getattr(self.discriminator, name)
 
@@ -131,10 +147,12 @@ class RegularizedDiscriminator(nn.Module):
         return state_dict
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        for key in [key for key in state_dict if key.startswith(prefix)]:
-            name = key.removeprefix(prefix)
-            if not name.startswith("input_regularizer."):
-                state_dict[f"{prefix}discriminator.{name}"] = state_dict.pop(key)
+        own = f"{prefix}input_regularizer."
+        inner = [key for key in state_dict if key.startswith(prefix) and not key.startswith(own)]
+        # All are taken out before any goes in: D's names may begin with "discriminator." themselves.
+        values = [state_dict.pop(key) for key in inner]
+        for key, value in zip(inner, values, strict=True):
+            state_dict[f"{prefix}discriminator.{key.removeprefix(prefix)}"] = value
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
@@ -150,7 +168,8 @@ def wrap(D: nn.Module, *regularizers: nn.Module, t_argument: str | None = "t") -
         D: the discriminator; its first argument is the batch of images.
         regularizers: a DiffAugment, a DiffusionNoise, or one of each, or one InputRegularizer.
         t_argument: if ``D.forward`` has a parameter of this name, D is told t by it, int64 [N]; a t that the caller
-            passes by this name is the one that the noise takes. None: D is never told t.
+            passes there is the one that the noise takes, or, without a DiffusionNoise, goes to D as it is. None: D is
+            never told t.
 
     Raises:
         TypeError: D is no module, or a regularizer is of another type.
