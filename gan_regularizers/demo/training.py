@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .. import AdaptiveT, DiffAugment, DiffusionNoise, wrap
-from .files import write_atomically
+from ..files import write_atomically
 from .kid import Lite0Features, kid_x1000
 from .networks import LATENT_DIM, Discriminator, Generator
 
@@ -40,6 +40,7 @@ class Settings:
     target: float = 0.6
     seed: int = 0
     device: str = "cpu"
+    data: str | None = None
 
     @property
     def iterations(self) -> int:
@@ -66,6 +67,7 @@ class Arm:
         self.held_out_images = _to_float(held_out).to(self.device)
         self.features = Lite0Features().to(self.device)
         self.held_out_features = self.features(self.held_out_images)
+        self.floor = kid_x1000(self.features(self.train_images), self.held_out_features)
         self.fixed_z = torch.randn(MEASURED_SAMPLES, LATENT_DIM).to(self.device)
 
         self.G = Generator(settings.resolution).to(self.device)
@@ -84,7 +86,10 @@ class Arm:
         self.history: list[dict[str, float]] = []
 
     def run(self, checkpoint: Path, report: Callable[[dict[str, float]], None], stopped: Callable[[], bool]) -> bool:
-        """Train to the end or until ``stopped()``, and leave a checkpoint; return whether the end was reached."""
+        """Train to the end or until ``stopped()``, and leave a checkpoint; return whether the end was reached.
+
+        Reports hold the losses and ``state()``, and where they were measured the measures too.
+        """
         iterations = self.settings.iterations
         measures = {round(iterations * i / MEASURES) for i in range(1, MEASURES + 1)}
         while self.iteration < iterations:
@@ -94,11 +99,12 @@ class Arm:
             D_loss, G_loss = self.step()
             self.iteration += 1
             if self.iteration % REPORT_INTERVAL == 0 or self.iteration in measures:
-                losses = {"D_loss": D_loss.item(), "G_loss": G_loss.item()}
+                entry = {"D_loss": D_loss.item(), "G_loss": G_loss.item(), **self.state()}
                 if self.iteration in measures:
-                    self.history.append({**losses, **self.measure()})
+                    entry |= self.measure()
+                    self.history.append(entry)
                     self.save(checkpoint)
-                report({**losses, **self.state(), "kid": self.history[-1]["kid"] if self.history else float("nan")})
+                report(entry)
         return True
 
     def step(self) -> tuple[Tensor, Tensor]:
@@ -147,16 +153,14 @@ class Arm:
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
         """KID-lite0 x 1000 against the held-out images, and how far D prefers its training images to them."""
-        measured = self.state()
         self.signs.zero_()
-        measured["kid"] = kid_x1000(self.features(self.samples()), self.held_out_features)
+        kid = kid_x1000(self.features(self.samples()), self.held_out_features)
         D = self.D.discriminator if self.adapt else self.D
         means = [
             torch.cat([D(batch) for batch in images.split(BATCH_SIZE)]).mean().item()
             for images in (self.train_images, self.held_out_images)
         ]
-        measured["gap"] = means[0] - means[1]
-        return measured
+        return {"kid": kid, "gap": means[0] - means[1]}
 
     @torch.no_grad()
     def samples(self) -> Tensor:

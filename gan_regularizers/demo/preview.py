@@ -1,0 +1,73 @@
+"""A person's own pictures under the policy and at several t, and the schedule."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from .. import DiffAugment, DiffusionNoise, InputRegularizer
+from ..errors import CommandError
+from . import figures, images
+
+SIDE = 128
+AUGMENTED = 6
+STEPS = 6
+INK = "#333333"
+
+
+def draw(paths: list[Path], policy: str, noise_std: float, t_max: int, schedule: str, seed: int, out: Path) -> None:
+    """Write a PNG: three rows a picture (augmented, diffused, both as in training) and the schedule below."""
+    if out.suffix.lower() != ".png":
+        raise CommandError(f"--out {out} does not end in .png")
+    missing = [str(path) for path in paths if not path.is_file()]
+    if missing:
+        raise CommandError(f"no such image: {', '.join(missing)}")
+    pictures = [images.square(images.read(str(path), path), SIDE) for path in paths]
+    augment = DiffAugment(policy)
+    noise = DiffusionNoise(t_max, noise_std=noise_std, schedule=schedule)
+    generator = torch.Generator().manual_seed(seed)
+    steps = torch.linspace(0, t_max, STEPS).round().long()
+    trained = InputRegularizer(augment, noise)
+
+    rows = []
+    for path, picture in zip(paths, pictures, strict=True):
+        batch = (picture.float() / 127.5 - 1.0).expand(AUGMENTED, -1, -1, -1)
+        titles = [path.name, *[""] * (AUGMENTED - 1)]
+        rows.append(("augmented" if policy else "no policy", titles, augment(batch, generator=generator)))
+        rows.append(("diffused", [f"t = {t}" for t in steps], noise(batch, t=steps, generator=generator)))
+        mixed, t = trained(batch, return_t=True, generator=generator)
+        rows.append(("both, t drawn", [f"t = {step}" for step in t], mixed))
+
+    figure = Figure(figsize=(1.55 * AUGMENTED + 1.2, 1.75 * len(rows) + 3.0), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=[1.75 * len(rows), 3.0])
+    grid = top.subplots(len(rows), AUGMENTED, squeeze=False)
+    for axes_row, (label, titles, shown) in zip(grid, rows, strict=True):
+        for axes, title, image in zip(axes_row, titles, shown, strict=True):
+            axes.imshow(_to_uint8(image), interpolation="nearest")
+            axes.set_title(title, fontsize=9, color=INK)
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.spines[:].set_visible(False)
+        axes_row[0].set_ylabel(label, fontsize=9)
+    _draw_schedule(bottom, noise)
+    figures.save(figure, out)
+
+
+def _draw_schedule(figure: Figure, noise: DiffusionNoise) -> None:
+    t = np.arange(noise.t_max + 1)
+    alpha_bar = noise.alpha_bar()
+    gain, std = figure.subplots(1, 2)
+    gain.plot(t, np.sqrt(alpha_bar), color="#00798c", lw=2)
+    gain.set_title(f"signal gain, {noise.schedule} schedule", fontsize=10, loc="left")
+    std.plot(t, noise.noise_std * np.sqrt(1.0 - alpha_bar), color="#d1495b", lw=2)
+    std.set_title("noise std, for images in [-1, 1]", fontsize=10, loc="left")
+    for axes in (gain, std):
+        axes.set_xlabel("t")
+        axes.set_ylim(bottom=0.0)
+        figures.style(axes)
+
+
+def _to_uint8(image: Tensor) -> np.ndarray:
+    return ((image.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()

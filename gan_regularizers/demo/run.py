@@ -1,0 +1,223 @@
+"""Train both arms side by side, show how they do, and leave pictures, figures and numbers."""
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import queue
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, fields
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.multiprocessing as mp
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from torch import Tensor
+
+from .. import __version__, ops
+from ..errors import CommandError
+from ..files import write_atomically
+from . import figures, images
+from .training import ARMS, Arm, Settings
+
+TRAINING_PORTRAITS = 100
+SHOWN_SAMPLES = 36
+_POLL_SECONDS = 0.5
+
+
+def start(out: Path, settings: Settings, console: Console) -> None:
+    """Begin a run in a new or empty place."""
+    if (out / "settings.json").exists():
+        raise CommandError(f"--out {out} already holds a run; add --resume to continue it, or name another folder")
+    sets = _load_images(settings)
+    out.mkdir(parents=True, exist_ok=True)
+    _write_json(out / "settings.json", {**asdict(settings), "images": _digest(sets)})
+    _train(out, settings, sets, console)
+
+
+def resume(out: Path, console: Console) -> None:
+    """Continue a run with its own settings, to the numbers of an uninterrupted one."""
+    try:
+        saved = json.loads((out / "settings.json").read_text())
+        settings = Settings(**{field.name: saved[field.name] for field in fields(Settings)})
+    except (OSError, KeyError, ValueError) as error:
+        raise CommandError(f"--resume: {out} holds no run ({error}); start one without --resume") from error
+    sets = _load_images(settings)
+    if _digest(sets) != saved["images"]:
+        raise CommandError(f"--resume: the images differ from those that the run in {out} began with")
+    _train(out, settings, sets, console)
+
+
+def _load_images(settings: Settings) -> tuple[Tensor, Tensor]:
+    if settings.data is None:
+        return images.split_portraits(settings.resolution, TRAINING_PORTRAITS)
+    return images.split_own(Path(settings.data), settings.resolution)
+
+
+def _digest(sets: tuple[Tensor, Tensor]) -> str:
+    return hashlib.sha256(b"".join(part.numpy().tobytes() for part in sets)).hexdigest()
+
+
+def _train(out: Path, settings: Settings, sets: tuple[Tensor, Tensor], console: Console) -> None:
+    train, held_out = sets
+    name = settings.data or "twemoji portraits"
+    console.print(
+        f"Training on {len(train)} images ({name}), measuring against {len(held_out)} held-out ones; "
+        f"{settings.kimg:g} kimg at {settings.resolution} px on {settings.device}, seed {settings.seed}."
+    )
+    began = time.monotonic()
+    results = _run_arms(out, settings, sets, console)
+    floor = results[ARMS[0]]["floor"]
+    histories = {arm: results[arm]["history"] for arm in ARMS}
+    samples = {arm: results[arm]["samples"] for arm in ARMS}
+    summary = {
+        "settings": asdict(settings),
+        "images": {"train": len(train), "held_out": len(held_out), "sha256": _digest(sets)},
+        "kid_x1000_real_against_real": floor,
+        "history": histories,
+        "seconds": round(time.monotonic() - began, 1),
+        "versions": {
+            "gan_regularizers": __version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "backend": ops.backend()[0],
+        },
+    }
+    _write_json(out / "results.json", summary)
+    figures.save_samples(out / "samples.png", train[:SHOWN_SAMPLES], samples, histories, floor)
+    figures.save_curves(out / "curves.png", histories, floor)
+    _print_summary(console, histories, floor)
+    console.print(f"Wrote {', '.join(str(out / name) for name in ('samples.png', 'curves.png', 'results.json'))}")
+
+
+def _run_arms(
+    out: Path, settings: Settings, sets: tuple[Tensor, Tensor], console: Console
+) -> dict[str, dict[str, Any]]:
+    """Train both arms at once, in a process each, and return their results."""
+    context = mp.get_context("spawn")
+    messages: Queue = context.Queue()
+    stop = context.Event()
+    threads = max(1, (os.cpu_count() or 1) // len(ARMS))
+    workers = {
+        arm: context.Process(target=_work, args=(arm, settings, sets, out, threads, messages, stop), daemon=True)
+        for arm in ARMS
+    }
+    results: dict[str, dict[str, Any]] = {}
+    running = set(ARMS)
+    with _stop_on_interrupt(stop), _progress(console) as progress:
+        tasks = {arm: progress.add_task(arm, total=settings.kimg, status="loading") for arm in ARMS}
+        for worker in workers.values():
+            worker.start()
+        while running:
+            arm, kind, content = _next_message(messages, workers, running)
+            if kind == "report":
+                progress.update(tasks[arm], completed=content["kimg"], status=_status(content))
+                if "kid" in content:
+                    progress.console.print(f"{arm:>13}  {_status(content)}")
+                continue
+            running.remove(arm)
+            workers[arm].join()
+            if kind == "error":
+                stop.set()
+                raise CommandError(f"the {arm} arm failed: {content}")
+            if kind == "result":
+                results[arm] = content
+    if len(results) < len(ARMS):
+        raise CommandError(f"stopped; gan-regularizers demo --resume --out {out} continues this run")
+    return results
+
+
+def _next_message(messages: Queue, workers: dict[str, mp.Process], running: set[str]) -> tuple[str, str, Any]:
+    while True:
+        with contextlib.suppress(queue.Empty):
+            return messages.get(timeout=_POLL_SECONDS)
+        for arm in running:
+            if not workers[arm].is_alive() and messages.empty():
+                return arm, "error", f"its process ended with exit code {workers[arm].exitcode}"
+
+
+@contextlib.contextmanager
+def _stop_on_interrupt(stop: Event) -> Iterator[None]:
+    """The first Ctrl-C lets the arms write their checkpoints; a second one interrupts as usual."""
+
+    def handle(*_: Any) -> None:
+        signal.signal(signal.SIGINT, before)
+        stop.set()
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _work(
+    name: str, settings: Settings, sets: tuple[Tensor, Tensor], out: Path, threads: int, messages: Queue, stop: Event
+) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent tells when to stop
+    torch.set_num_threads(threads)
+    try:
+        arm = Arm(name, settings, *sets)
+        checkpoint = out / f"{name}.pt"
+        if checkpoint.exists():
+            arm.load(checkpoint)
+        if not arm.run(checkpoint, lambda report: messages.put((name, "report", report)), stop.is_set):
+            messages.put((name, "stopped", None))
+            return
+        samples = ((arm.samples()[:SHOWN_SAMPLES] + 1) * 127.5).round().byte().cpu().numpy()
+        messages.put((name, "result", {"history": arm.history, "floor": arm.floor, "samples": samples}))
+    except Exception as error:  # whatever it is, the parent says it in one line
+        messages.put((name, "error", f"{type(error).__name__}: {error}"))
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description:>13}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TextColumn("{task.fields[status]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+def _status(report: dict[str, float]) -> str:
+    parts = [
+        f"{report['kimg']:5.1f} kimg",
+        f"loss D {report['D_loss']:.2f} G {report['G_loss']:.2f}",
+        f"r_d {report['r_d']:+.2f}",
+        f"T {report['T']:.0f}",
+    ]
+    if "kid" in report:
+        parts += [f"KID-lite0 {report['kid']:.0f}", f"gap {report['gap']:.2f}"]
+    return "  ".join(parts)
+
+
+def _print_summary(console: Console, histories: dict[str, list[dict[str, float]]], floor: float) -> None:
+    table = Table(title="At the end of training")
+    table.add_column("")
+    for arm in ARMS:
+        table.add_column(arm, justify="right")
+    rows = {
+        "KID-lite0 x 1000 against held-out images (lower is better)": ("kid", ".0f"),
+        "D's preference of its training images to held-out ones": ("gap", ".2f"),
+        "r_d": ("r_d", ".2f"),
+        "T": ("T", ".0f"),
+    }
+    for label, (key, form) in rows.items():
+        table.add_row(label, *(format(histories[arm][-1][key], form) for arm in ARMS))
+    console.print(table)
+    console.print(f"KID-lite0 x 1000 of the real training images themselves: {floor:.0f}")
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    write_atomically(path, lambda stream: stream.write((json.dumps(content, indent=1) + "\n").encode()))
