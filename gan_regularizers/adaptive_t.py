@@ -47,7 +47,7 @@ class AdaptiveT(ExactBuffers):
         initial_p: p at the start, in [0, p_max].
 
     Raises:
-        TypeError: noise is no DiffusionNoise.
+        TypeError: noise is no DiffusionNoise, or a setting is no number.
         ValueError: a setting that is NaN or outside its range.
     """
 
@@ -127,7 +127,8 @@ class AdaptiveT(ExactBuffers):
             Whether an interval ended.
 
         Raises:
-            ValueError: batch_size is no whole number >= 1.
+            TypeError: batch_size is no number.
+            ValueError: it is no whole number >= 1.
 
         Warns:
             StatisticWarning: nothing was observed, or an output was NaN or infinite (T stays), or p has reached its

@@ -38,6 +38,7 @@ class DiffAugment(nn.Module):
         cutout: the box's side, as a share of height and of width, in [0, 1]; ``int(size * cutout + 0.5)`` pixels.
 
     Raises:
+        TypeError: policy is no string, or a share is no number.
         ValueError: an unknown policy name, a range that is not finite or not ascending, a share outside [0, 1].
     """
 

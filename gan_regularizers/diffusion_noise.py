@@ -75,6 +75,7 @@ class DiffusionNoise(ExactBuffers):
         seed: of the list; ranks with one seed draw one list.
 
     Raises:
+        TypeError: a setting is no number where one is needed.
         ValueError: a setting outside its range, or an unknown name; the message lists the known ones.
     """
 
@@ -155,7 +156,12 @@ class DiffusionNoise(ExactBuffers):
 
     @torch.no_grad()
     def set_p(self, p: float) -> None:
-        """Set the strength p in [0, 1] and with it T; the list is drawn anew when T (or its clean share) moves."""
+        """Set the strength p in [0, 1] and with it T; the list is drawn anew when T (or its clean share) moves.
+
+        Raises:
+            TypeError: p is no number.
+            ValueError: p is outside [0, 1].
+        """
         if not 0.0 <= number("p", p) <= 1.0:
             raise ValueError(f"p={p!r} is outside [0, 1]")
         before = int(self.T), self._noisy_entries(float(self.p))

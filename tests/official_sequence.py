@@ -5,7 +5,7 @@ arguments, one per sample, and computes in the dtype of x.
 """
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 
 from gan_regularizers.ops import TransformParams

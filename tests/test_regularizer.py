@@ -265,6 +265,17 @@ def test_t_is_left_alone_without_noise():
     assert torch.equal(D.told, torch.zeros(4, dtype=torch.int64))
 
 
+def test_t_by_keyword_only():
+    class Keyword(Critic):
+        def forward(self, images, *labels, t=None):
+            self.told = t
+            return super().forward(images) + sum(labels)
+
+    D = Keyword()
+    wrap(D, DiffusionNoise(100))(images(), torch.ones(4), torch.ones(4))
+    assert D.told.dtype == torch.int64
+
+
 def test_t_argument_of_another_name():
     class Scaled(Critic):
         def forward(self, images, labels=None, scale=None):
@@ -399,32 +410,47 @@ def test_order_of_the_regularizers_does_not_matter():
 class OnTheDeviceOnly(TorchDispatchMode):
     """Fails on anything that reads the device back, or that brings a tensor to it or from it."""
 
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        self.device = device
+
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
         assert function not in (
-            torch.ops.aten._local_scalar_dense.default,
+            torch.ops.aten._local_scalar_dense.default,  # .item()
             torch.ops.aten.nonzero.default,
-            torch.ops.aten.lift_fresh.default,
+            torch.ops.aten.lift_fresh.default,  # torch.tensor(...)
         ), function
         for value in torch.utils._pytree.tree_leaves((args, kwargs, result)):
-            assert not isinstance(value, torch.Tensor) or value.device.type == "meta", (function, value.device)
+            assert not isinstance(value, torch.Tensor) or value.device.type == self.device, (function, value.device)
         return result
 
 
-@pytest.mark.parametrize("settings", [{}, {"per_channel": True}, {"enabled": False}])
-def test_forward_never_leaves_the_device(settings):
-    """The meta device has no data to read; the controller counts there too."""
-    enabled = settings.pop("enabled", True)
-    wrapped = wrap(Critic(), *regularizers(**settings)).to("meta")
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize(("per_channel", "enabled"), [(False, True), (True, True), (False, False)])
+def test_forward_never_leaves_the_device(device, per_channel, enabled):
+    """The meta device shows transfers and has no data to read back; the CPU shows tensors made of Python numbers."""
+    wrapped = wrap(Critic(), *regularizers(per_channel=per_channel)).to(device)
     wrapped.input_regularizer.enabled = enabled
     adapt = AdaptiveT(DiffusionNoise(100))
-    x = torch.zeros(4, 3, 8, 6, device="meta")
+    x = torch.zeros(4, 3, 8, 6, device=device)
     adapt.observe(wrapped(x))  # its sums move to the device once
-    with OnTheDeviceOnly():
+    with OnTheDeviceOnly(device):
         logits = wrapped(x.requires_grad_())
         wrapped.input_regularizer(x, return_t=True)
         adapt.observe(logits)
         (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
         gradient.square().sum().backward()
-    with pytest.raises(AssertionError), OnTheDeviceOnly():
-        x + torch.zeros(1).to("meta")
+
+
+@pytest.mark.parametrize(
+    ("device", "action"),
+    [
+        ("cpu", lambda x: x.sum().item()),
+        ("cpu", lambda x: x + torch.tensor([1.0])),
+        ("meta", lambda x: x + torch.zeros(1).to(x.device)),
+    ],
+)
+def test_leaving_the_device_is_noticed(device, action):
+    with pytest.raises(AssertionError), OnTheDeviceOnly(device):
+        action(torch.zeros(1, device=device))
