@@ -114,7 +114,8 @@ class AdaptiveT(ExactBuffers):
         signs = torch.sign(real_logits - self.midpoint).masked_fill(~finite, 0).long()
         # One move when the device changes; the sums are integers, so the order of summation cannot matter.
         self._sums = self._sums.to(real_logits.device)
-        self._sums += torch.stack([signs.sum(), finite.sum(), (~finite).sum()])
+        # Not in place: a tensor made in inference mode cannot be changed outside it.
+        self._sums = self._sums + torch.stack([signs.sum(), finite.sum(), (~finite).sum()])
 
     @torch.no_grad()
     def step(self, batch_size: int) -> bool:

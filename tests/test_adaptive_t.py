@@ -88,6 +88,17 @@ def test_outputs_of_any_dtype(dtype):
     assert float(adapt.r_d) == 0.25
 
 
+def test_inference_mode_leaves_nothing_behind():
+    adapt = controller(interval=1)
+    with torch.inference_mode():
+        interval(adapt, UP)
+    interval(adapt, UP)
+    assert float(adapt.p) == pytest.approx(0.1)
+    x = torch.zeros(2, 3, requires_grad=True)
+    adapt.noise(x).sum().backward()
+    assert x.grad.any()
+
+
 def test_step_counts_images():
     adapt = controller()
     adapt.observe(UP)
