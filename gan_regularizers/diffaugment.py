@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .ops import TransformParams, check_floating, input_transform
-from .settings import number
+from .settings import choice, number
 
 Range = tuple[float, float]
 
@@ -58,16 +58,14 @@ class DiffAugment(nn.Module):
         self.brightness = _range("brightness", brightness)
         self.saturation = _range("saturation", saturation)
         self.contrast = _range("contrast", contrast)
-        self.translation = _share("translation", translation)
-        self.cutout = _share("cutout", cutout)
+        self.translation = number("translation", translation, "[0, 1]")
+        self.cutout = number("cutout", cutout, "[0, 1]")
         self.enabled = True
 
     @classmethod
     def preset(cls, name: str, policy: str = "color,translation,cutout", **ranges: Any) -> "DiffAugment":
         """The ranges of a host repository: one of ``PRESETS``; keyword arguments override them."""
-        if name not in PRESETS:
-            raise ValueError(f"name={name!r} is no preset; known are {', '.join(PRESETS)}")
-        return cls(policy, **{**PRESETS[name], **ranges})
+        return cls(policy, **{**PRESETS[choice("name", name, PRESETS)], **ranges})
 
     @property
     def active(self) -> bool:
@@ -173,10 +171,3 @@ def _range(name: str, value: Range) -> Range:
     if not -float("inf") < low <= high < float("inf"):
         raise ValueError(f"{name}={value!r}: low and high must be finite, low not above high")
     return low, high
-
-
-def _share(name: str, value: float) -> float:
-    share = number(name, value)
-    if not 0.0 <= share <= 1.0:
-        raise ValueError(f"{name}={value!r} is outside [0, 1], a share of the image's side")
-    return share

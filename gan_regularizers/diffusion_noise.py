@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .exact_buffers import ExactBuffers
 from .ops import TransformParams, check_floating, input_transform
-from .settings import number, whole_number
+from .settings import choice, number, whole_number
 
 T_LIST_SIZE = 64
 _LARGEST_ADAPTIVE_SHARE = 48  # of the 64 entries, in the official ProjectedGAN code
@@ -102,35 +102,19 @@ class DiffusionNoise(ExactBuffers):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        _choice("parity", parity, ("official", "paper"))
-        self.t_max = whole_number("t_max", t_max)
-        if self.t_max < 0:
-            raise ValueError(f"t_max={t_max!r} is below 0")
-        if t_min is None:
-            t_min = min(10 if parity == "official" else 5, self.t_max)
-        self.t_min = whole_number("t_min", t_min)
-        if not 0 <= self.t_min <= self.t_max:
-            raise ValueError(f"t_min={t_min!r} is outside 0..t_max={t_max}")
-        self.noise_std = number("noise_std", noise_std)
-        if not 0.0 <= self.noise_std < math.inf:
-            raise ValueError(f"noise_std={noise_std!r} is not finite and >= 0")
-        _choice("schedule", schedule, tuple(SCHEDULES))
-        for name, beta in (("beta_start", beta_start), ("beta_end", beta_end)):
-            if not 0.0 < number(name, beta) < 1.0:
-                raise ValueError(f"{name}={beta!r} is outside (0, 1)")
-        _choice("distribution", distribution, ("uniform", "priority"))
-        if clean_share != "adaptive" and not (isinstance(clean_share, int | float) and 0.0 <= clean_share <= 1.0):
-            raise ValueError(f"clean_share={clean_share!r} is neither in [0, 1] nor 'adaptive'")
-        self.seed = whole_number("seed", seed)
-        if self.seed < 0:
-            raise ValueError(f"seed={seed!r} is below 0")
-        self.schedule = schedule
-        self.beta_start = float(beta_start)
-        self.beta_end = float(beta_end)
-        self.distribution = distribution
-        self.clean_share = clean_share
-        self.parity = parity
+        self.parity = choice("parity", parity, ("official", "paper"))
+        self.t_max = whole_number("t_max", t_max, "[0, inf)")
+        shortest = 10 if parity == "official" else 5
+        self.t_min = whole_number("t_min", min(shortest, self.t_max) if t_min is None else t_min, f"[0, {self.t_max}]")
+        self.noise_std = number("noise_std", noise_std, "[0, inf)")
+        self.schedule = choice("schedule", schedule, SCHEDULES)
+        self.beta_start = number("beta_start", beta_start, "(0, 1)")
+        self.beta_end = number("beta_end", beta_end, "(0, 1)")
+        self.distribution = choice("distribution", distribution, ("uniform", "priority"))
+        adaptive = clean_share == "adaptive"
+        self.clean_share = clean_share if adaptive else number("clean_share", clean_share, "[0, 1]")
         self.per_channel = per_channel
+        self.seed = whole_number("seed", seed, "[0, inf)")
         self.enabled = True
 
         self.register_buffer("p", torch.ones(()))
@@ -146,7 +130,7 @@ class DiffusionNoise(ExactBuffers):
     @classmethod
     def preset(cls, name: str, **settings: Any) -> "DiffusionNoise":
         """The settings of a host or data set of the paper: one of ``PRESETS``; keyword arguments override them."""
-        _choice("name", name, tuple(PRESETS))
+        choice("name", name, PRESETS)
         return cls(**{**PRESETS[name], **settings})
 
     @property
@@ -162,8 +146,7 @@ class DiffusionNoise(ExactBuffers):
             TypeError: p is no number.
             ValueError: p is outside [0, 1].
         """
-        if not 0.0 <= number("p", p) <= 1.0:
-            raise ValueError(f"p={p!r} is outside [0, 1]")
+        p = number("p", p, "[0, 1]")
         before = int(self.T), self._noisy_entries(float(self.p))
         after = self.t_min + round(p * (self.t_max - self.t_min)), self._noisy_entries(p)
         self.p.fill_(p)
@@ -314,7 +297,7 @@ def timestep_embedding(t: Tensor, dim: int = 64, *, kind: str = "sinusoidal", ma
     Returns:
         float32 [..., dim], or [..., 1] for ``raw``.
     """
-    _choice("kind", kind, ("sinusoidal", "raw"))
+    choice("kind", kind, ("sinusoidal", "raw"))
     if kind == "raw":
         return t.float()[..., None]
     if dim < 2 or dim % 2:
@@ -360,11 +343,6 @@ SCHEDULES: dict[str, Callable[[int, float, float], np.ndarray]] = {
 }
 
 
-def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name}={value!r} is unknown; choose one of {', '.join(allowed)}")
-
-
 def _external(
     name: str, value: float | Tensor, largest: float, shape: torch.Size, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
@@ -379,8 +357,8 @@ def _external(
         readable = value.device.type == "cpu" and not torch.compiler.is_compiling()
         if readable and not bool(((value >= 0) & (value <= largest)).all()):
             raise ValueError(f"{name} has values outside [0, {largest}]: {value.min().item()} to {value.max().item()}")
-    elif not 0 <= number(name, value) <= largest or (dtype == torch.int64 and int(value) != value):
-        raise ValueError(f"{name}={value!r} is outside [0, {largest}]")
+    else:
+        value = (whole_number if dtype == torch.int64 else number)(name, value, f"[0, {largest}]")
     return torch.as_tensor(value, dtype=dtype, device=device).expand(shape)
 
 

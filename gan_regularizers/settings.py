@@ -1,19 +1,41 @@
-"""Numbers that a user passes, or an error that names the argument."""
+"""Settings that a user passes, or an error that names the argument, the value and what is allowed."""
 
+import math
+from collections.abc import Collection
 from typing import Any
 
 
-def number(name: str, value: Any) -> float:
+def number(name: str, value: Any, interval: str) -> float:
+    """The value as a float, if it lies in an interval such as ``"[0, 1)"``; NaN lies in none.
+
+    Raises:
+        TypeError: the value is no number.
+        ValueError: it lies outside the interval.
+    """
+    if not hasattr(value, "__float__"):
+        raise TypeError(f"{name}={value!r} is no number")
     try:
-        if isinstance(value, str):
-            raise TypeError
-        return float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise TypeError(f"{name}={value!r} is no number") from None
+        result = float(value)
+    except OverflowError:
+        result = math.inf
+    low, high = map(float, interval[1:-1].split(","))
+    above = result >= low if interval.startswith("[") else result > low
+    below = result <= high if interval.endswith("]") else result < high
+    if not (above and below):
+        raise ValueError(f"{name}={value!r} is outside {interval}")
+    return result
 
 
-def whole_number(name: str, value: Any) -> int:
-    result = number(name, value)
+def whole_number(name: str, value: Any, interval: str) -> int:
+    """Like ``number``, for whole numbers."""
+    result = number(name, value, interval)
     if not result.is_integer():
         raise ValueError(f"{name}={value!r} is no whole number")
     return int(value)
+
+
+def choice(name: str, value: str, allowed: Collection[str]) -> str:
+    """The value, if it is one of the allowed ones; ValueError otherwise."""
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r} is unknown; choose one of {', '.join(allowed)}")
+    return value

@@ -260,7 +260,7 @@ def test_bad_settings_are_named(name, value):
 
 
 def test_initial_p_may_not_exceed_the_cap():
-    with pytest.raises(ValueError, match=r"initial_p=0\.5 is outside \[0, p_max=0\.25\]"):
+    with pytest.raises(ValueError, match=r"initial_p=0\.5 is outside \[0, 0\.25\]"):
         controller(p_max=0.25, initial_p=0.5)
 
 

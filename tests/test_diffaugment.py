@@ -165,7 +165,7 @@ def test_presets():
     }
     changed = DiffAugment.preset("projected_gan", "cutout", cutout=0.3, contrast=(1.0, 1.0))
     assert (changed.policy, changed.cutout, changed.contrast) == ("cutout", 0.3, (1.0, 1.0))
-    with pytest.raises(ValueError, match="name='biggan' is no preset; known are data_efficient_gans"):
+    with pytest.raises(ValueError, match="name='biggan' is unknown; choose one of data_efficient_gans"):
         DiffAugment.preset("biggan")
 
 

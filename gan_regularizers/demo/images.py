@@ -16,9 +16,9 @@ from ..errors import CommandError
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
 # Emoji that show one person's head and shoulders, by their first code point; some have variants by gender, hair and
-# profession. Persons who gesture or hold another person are left out.
+# profession. Left out are persons who gesture or hold another, and blond persons, who repeat others.
 _HEADS = set(
-    "1f385 1f466 1f467 1f468 1f469 1f46e 1f470 1f471 1f472 1f473 1f474 1f475 1f476 1f477 1f478 1f47c 1f482 1f575 1f64d "
+    "1f385 1f466 1f467 1f468 1f469 1f46e 1f470 1f472 1f473 1f474 1f475 1f476 1f477 1f478 1f47c 1f482 1f575 1f64d "
     "1f64e 1f934 1f935 1f936 1f977 1f9b8 1f9b9 1f9d1 1f9d2 1f9d3 1f9d4 1f9d5 1f9db 1f9dd 1fac5".split()
 )
 _VARIANTS = set(
