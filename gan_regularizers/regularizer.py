@@ -161,8 +161,9 @@ def wrap(D: nn.Module, *regularizers: nn.Module, t_argument: str | None = "t") -
 
         D = wrap(D, DiffAugment(), DiffusionNoise())
 
-    Wrap before DistributedDataParallel and ``torch.compile``. ``D.input_regularizer.enabled = False`` shows D clean
-    images, ``D.discriminator`` is what was wrapped.
+    The regularizers move to the device of D. Methods of D other than its call see images as they are. Wrap before
+    DistributedDataParallel and ``torch.compile``. ``D.input_regularizer.enabled = False`` shows D clean images,
+    ``D.discriminator`` is what was wrapped.
 
     Args:
         D: the discriminator; its first argument is the batch of images.
@@ -179,7 +180,10 @@ def wrap(D: nn.Module, *regularizers: nn.Module, t_argument: str | None = "t") -
         raise TypeError(f"D is a {type(D).__name__}; wrap takes the discriminator, a torch.nn.Module")
     if any(isinstance(module, RegularizedDiscriminator) for module in D.modules()):
         raise ValueError(f"D, a {type(D).__name__}, is wrapped already; wrap D.discriminator instead")
-    return RegularizedDiscriminator(D, _combine(regularizers), t_argument)
+    regularizer = _combine(regularizers)
+    if (parameter := next(D.parameters(), None)) is not None:
+        regularizer.to(parameter.device)
+    return RegularizedDiscriminator(D, regularizer, t_argument)
 
 
 def _combine(regularizers: tuple[nn.Module, ...]) -> InputRegularizer:

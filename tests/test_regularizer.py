@@ -218,6 +218,12 @@ def test_modes_and_dtypes_reach_d():
     assert not any(parameter.requires_grad for parameter in D.parameters())
 
 
+def test_regularizers_move_to_the_device_of_d():
+    noise = DiffusionNoise()
+    wrap(nn.Conv2d(3, 1, 3, device="meta"), DiffAugment(), noise)
+    assert {buffer.device.type for buffer in noise.buffers()} == {"meta"}
+
+
 def test_sequential_discriminator():
     D = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 6, 1))
     wrapped, x = wrap(D, DiffAugment("translation")), images()

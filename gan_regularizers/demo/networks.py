@@ -6,7 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .. import timestep_embedding
+
 LATENT_DIM = 64
+EMBEDDING_DIM = 64
 BASE_CHANNELS = 32
 MAX_CHANNELS = 128
 
@@ -37,18 +40,24 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images [N, 3, R, R] -> logits [N, 1]."""
+    """Images [N, 3, R, R] and their steps t [N] (0 where none are given) -> logits [N, 1]."""
 
     def __init__(self, resolution: int) -> None:
         super().__init__()
-        channels = _channels(resolution)
+        self.channels = _channels(resolution)
         self.downs = nn.ModuleList(
             nn.Conv2d(width, next_width, 4, stride=2, padding=1)
-            for width, next_width in zip([3, *channels], channels, strict=False)
+            for width, next_width in zip([3, *self.channels[:-1]], self.channels, strict=True)
         )
-        self.logit = nn.Linear(channels[-1] * 16, 1)
+        self.modulation = nn.Linear(EMBEDDING_DIM, 2 * sum(self.channels))
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+        self.logit = nn.Linear(self.channels[-1] * 16, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        for down in self.downs:
-            x = F.leaky_relu(down(x), 0.2)
+    def forward(self, x: Tensor, t: Tensor | None = None) -> Tensor:
+        t = x.new_zeros(len(x)) if t is None else t
+        modulation = self.modulation(timestep_embedding(t, EMBEDDING_DIM))[:, :, None, None]
+        for down, part in zip(self.downs, modulation.split([2 * width for width in self.channels], 1), strict=True):
+            scale, offset = part.chunk(2, dim=1)
+            x = F.leaky_relu(down(x) * (1 + scale) + offset, 0.2)
         return self.logit(x.flatten(1))
