@@ -22,7 +22,7 @@ def save_samples(path: Path, real: Tensor, samples: dict[str, Tensor], histories
     titles = {f"real, training set\nKID-lite0 {floor:.0f}": (real, INK)}
     for arm in ARMS:
         titles[f"{arm}\nKID-lite0 {histories[arm][-1]['kid']:.0f}"] = (samples[arm], COLOURS[arm])
-    figure = Figure(figsize=(12, 4.6), layout="constrained")
+    figure = Figure(figsize=(12, 4.9), layout="compressed")
     for axes, (title, (images, colour)) in zip(figure.subplots(1, len(titles)), titles.items(), strict=True):
         axes.imshow(image_grid(images), interpolation="nearest")
         axes.set_title(title, color=colour, fontsize=13)

@@ -120,7 +120,7 @@ def _run_arms(
             if kind == "report":
                 progress.update(tasks[arm], completed=content["kimg"], status=_status(content))
                 if "kid" in content:
-                    progress.console.print(f"{arm:>13}  {_status(content)}")
+                    progress.console.print(_measured(arm, content))
                 continue
             running.remove(arm)
             workers[arm].join()
@@ -180,7 +180,7 @@ def _work(
 def _progress(console: Console) -> Progress:
     return Progress(
         TextColumn("{task.description:>13}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=12),
         TextColumn("{task.percentage:>3.0f}%"),
         TextColumn("{task.fields[status]}"),
         TimeElapsedColumn(),
@@ -190,15 +190,13 @@ def _progress(console: Console) -> Progress:
 
 
 def _status(report: dict[str, float]) -> str:
-    parts = [
-        f"{report['kimg']:5.1f} kimg",
-        f"loss D {report['D_loss']:.2f} G {report['G_loss']:.2f}",
-        f"r_d {report['r_d']:+.2f}",
-        f"T {report['T']:.0f}",
-    ]
-    if "kid" in report:
-        parts += [f"KID-lite0 {report['kid']:.0f}", f"gap {report['gap']:.2f}"]
-    return "  ".join(parts)
+    loss = f"loss D {report['D_loss']:.2f} G {report['G_loss']:.2f}"
+    return f"{loss}  r_d {report['r_d']:+.2f}  T {report['T']:3.0f}"
+
+
+def _measured(arm: str, report: dict[str, float]) -> str:
+    state = f"{report['kimg']:5.1f} kimg  r_d {report['r_d']:+.2f}  T {report['T']:3.0f}"
+    return f"{arm:>13}  {state}  gap {report['gap']:5.2f}  KID-lite0 {report['kid']:4.0f}"
 
 
 def _print_summary(console: Console, histories: dict[str, list[dict[str, float]]], floor: float) -> None:
@@ -207,15 +205,15 @@ def _print_summary(console: Console, histories: dict[str, list[dict[str, float]]
     for arm in ARMS:
         table.add_column(arm, justify="right")
     rows = {
-        "KID-lite0 x 1000 against held-out images (lower is better)": ("kid", ".0f"),
-        "D's preference of its training images to held-out ones": ("gap", ".2f"),
+        "KID-lite0 x 1000, held-out images": ("kid", ".0f"),
+        "gap: D(training) - D(held-out)": ("gap", ".2f"),
         "r_d": ("r_d", ".2f"),
         "T": ("T", ".0f"),
     }
     for label, (key, form) in rows.items():
         table.add_row(label, *(format(histories[arm][-1][key], form) for arm in ARMS))
     console.print(table)
-    console.print(f"KID-lite0 x 1000 of the real training images themselves: {floor:.0f}")
+    console.print(f"KID-lite0 x 1000 of the real training images themselves: {floor:.0f} (lower is better)")
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

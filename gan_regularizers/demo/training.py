@@ -36,10 +36,10 @@ class Settings:
     """What a run is made of; on one machine, runs with equal settings give equal numbers."""
 
     resolution: int = 32
-    kimg: float = 60.0
+    kimg: float = 40.0
     policy: str = "color,translation"
     noise_std: float = 0.05
-    target: float = 0.6
+    target: float = 0.2
     seed: int = 0
     device: str = "cpu"
     data: str | None = None
