@@ -12,12 +12,12 @@ def number(name: str, value: Any, interval: str) -> float:
         TypeError: the value is no number.
         ValueError: it lies outside the interval.
     """
-    if not hasattr(value, "__float__"):
-        raise TypeError(f"{name}={value!r} is no number")
     try:
-        result = float(value)
+        result = float(None if isinstance(value, str) else value)  # float() would read a string
     except OverflowError:
         result = math.inf
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}={value!r} is no number") from None
     low, high = map(float, interval[1:-1].split(","))
     above = result >= low if interval.startswith("[") else result > low
     below = result <= high if interval.endswith("]") else result < high
