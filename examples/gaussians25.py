@@ -1,14 +1,14 @@
-"""A vanilla GAN and a Diffusion-GAN on 25 Gaussians, the toy of Wang et al. (arXiv 2206.02262).
+"""A GAN on 25 Gaussians with and without DiffusionNoise: the toy of Diffusion-GAN (Wang et al., arXiv 2206.02262).
 
-The data are a 5 x 5 grid of narrow 2-D Gaussians. Both arms train the same multilayer perceptrons from the same
-initial weights on the same loss; all that differs is whether DiffusionNoise acts on D's input::
+The data are a 5 x 5 grid of narrow 2-D Gaussians. Both arms train the same two perceptrons from the same initial
+weights, on the same loss and with the same settings; all that differs is whether noise acts on D's input::
 
-    python examples/gaussians25.py              # both arms, 5 seeds each
-    python examples/gaussians25.py --quick      # a few seconds, to see it work
+    python examples/gaussians25.py                # both arms, 5 seeds each
+    python examples/gaussians25.py --quick        # a few seconds, to see that it works
 
-It prints, for every seed, the modes found and the share of good samples, and writes gaussians25.json and
-gaussians25.png, the samples of every run beside real ones. Runs are single-threaded and independent of each other,
-so a seed gives the same numbers on a machine whatever else is run.
+It prints the modes that every run found and its share of good samples, and writes ``gaussians25.json`` and
+``gaussians25.png``, the samples of every run beside real ones. A run takes one thread and shares nothing with the
+others, so a seed gives the same numbers however many run at once.
 """
 
 import argparse
@@ -33,45 +33,38 @@ from torch.nn.functional import softplus
 import gan_regularizers
 from gan_regularizers import AdaptiveT, DiffusionNoise, timestep_embedding, wrap
 
-GRID = 5
+MODES = 25
 SPACING = 2.0
 MODE_STD = 0.05
+MODE_CENTRES = torch.cartesian_prod(*[torch.arange(-2, 3) * SPACING] * 2)
 
 Z_DIM = 2
 WIDTH = 128
 BATCH = 128
 STEPS = 14_000
 LR = 1e-3
-BETAS = (0.0, 0.99)
 LR_DECAY = 1 / 3  # share of the steps, the last ones, over which the learning rate falls to 0
+BETAS = (0.0, 0.99)
 
 T_MAX = 500
-# The paper's sigma of 0.05 is a tenth of the standard deviation of images in [-1, 1]; these data have one of 2.8. A
-# tenth of that helps little here: what has to be bridged is the empty space between modes, half a SPACING to either
-# side, not an image manifold's thickness.
-NOISE_STD = 1.0
-# D is small and sees fresh data for ever, so it never separates the reals as well as an overfitting D of images does
-# and r_d stays below the paper's 0.6. The chain is long for as long as D has the upper hand at all.
+# The paper's sigma of 0.05 is a tenth of the standard deviation of images in [-1, 1]. These data have one of 2.8, but a
+# tenth of that adds little: D has to see something in the empty space between two modes, so the noise at the chain's
+# end is as wide as that space.
+NOISE_STD = SPACING
+# D is small and every batch is fresh, so D never overfits and r_d stays below the paper's 0.6 for images. With 0
+# the chain is long while D puts more reals on the real side than on the other, and shrinks once G has caught up.
 TARGET = 0.0
 
 EVAL_SAMPLES = 10_000
 GOOD_RADIUS = 3 * MODE_STD
-# A mode is found if it gets a quarter of its fair share of the samples, or more, as good ones.
-FOUND_SAMPLES = EVAL_SAMPLES // GRID**2 // 4
-PLOT_SAMPLES = 2_000
+FOUND_SAMPLES = EVAL_SAMPLES // MODES // 4  # good samples that a mode needs to count as found: a quarter of its share
 
 ARMS = {"vanilla": "vanilla GAN", "diffusion": "with DiffusionNoise"}
-QUICK = {"seeds": 2, "steps": 100}
-
-
-def mode_centres() -> Tensor:
-    axis = (torch.arange(GRID) - (GRID - 1) / 2) * SPACING
-    return torch.cartesian_prod(axis, axis)
 
 
 def sample_reals(count: int, generator: torch.Generator | None = None) -> Tensor:
-    mode = torch.randint(GRID**2, (count,), generator=generator)
-    return mode_centres()[mode] + MODE_STD * torch.randn(count, 2, generator=generator)
+    mode = torch.randint(MODES, (count,), generator=generator)
+    return MODE_CENTRES[mode] + MODE_STD * torch.randn(count, 2, generator=generator)
 
 
 def mlp(inputs: int, outputs: int) -> nn.Sequential:
@@ -81,38 +74,250 @@ def mlp(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class Discriminator(nn.Module):
+    """D(y, t): because its forward has a parameter named t, ``wrap`` tells it the step of every sample."""
+
     def __init__(self) -> None:
         super().__init__()
         self.layers = mlp(2 + 1, 1)
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        t = timestep_embedding(t, kind="raw") / T_MAX
-        return self.layers(torch.cat([x, t], dim=1))
+    def forward(self, y: Tensor, t: Tensor) -> Tensor:
+        return self.layers(torch.cat([y, timestep_embedding(t, kind="raw") / T_MAX], dim=1))
 
 
-def train(arm: str, seed: int, steps: int, report: Callable[[int], None]) -> dict[str, Any]:
-    """Train one GAN; ``report`` is called with the number of steps done since the last call."""
-    torch.set_num_threads(1)  # the sums, hence the numbers, must not depend on the number of cores
+def train(arm: str, seed: int, steps: int, report: Callable[[], None]) -> dict[str, Any]:
+    """Train one GAN, with a ``report()`` after every step, and measure it."""
+    torch.set_num_threads(1)  # one order of summation, whatever the number of cores
     torch.manual_seed(seed)
     G = mlp(Z_DIM, 2)
     noise = DiffusionNoise(T_MAX, noise_std=NOISE_STD, seed=seed)
-    noise.enabled = arm == "diffusion"  # without it D sees clean samples and t = 0
+    noise.enabled = arm == "diffusion"  # else D sees clean samples and t = 0
     D = wrap(Discriminator(), noise)
     adapt = AdaptiveT(noise, target=TARGET)
-    # G updates less often than it takes to pay for a loop over a dozen small tensors: hence the fused kernels.
-    optimizers = [torch.optim.Adam(net.parameters(), lr=LR, betas=BETAS, fused=True) for net in (G, D)]
+    # In networks this small a loop over the parameters would cost as much as their gradients, hence fused.
+    g_optimizer, d_optimizer = (torch.optim.Adam(net.parameters(), LR, BETAS, fused=True) for net in (G, D))
     for step in range(steps):
-        for optimizer in optimizers:
-            optimizer.param_groups[0]["lr"] = LR * min(1.0, (1 - step / steps) / LR_DECAY)
-        real, fake = sample_reals(BATCH), G(torch.randn(BATCH, Z_DIM))
-        real_logits = step_d(D, optimizers[1], real, fake.detach())
-        step_g(D, optimizers[0], fake)
+        for optimizer in (g_optimizer, d_optimizer):
+            optimizer.param_groups[0]["lr"] = LR * min(1.0, (1.0 - step / steps) / LR_DECAY)
+        fake = G(torch.randn(BATCH, Z_DIM))
+        real_logits = step_d(D, d_optimizer, sample_reals(BATCH), fake.detach())
+        step_g(D, G, g_optimizer, fake)
         if noise.enabled:
             adapt.observe(real_logits)
             adapt.step(BATCH)
-        if (step + 1) % 100 == 0:
-            report(100)
-    report(steps % 100)
+        report()
     with torch.no_grad():
-        fake = G(torch.randn(EVAL_SAMPLES, Z_DIM, generator=torch.Generator().manual_seed(seed)))
-    return {"arm": arm, "seed": seed, **measure(fake), "T": int(noise.T) if noise.enabled else 0, "samples": fake}
+        samples = G(torch.randn(EVAL_SAMPLES, Z_DIM))
+    T = int(noise.T) if noise.enabled else 0
+    # As an array: a tensor would come back through shared memory that lasts no longer than its process.
+    return {"arm": arm, "seed": seed, **measure(samples), "T": T, "samples": samples.numpy()}
+
+
+def step_d(D: nn.Module, optimizer: torch.optim.Optimizer, real: Tensor, fake: Tensor) -> Tensor:
+    real_logits, fake_logits = D(torch.cat([real, fake])).chunk(2)
+    loss = softplus(-real_logits).mean() + softplus(fake_logits).mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return real_logits
+
+
+def step_g(D: nn.Module, G: nn.Module, optimizer: torch.optim.Optimizer, fake: Tensor) -> None:
+    loss = softplus(-D(fake)).mean()
+    optimizer.zero_grad()
+    loss.backward(inputs=list(G.parameters()))  # D's own gradients would go unused
+    optimizer.step()
+
+
+def nearest_mode(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The index of each sample's nearest mode, and whether it is good: within three deviations of that mode."""
+    distance, mode = torch.cdist(x, MODE_CENTRES).min(dim=1)
+    return mode, distance <= GOOD_RADIUS
+
+
+def is_found(x: Tensor) -> Tensor:
+    """Which modes EVAL_SAMPLES samples x have found, bool [MODES]."""
+    mode, good = nearest_mode(x)
+    return torch.bincount(mode[good], minlength=MODES) >= FOUND_SAMPLES
+
+
+def measure(x: Tensor) -> dict[str, Any]:
+    _, good = nearest_mode(x)
+    return {"modes": int(is_found(x).sum()), "good": int(good.sum()) / len(x)}
+
+
+def share_counter(counter: Any) -> None:
+    global _counter
+    _counter = counter
+
+
+def count_step() -> None:
+    with _counter.get_lock():
+        _counter.value += 1
+
+
+def train_all(runs: list[tuple[str, int]], steps: int, console: Console) -> list[dict[str, Any]]:
+    """Train each (arm, seed) of runs, as many at once as there are cores; the results keep the order of runs."""
+    context = multiprocessing.get_context("spawn")
+    counter = context.Value("q", 0)
+    workers = min(os.cpu_count() or 1, len(runs))
+    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"), TimeElapsedColumn())
+    with (
+        Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console) as progress,
+        ProcessPoolExecutor(workers, context, share_counter, (counter,)) as pool,
+    ):
+        task = progress.add_task("training", total=len(runs) * steps)
+        # The longer runs, those with noise, first: then no core idles for long at the end.
+        futures = {run: pool.submit(train, *run, steps, count_step) for run in sorted(runs)}
+        pending = set(futures.values())
+        while pending:
+            _, pending = wait(pending, timeout=0.2)
+            progress.update(task, completed=counter.value)
+        return [futures[run].result() for run in runs]
+
+
+def summarize(results: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Mean and standard deviation over the seeds, for each arm."""
+    summary: dict[str, dict[str, float]] = {arm: {} for arm in ARMS}
+    for arm, row in summary.items():
+        for name in ("modes", "good"):
+            values = [result[name] for result in results if result["arm"] == arm]
+            row[f"{name}_mean"] = round(statistics.mean(values), 4)
+            row[f"{name}_sd"] = round(statistics.stdev(values), 4) if len(values) > 1 else 0.0
+    return summary
+
+
+def tabulate(results: list[dict[str, Any]]) -> Table:
+    table = Table(title=f"Modes found of {MODES}, and share of good samples")
+    table.add_column("seed")
+    for arm in ARMS:
+        table.add_column(f"{arm}: modes", justify="right")
+        table.add_column("good", justify="right")
+    for seed in sorted({result["seed"] for result in results}):
+        runs = [result for arm in ARMS for result in results if (result["arm"], result["seed"]) == (arm, seed)]
+        table.add_row(str(seed), *(cell for run in runs for cell in (str(run["modes"]), f"{run['good']:.1%}")))
+    table.add_section()
+    for label, kind in (("mean", "mean"), ("std. deviation", "sd")):
+        arms = summarize(results).values()
+        cells = [(f"{row[f'modes_{kind}']:.1f}", f"{row[f'good_{kind}']:.1%}") for row in arms]
+        table.add_row(label, *(cell for pair in cells for cell in pair))
+    return table
+
+
+def report_of(results: list[dict[str, Any]], steps: int, seconds: float) -> dict[str, Any]:
+    constants = ("MODES", "SPACING", "MODE_STD", "Z_DIM", "WIDTH", "BATCH", "LR", "LR_DECAY", "BETAS")
+    constants += ("T_MAX", "NOISE_STD", "TARGET", "EVAL_SAMPLES", "GOOD_RADIUS", "FOUND_SAMPLES")
+    return {
+        "versions": {
+            "gan_regularizers": gan_regularizers.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        "machine": {"architecture": platform.machine(), "cores": os.cpu_count(), "seconds": round(seconds, 1)},
+        "settings": {"steps": steps, **{name.lower(): globals()[name] for name in constants}},
+        "summary": summarize(results),
+        "runs": [{key: value for key, value in result.items() if key != "samples"} for result in results],
+    }
+
+
+def draw(results: list[dict[str, Any]], path: Path) -> None:
+    """Small multiples: real samples, then a row per arm and a column per seed."""
+    from matplotlib.figure import Figure  # here, so that the training processes need not import it
+
+    seeds = sorted({result["seed"] for result in results})
+    figure = Figure(figsize=(4.2 + 2.1 * len(seeds), 4.8), layout="constrained")
+    panels = figure.subplot_mosaic(
+        [["real", *(f"{arm} {seed}" for seed in seeds)] for arm in ARMS], width_ratios=[2.0, *[1.0] * len(seeds)]
+    )
+    scatter(panels["real"], sample_reals(EVAL_SAMPLES, torch.Generator().manual_seed(0)), "real samples")
+    for result in results:
+        panel = panels[f"{result['arm']} {result['seed']}"]
+        scatter(panel, torch.from_numpy(result["samples"]), f"{result['modes']} modes, {result['good']:.0%} good")
+        if result["seed"] == seeds[0]:
+            panel.set_ylabel(ARMS[result["arm"]], fontsize=11)
+        if result["arm"] == list(ARMS)[-1]:
+            panel.set_xlabel(f"seed {result['seed']}", fontsize=9)
+    legend = panels["real"].legend(loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=3, frameon=False, fontsize=9)
+    for handle in legend.legend_handles[:2]:
+        handle.set_sizes([25])  # the dots of the panels are too small to show a colour
+    replace(path, lambda temporary: figure.savefig(temporary, format="png", dpi=100))
+
+
+def scatter(panel: Any, x: Tensor, title: str) -> None:
+    _, good = nearest_mode(x)
+    missed = MODE_CENTRES[~is_found(x)]
+    panel.scatter(*x[~good].T, s=1.0, c="#b8b8b8", linewidths=0, label="other sample")
+    panel.scatter(*x[good].T, s=1.5, c="#1f5fa8", linewidths=0, label="good sample")
+    panel.scatter(*missed.T, s=45, facecolors="none", edgecolors="#d1495b", linewidths=1.0, label="mode not found")
+    limit = 2.5 * SPACING
+    panel.set(xlim=(-limit, limit), ylim=(-limit, limit), xticks=[], yticks=[], aspect="equal")
+    panel.set_title(title, fontsize=9)
+    panel.spines[:].set_color("#d0d0d0")
+
+
+def replace(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write beside path, then rename: an interrupted run leaves no half of a file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class Parser(argparse.ArgumentParser):
+    """Argument errors in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def whole_number(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number >= {least}")
+        return value
+
+    return parse
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = Parser(prog="gaussians25", description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--seeds", type=whole_number(1), help="runs of each arm (default: 5; 2 with --quick)")
+    parser.add_argument("--seed-first", type=whole_number(0), default=0, help="the first seed (default: 0)")
+    parser.add_argument("--steps", type=whole_number(1), help=f"of training (default: {STEPS}; 50 with --quick)")
+    parser.add_argument("--out", type=Path, default=Path("gaussians25-out"), help="folder (default: gaussians25-out)")
+    parser.add_argument("--quick", action="store_true", help="too short to learn anything, but shows that all works")
+    args = parser.parse_args(argv)
+    args.seeds = args.seeds or (2 if args.quick else 5)
+    args.steps = args.steps or (50 if args.quick else STEPS)
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--out {args.out}: {error.strerror}")
+    if not os.access(args.out, os.W_OK):
+        parser.error(f"--out {args.out}: no permission to write there")
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    console = Console()
+    seeds = range(args.seed_first, args.seed_first + args.seeds)
+    start = time.perf_counter()
+    results = train_all([(arm, seed) for arm in ARMS for seed in seeds], args.steps, console)
+    seconds = time.perf_counter() - start
+    console.print(tabulate(results))
+    report = json.dumps(report_of(results, args.steps, seconds), indent=2) + "\n"
+    replace(args.out / "gaussians25.json", lambda temporary: temporary.write_text(report, encoding="utf-8"))
+    draw(results, args.out / "gaussians25.png")
+    console.print(
+        f"trained for {seconds:.0f} s; wrote gaussians25.json and gaussians25.png to {args.out}", soft_wrap=True
+    )
+
+
+if __name__ == "__main__":
+    main()
