@@ -12,6 +12,7 @@ others, so a seed gives the same numbers however many run at once.
 """
 
 import argparse
+import io
 import json
 import multiprocessing
 import os
@@ -32,6 +33,7 @@ from torch.nn.functional import softplus
 
 import gan_regularizers
 from gan_regularizers import AdaptiveT, DiffusionNoise, timestep_embedding, wrap
+from gan_regularizers.files import write_atomically
 
 MODES = 25
 SPACING = 2.0
@@ -41,7 +43,7 @@ MODE_CENTRES = torch.cartesian_prod(*[torch.arange(-2, 3) * SPACING] * 2)
 Z_DIM = 2
 WIDTH = 128
 BATCH = 128
-STEPS = 14_000
+STEPS = 12_000
 LR = 1e-3
 LR_DECAY = 1 / 3  # share of the steps, the last ones, over which the learning rate falls to 0
 BETAS = (0.0, 0.99)
@@ -239,7 +241,9 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
     legend = panels["real"].legend(loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=3, frameon=False, fontsize=9)
     for handle in legend.legend_handles[:2]:
         handle.set_sizes([25])  # the dots of the panels are too small to show a colour
-    replace(path, lambda temporary: figure.savefig(temporary, format="png", dpi=100))
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=100)
+    write_atomically(path, png.getvalue())
 
 
 def scatter(panel: Any, x: Tensor, title: str) -> None:
@@ -252,16 +256,6 @@ def scatter(panel: Any, x: Tensor, title: str) -> None:
     panel.set(xlim=(-limit, limit), ylim=(-limit, limit), xticks=[], yticks=[], aspect="equal")
     panel.set_title(title, fontsize=9)
     panel.spines[:].set_color("#d0d0d0")
-
-
-def replace(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write beside path, then rename: an interrupted run leaves no half of a file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class Parser(argparse.ArgumentParser):
@@ -312,7 +306,7 @@ def main(argv: list[str] | None = None) -> None:
     seconds = time.perf_counter() - start
     console.print(tabulate(results))
     report = json.dumps(report_of(results, args.steps, seconds), indent=2) + "\n"
-    replace(args.out / "gaussians25.json", lambda temporary: temporary.write_text(report, encoding="utf-8"))
+    write_atomically(args.out / "gaussians25.json", report.encode())
     draw(results, args.out / "gaussians25.png")
     console.print(
         f"trained for {seconds:.0f} s; wrote gaussians25.json and gaussians25.png to {args.out}", soft_wrap=True

@@ -6,7 +6,7 @@ import platform
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -74,6 +74,8 @@ def demo(resume: bool = False, **given: Any) -> None:
         return
     _check_policy(given.get("policy", ""))
     given["device"] = _device(given.get("device", "auto"))
+    if "data" in given:
+        given["data"] = str(given["data"].resolve())
     run.start(out, Settings(**given), console)
 
 
@@ -87,8 +89,15 @@ def preview(images: list[Path], policy: str, noise_std: float, t_max: int, sched
     print(f"Wrote {out}")
 
 
+class _Parser(argparse.ArgumentParser):
+    """Argument errors in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="gan-regularizers", description="Regularise the input of any GAN's D.")
+    parser = _Parser(prog="gan-regularizers", description="Regularise the input of any GAN's D.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -103,14 +112,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(command=demo)
     add = command.add_argument
-    add("--data", metavar="FOLDER_OR_ZIP", help="your own images; a quarter is held out (default: emoji portraits)")
+    add("--data", type=Path, metavar="FOLDER_OR_ZIP", help="your images; a quarter is held out (default: portraits)")
     sides = ", ".join(map(str, RESOLUTIONS))
     add("--resolution", type=int, choices=RESOLUTIONS, metavar="PIXELS", help=f"side, one of {sides} (default: 32)")
     add("--kimg", type=_in("(0, inf)"), help="length in thousands of real images shown (default: 40)")
     add("--policy", help='DiffAugment policy, may be "" (default: color,translation)')
     add("--noise-std", type=_in("[0, inf)"), help="sigma of the diffusion, for images in [-1, 1] (default: 0.05)")
     add("--target", type=_in("(-1, 1)"), help="r_d that AdaptiveT holds, in (-1, 1) (default: 0.2)")
-    add("--seed", type=_in("[0, inf)", settings.whole_number), help="of networks, data and noise (default: 0)")
+    add("--seed", type=_seed, help="of networks, data and noise (default: 0)")
     add("--device", choices=("auto", "cpu", "cuda"), help="(default: auto)")
     add("--out", type=Path, metavar="FOLDER", help="for checkpoints, pictures and numbers (default: demo-out)")
     add("--resume", action="store_true", help="continue the run in --out")
@@ -128,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--noise-std", type=_in("[0, inf)"), default=0.05, help="sigma, for images in [-1, 1]")
     add("--t-max", type=_in("[1, inf)", settings.whole_number), default=500, help="length of the chain")
     add("--schedule", choices=tuple(SCHEDULES), default="linear", help="of beta_t")
-    add("--seed", type=_in("[0, inf)", settings.whole_number), default=0, help="of the augmentation and the noise")
+    add("--seed", type=_seed, default=0, help="of the augmentation and the noise")
     add("--out", type=Path, metavar="PNG", default=Path("preview.png"), help="the picture to write")
     return parser
 
@@ -143,6 +152,9 @@ def _in(interval: str, check: Callable[[str, str, str], Any] = settings.number) 
             raise argparse.ArgumentTypeError(str(error)) from None
 
     return parse
+
+
+_seed = _in(f"[0, {2**32 - 1}]", settings.whole_number)
 
 
 def _check_policy(policy: str) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .exact_buffers import ExactBuffers
-from .ops import TransformParams, check_floating, input_transform
+from .ops import TransformParams, check_floating, input_transform, memory_format
 from .settings import choice, number, whole_number
 
 T_LIST_SIZE = 64
@@ -246,6 +246,7 @@ class DiffusionNoise(ExactBuffers):
             params = self.sample(x, t, alpha_bar=alpha_bar, generator=generator)
         rows = x if x.dim() == 4 and not self.per_channel else _rows(x, params.seed.numel())
         y = input_transform(rows, TransformParams(**params.flat())).view_as(x)
+        y = y.contiguous(memory_format=memory_format(x))
         return (y, params.t) if return_t else y
 
     def extra_repr(self) -> str:
@@ -275,10 +276,15 @@ class DiffusionNoise(ExactBuffers):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         *_, error_msgs = args
-        T = state_dict.get(prefix + "T")
-        if T is not None and not 0 <= int(T) <= self.t_max:
-            error_msgs.append(f"{prefix}T is {int(T)} in the state, but t_max={self.t_max} here; build with its t_max")
-            return
+        p, T = (state_dict.get(prefix + name) for name in ("p", "T"))
+        if p is not None and T is not None:
+            fitting = self.t_min + float(p) * (self.t_max - self.t_min)
+            if abs(int(T) - fitting) > 1.0:  # p is rounded to float32
+                error_msgs.append(
+                    f"{prefix}T is {int(T)} and {prefix}p {float(p):g} in the state, which does not fit "
+                    f"t_min={self.t_min} and t_max={self.t_max}; build with the settings of the run that saved it"
+                )
+                return
         super()._load_from_state_dict(state_dict, prefix, *args)
         self._fill_tables(int(self.T))
 
@@ -347,19 +353,19 @@ def _external(
     name: str, value: float | Tensor, largest: float, shape: torch.Size, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
     """A noise level that the caller gives, checked and expanded to the shape of a draw."""
-    if isinstance(value, Tensor):
-        if value.requires_grad:
-            raise ValueError(f"{name} requires a gradient, but none is defined for it; pass {name}.detach()")
-        if dtype == torch.int64 and value.dtype.is_floating_point:
-            raise TypeError(f"{name} has dtype {value.dtype}; steps are integers")
-        if value.dim() and value.shape != shape:
-            raise ValueError(f"{name} has shape {list(value.shape)}; this input needs one value or {list(shape)}")
-        readable = value.device.type == "cpu" and not torch.compiler.is_compiling()
-        if readable and not bool(((value >= 0) & (value <= largest)).all()):
-            raise ValueError(f"{name} has values outside [0, {largest}]: {value.min().item()} to {value.max().item()}")
-    else:
-        value = (whole_number if dtype == torch.int64 else number)(name, value, f"[0, {largest}]")
-    return torch.as_tensor(value, dtype=dtype, device=device).expand(shape)
+    if not isinstance(value, Tensor):
+        level = (whole_number if dtype == torch.int64 else number)(name, value, f"[0, {largest}]")
+        return torch.full(shape, level, dtype=dtype, device=device)  # filled there: nothing is copied
+    if value.requires_grad:
+        raise ValueError(f"{name} requires a gradient, but none is defined for it; pass {name}.detach()")
+    if dtype == torch.int64 and value.dtype.is_floating_point:
+        raise TypeError(f"{name} has dtype {value.dtype}; steps are integers")
+    if value.dim() and value.shape != shape:
+        raise ValueError(f"{name} has shape {list(value.shape)}; this input needs one value or {list(shape)}")
+    readable = value.device.type == "cpu" and not torch.compiler.is_compiling()
+    if readable and not bool(((value >= 0) & (value <= largest)).all()):
+        raise ValueError(f"{name} has values outside [0, {largest}]: {value.min().item()} to {value.max().item()}")
+    return value.to(device, dtype).expand(shape)
 
 
 def _rows(x: Tensor, rows: int) -> Tensor:

@@ -174,10 +174,13 @@ def wrap(D: nn.Module, *regularizers: nn.Module, t_argument: str | None = "t") -
 
     Raises:
         TypeError: D is no module, or a regularizer is of another type.
-        ValueError: D is, or holds, a wrapped discriminator; no regularizer, or two of one kind.
+        ValueError: D is, or holds, a wrapped discriminator, or is already parallel or compiled; no regularizer, or two
+            of one kind.
     """
     if not isinstance(D, nn.Module):
         raise TypeError(f"D is a {type(D).__name__}; wrap takes the discriminator, a torch.nn.Module")
+    if isinstance(D, nn.DataParallel | nn.parallel.DistributedDataParallel) or hasattr(D, "_orig_mod"):
+        raise ValueError(f"D is already inside {type(D).__name__}; wrap the discriminator first, then what runs it")
     if any(isinstance(module, RegularizedDiscriminator) for module in D.modules()):
         raise ValueError(f"D, a {type(D).__name__}, is wrapped already; wrap D.discriminator instead")
     regularizer = _combine(regularizers)

@@ -55,6 +55,7 @@ def test_preview_draws_every_picture(tmp_path, capsys):
     [
         (["missing.png"], "no such image: missing.png"),
         (["{picture}", "--out", "picture.jpg"], "does not end in .png"),
+        (["{picture}", "--out", "picture.png"], "is one of the pictures"),
         (["{picture}", "--policy", "cutout,zoom"], "unknown name 'zoom'"),
         (["{picture}", "--out", "/no/such/folder/picture.png"], "/no/such/folder"),
     ],

@@ -347,10 +347,22 @@ def test_state_dict_round_trip():
     assert torch.equal(noise.t_list, loaded.t_list)
 
 
-def test_state_of_a_longer_chain_is_an_error():
-    state = {f"1.{name}": value for name, value in DiffusionNoise(200).state_dict().items()}
+def test_channels_last_feature_map_stays_so():
+    x = torch.randn(2, 4, 6, 6).contiguous(memory_format=torch.channels_last)
+    noise = DiffusionNoise(per_channel=True)
+    params = noise.sample(x)
+    y = noise(x, params=params)
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(y, noise(x.contiguous(), params=params))
+
+
+@pytest.mark.parametrize("p", [1.0, 0.2])
+def test_state_of_a_longer_chain_is_an_error(p):
+    longer = DiffusionNoise(200)
+    longer.set_p(p)
+    state = {f"1.{name}": value for name, value in longer.state_dict().items()}
     parent = nn.Sequential(nn.Identity(), DiffusionNoise(100))
-    with pytest.raises(RuntimeError, match=r"1\.T is 200 in the state, but t_max=100 here"):
+    with pytest.raises(RuntimeError, match=r"1\.T is .* in the state, which does not fit t_min=10 and t_max=100"):
         parent.load_state_dict(state)
     assert int(parent[1].T) == 100
 

@@ -2,7 +2,10 @@
 
 import json
 import statistics
+from dataclasses import asdict
 from pathlib import Path
+
+from gan_regularizers.demo.training import Settings
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -20,6 +23,27 @@ def demo_rows() -> list[str]:
     return rows
 
 
+def gaussians_rows(name: str) -> list[str]:
+    """The rows of docs/gaussians25.md, from one of its result files."""
+    report = json.loads((DOCS / "results" / name).read_text())
+    runs = {(run["seed"], run["arm"]): run for run in report["runs"]}
+    rows = []
+    for seed in sorted({seed for seed, _ in runs}):
+        vanilla, diffusion = runs[seed, "vanilla"], runs[seed, "diffusion"]
+        modes_and_good = " | ".join(f"{run['modes']} | {run['good']:.1%}" for run in (vanilla, diffusion))
+        rows.append(f"| {seed} | {modes_and_good} | {diffusion['T']} |")
+    means = (report["summary"][arm] for arm in ("vanilla", "diffusion"))
+    cells = (f"{m['modes_mean']:.1f} ± {m['modes_sd']:.1f} | {m['good_mean']:.1%} ± {m['good_sd']:.1%}" for m in means)
+    return [*rows, f"| mean ± sd | {' | '.join(cells)} | |"]
+
+
+def test_gaussians_tables():
+    text = (DOCS / "gaussians25.md").read_text()
+    for name in ("gaussians25.json", "gaussians25-check.json"):
+        for row in gaussians_rows(name):
+            assert row in text
+
+
 def test_demo_table():
     text = (DOCS / "demo.md").read_text()
     for row in demo_rows():
@@ -27,10 +51,6 @@ def test_demo_table():
 
 
 def test_the_demo_was_made_with_its_present_settings():
-    from dataclasses import asdict
-
-    from gan_regularizers.demo.training import Settings
-
     for seed in range(3):
         saved = json.loads((DOCS / "results" / f"demo-seed{seed}.json").read_text())["settings"]
         assert saved == asdict(Settings(seed=seed))

@@ -407,6 +407,14 @@ def test_what_cannot_be_wrapped(arguments, error, message):
         wrap(*arguments)
 
 
+@pytest.mark.parametrize("outer", [nn.DataParallel, lambda D: torch.compile(D, backend="eager")])
+def test_what_runs_a_discriminator_is_put_around_the_wrapped_one(outer):
+    D = nn.Conv2d(3, 1, 3)
+    with pytest.raises(ValueError, match="wrap the discriminator first"):
+        wrap(outer(D), DiffAugment())
+    assert outer(wrap(D, DiffAugment()))(torch.zeros(2, 3, 8, 8)).shape == (2, 1, 6, 6)
+
+
 def test_order_of_the_regularizers_does_not_matter():
     D, (aug, noise) = Critic(), regularizers()
     first, second = wrap(D, noise, aug), wrap(D, InputRegularizer(aug, noise))

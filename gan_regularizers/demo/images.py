@@ -3,12 +3,13 @@
 import importlib.util
 import io
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ..errors import CommandError
@@ -69,11 +70,14 @@ def load(source: Path, resolution: int) -> Tensor:
 
 
 def read(name: str, stream: Path | io.BytesIO) -> Image.Image:
-    """An image with transparency on white, as RGB."""
+    """An image as a camera's orientation has it, with transparency on white, as RGB."""
     try:
         with Image.open(stream) as image:
-            rgba = image.convert("RGBA")
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I"):  # 16 bits, which a conversion would clip
+                upright = upright.point(lambda value: value / 257).convert("L")
+            rgba = upright.convert("RGBA")
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         raise CommandError(f"{name} cannot be read as an image: {error}") from error
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
 
@@ -89,16 +93,24 @@ def square(image: Image.Image, resolution: int) -> Tensor:
 def _open_all(source: Path) -> Iterator[Image.Image]:
     if source.is_dir():
         for path in sorted(source.rglob("*")):
-            if path.suffix.lower() in SUFFIXES:
+            if path.is_file() and _is_image(path.relative_to(source)):
                 yield read(str(path), path)
     elif zipfile.is_zipfile(source):
-        with zipfile.ZipFile(source) as archive:
-            for name in sorted(archive.namelist()):
-                if Path(name).suffix.lower() in SUFFIXES:
-                    yield read(f"{source}:{name}", io.BytesIO(archive.read(name)))
+        try:
+            with zipfile.ZipFile(source) as archive:
+                for name in sorted(archive.namelist()):
+                    if not name.endswith("/") and _is_image(Path(name)):
+                        yield read(f"{source}:{name}", io.BytesIO(archive.read(name)))
+        except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
+            raise CommandError(f"--data {source} cannot be unpacked: {error}") from error
     else:
         state = "is neither a folder nor a zip file" if source.exists() else "does not exist"
         raise CommandError(f"--data {source} {state}")
+
+
+def _is_image(path: Path) -> bool:
+    # macOS puts a hidden companion beside every file that it packs.
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith("._") and "__MACOSX" not in path.parts
 
 
 def _portrait_files() -> dict[str, list[Path]]:

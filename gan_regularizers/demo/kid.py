@@ -35,10 +35,10 @@ class Lite0Features(nn.Module):
 
 
 def kid_x1000(first: Tensor, second: Tensor) -> float:
-    """1000 x the unbiased KID between two sets of features [N, d], over all of min(N) samples."""
+    """1000 x the unbiased KID between two sets of features [N, d], over as many of the larger as the smaller has."""
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.filterwarnings("ignore", message="Metric `Kernel Inception Distance` will save all")
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # which of the larger set; torch.manual_seed would reach CUDA's too
         metric = KernelInceptionDistance(nn.Identity(), subsets=1, subset_size=min(len(first), len(second)))
         metric.update(first, real=True)
         metric.update(second, real=False)

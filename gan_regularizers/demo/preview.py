@@ -21,6 +21,8 @@ def draw(paths: list[Path], policy: str, noise_std: float, t_max: int, schedule:
     """Write a PNG: three rows a picture (augmented, diffused, both as in training) and the schedule below."""
     if out.suffix.lower() != ".png":
         raise CommandError(f"--out {out} does not end in .png")
+    if out.exists() and any(path.exists() and path.samefile(out) for path in paths):
+        raise CommandError(f"--out {out} is one of the pictures; name another file")
     missing = [str(path) for path in paths if not path.is_file()]
     if missing:
         raise CommandError(f"no such image: {', '.join(missing)}")

@@ -3,11 +3,10 @@
 import contextlib
 import hashlib
 import json
-import os
 import platform
 import queue
+import shlex
 import signal
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, fields
 from multiprocessing.queues import Queue
@@ -15,6 +14,7 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.multiprocessing as mp
 from rich.console import Console
@@ -29,13 +29,16 @@ from . import figures, images
 from .training import ARMS, SHOWN_SAMPLES, Arm, Settings
 
 TRAINING_PORTRAITS = 100
+FEW_IMAGES = 50
 _POLL_SECONDS = 0.5
 
 
 def start(out: Path, settings: Settings, console: Console) -> None:
     """Begin a run in a new or empty place."""
-    if (out / "settings.json").exists():
-        raise CommandError(f"--out {out} already holds a run; add --resume to continue it, or name another folder")
+    if out.exists() and not out.is_dir():
+        raise CommandError(f"--out {out} is a file; name a folder")
+    if out.exists() and any(out.iterdir()):
+        raise CommandError(f"--out {out} is not empty; add --resume to continue a run in it, or name another folder")
     sets = _load_images(settings)
     out.mkdir(parents=True, exist_ok=True)
     _write_json(out / "settings.json", {**asdict(settings), "images": _digest(sets)})
@@ -47,10 +50,11 @@ def resume(out: Path, console: Console) -> None:
     try:
         saved = json.loads((out / "settings.json").read_text())
         settings = Settings(**{field.name: saved[field.name] for field in fields(Settings)})
-    except (OSError, KeyError, ValueError) as error:
+        digest = saved["images"]
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise CommandError(f"--resume: {out} holds no run ({error}); start one without --resume") from error
     sets = _load_images(settings)
-    if _digest(sets) != saved["images"]:
+    if _digest(sets) != digest:
         raise CommandError(f"--resume: the images differ from those that the run in {out} began with")
     _train(out, settings, sets, console)
 
@@ -70,9 +74,11 @@ def _train(out: Path, settings: Settings, sets: tuple[Tensor, Tensor], console: 
     name = settings.data or "twemoji portraits"
     console.print(
         f"Training on {len(train)} images ({name}), measuring against {len(held_out)} held-out ones; "
-        f"{settings.kimg:g} kimg at {settings.resolution} px on {settings.device}, seed {settings.seed}."
+        f"{settings.kimg:g} kimg at {settings.resolution} px on {settings.device}, seed {settings.seed}.",
+        markup=False,
     )
-    began = time.monotonic()
+    if len(held_out) < FEW_IMAGES:
+        console.print(f"With so few held-out images KID-lite0 is little more than noise; {FEW_IMAGES} are advisable.")
     results = _run_arms(out, settings, sets, console)
     floor = results[ARMS[0]]["floor"]
     histories = {arm: results[arm]["history"] for arm in ARMS}
@@ -82,7 +88,7 @@ def _train(out: Path, settings: Settings, sets: tuple[Tensor, Tensor], console: 
         "images": {"train": len(train), "held_out": len(held_out), "sha256": _digest(sets)},
         "kid_x1000_real_against_real": floor,
         "history": histories,
-        "seconds": round(time.monotonic() - began, 1),
+        "seconds": round(max(result["seconds"] for result in results.values()), 1),
         "versions": {
             "gan_regularizers": __version__,
             "torch": torch.__version__,
@@ -94,7 +100,7 @@ def _train(out: Path, settings: Settings, sets: tuple[Tensor, Tensor], console: 
     figures.save_samples(out / "samples.png", train[:SHOWN_SAMPLES], samples, histories, floor)
     figures.save_curves(out / "curves.png", histories, floor)
     _print_summary(console, histories, floor)
-    console.print(f"Wrote {', '.join(str(out / name) for name in ('samples.png', 'curves.png', 'results.json'))}")
+    console.print(f"Wrote samples.png, curves.png and results.json to {out}", markup=False)
 
 
 def _run_arms(
@@ -104,17 +110,17 @@ def _run_arms(
     context = mp.get_context("spawn")
     messages: Queue = context.Queue()
     stop = context.Event()
-    threads = max(1, (os.cpu_count() or 1) // len(ARMS))
+    threads = max(1, torch.get_num_threads() // len(ARMS))
+    arrays = tuple(images.numpy() for images in sets)  # tensors would need shared memory, which containers lack
     workers = {
-        arm: context.Process(target=_work, args=(arm, settings, sets, out, threads, messages, stop), daemon=True)
+        arm: context.Process(target=_work, args=(arm, settings, arrays, out, threads, messages, stop), daemon=True)
         for arm in ARMS
     }
     results: dict[str, dict[str, Any]] = {}
+    failures: list[str] = []
     running = set(ARMS)
-    with _stop_on_interrupt(stop), _progress(console) as progress:
+    with _stop_on_interrupt(stop, workers), _progress(console) as progress:
         tasks = {arm: progress.add_task(arm, total=settings.kimg, status="loading") for arm in ARMS}
-        for worker in workers.values():
-            worker.start()
         while running:
             arm, kind, content = _next_message(messages, workers, running)
             if kind == "report":
@@ -125,12 +131,14 @@ def _run_arms(
             running.remove(arm)
             workers[arm].join()
             if kind == "error":
-                stop.set()
-                raise CommandError(f"the {arm} arm failed: {content}")
+                failures.append(f"the {arm} arm failed: {content}")
+                stop.set()  # the other arm leaves its checkpoint
             if kind == "result":
                 results[arm] = content
+    if failures:
+        raise CommandError("; ".join(failures))
     if len(results) < len(ARMS):
-        raise CommandError(f"stopped; gan-regularizers demo --resume --out {out} continues it")
+        raise CommandError(f"stopped; gan-regularizers demo --resume --out {shlex.quote(str(out))} continues it")
     return results
 
 
@@ -144,27 +152,35 @@ def _next_message(messages: Queue, workers: dict[str, mp.Process], running: set[
 
 
 @contextlib.contextmanager
-def _stop_on_interrupt(stop: Event) -> Iterator[None]:
-    """The first Ctrl-C lets the arms write their checkpoints; a second one interrupts as usual."""
+def _stop_on_interrupt(stop: Event, workers: dict[str, mp.Process]) -> Iterator[None]:
+    """Start the workers; the first Ctrl-C lets them write their checkpoints, a second one interrupts as usual."""
 
     def handle(*_: Any) -> None:
         signal.signal(signal.SIGINT, before)
         stop.set()
 
-    before = signal.signal(signal.SIGINT, handle)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
+        for worker in workers.values():
+            worker.start()  # deaf to Ctrl-C, which they inherit; the parent tells them when to stop
+        signal.signal(signal.SIGINT, handle)
         yield
     finally:
         signal.signal(signal.SIGINT, before)
 
 
 def _work(
-    name: str, settings: Settings, sets: tuple[Tensor, Tensor], out: Path, threads: int, messages: Queue, stop: Event
+    name: str,
+    settings: Settings,
+    arrays: tuple[np.ndarray, ...],
+    out: Path,
+    threads: int,
+    messages: Queue,
+    stop: Event,
 ) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent tells when to stop
     torch.set_num_threads(threads)
     try:
-        arm = Arm(name, settings, *sets)
+        arm = Arm(name, settings, *map(torch.from_numpy, arrays))
         checkpoint = out / f"{name}.pt"
         if checkpoint.exists():
             arm.load(checkpoint)
@@ -172,9 +188,11 @@ def _work(
             messages.put((name, "stopped", None))
             return
         samples = ((arm.samples()[:SHOWN_SAMPLES] + 1) * 127.5).round().byte().cpu().numpy()
-        messages.put((name, "result", {"history": arm.history, "floor": arm.floor, "samples": samples}))
+        result = {"history": arm.history, "floor": arm.floor, "seconds": arm.seconds, "samples": samples}
+        messages.put((name, "result", result))
     except Exception as error:  # whatever it is, the parent says it in one line
-        messages.put((name, "error", f"{type(error).__name__}: {error}"))
+        kind = "" if isinstance(error, CommandError) else f"{type(error).__name__}: "
+        messages.put((name, "error", f"{kind}{error}"))
 
 
 def _progress(console: Console) -> Progress:

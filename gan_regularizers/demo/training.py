@@ -2,8 +2,10 @@
 
 import copy
 import io
+import pickle
+import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .. import AdaptiveT, DiffAugment, DiffusionNoise, wrap
+from ..errors import CommandError
 from ..files import write_atomically
 from .kid import Lite0Features, kid_x1000
 from .networks import LATENT_DIM, Discriminator, Generator
@@ -33,7 +36,7 @@ REPORT_INTERVAL = 20
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run is made of; on one machine, runs with equal settings give equal numbers."""
+    """What a run is made of; on one machine, runs with equal settings give equal numbers on the CPU."""
 
     resolution: int = 32
     kimg: float = 40.0
@@ -85,6 +88,7 @@ class Arm:
         self.G_opt = torch.optim.Adam(self.G.parameters(), LEARNING_RATE, BETAS)
         self.D_opt = torch.optim.Adam(self.D.parameters(), LEARNING_RATE, BETAS)
         self.iteration = 0
+        self.seconds = 0.0
         self.signs = torch.zeros(2, device=self.device)  # their sum and number since the last measure
         self.history: list[dict[str, float]] = []
 
@@ -93,6 +97,7 @@ class Arm:
 
         Reports hold the losses and ``state()``, and where they were measured the measures too.
         """
+        began = time.monotonic() - self.seconds
         iterations = self.settings.iterations
         measures = {round(iterations * i / MEASURES) for i in range(1, MEASURES + 1)}
         while self.iteration < iterations:
@@ -101,6 +106,7 @@ class Arm:
                 return False
             D_loss, G_loss = self.step()
             self.iteration += 1
+            self.seconds = time.monotonic() - began
             if self.iteration % REPORT_INTERVAL == 0 or self.iteration in measures:
                 entry = {"D_loss": D_loss.item(), "G_loss": G_loss.item(), **self.state()}
                 if self.iteration in measures:
@@ -174,8 +180,8 @@ class Arm:
         """Write the checkpoint, whole or not at all."""
         state = {name: part.state_dict() for name, part in self._parts().items()}
         state |= {
-            "settings": asdict(self.settings),
             "iteration": self.iteration,
+            "seconds": self.seconds,
             "signs": self.signs,
             "history": self.history,
             "random": torch.get_rng_state(),
@@ -187,10 +193,14 @@ class Arm:
 
     def load(self, path: Path) -> None:
         """Continue from a checkpoint to the numbers of an uninterrupted run."""
-        state = torch.load(path, map_location=self.device, weights_only=True)
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+        except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+            raise CommandError(f"{path} cannot be read; delete it to train this arm from its start") from error
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
-        self.iteration, self.signs, self.history = state["iteration"], state["signs"], state["history"]
+        self.iteration, self.seconds = state["iteration"], state["seconds"]
+        self.signs, self.history = state["signs"], state["history"]
         torch.set_rng_state(state["random"].cpu())
         if state["random_cuda"] is not None:
             torch.cuda.set_rng_state(state["random_cuda"].cpu(), self.device)

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from . import reference
-from .params import DTYPES, TransformParams, arithmetic_dtype
+from .params import DTYPES, TransformParams, arithmetic_dtype, memory_format
 from .philox import philox_normal
 
-__all__ = ["TransformParams", "backend", "check_floating", "input_transform", "use_backend"]
+__all__ = ["TransformParams", "backend", "check_floating", "input_transform", "memory_format", "use_backend"]
 
 _VARIABLE = "GAN_REGULARIZERS_BACKEND"
 _choice = os.environ.get(_VARIABLE, "auto")

@@ -12,6 +12,12 @@ def arithmetic_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def memory_format(x: Tensor) -> torch.memory_format:
+    """The layout that the operator's output takes over from its input."""
+    channels_last = x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if channels_last else torch.contiguous_format
+
+
 class TransformParams(NamedTuple):
     """What one pass does to each of N samples; a part that is None is left out.
 

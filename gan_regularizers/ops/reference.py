@@ -10,7 +10,7 @@ operations make it differentiable any number of times.
 import torch
 from torch import Tensor
 
-from .params import TransformParams, arithmetic_dtype
+from .params import TransformParams, arithmetic_dtype, memory_format
 
 
 def input_transform(x: Tensor, params: TransformParams, noise: Tensor | None = None) -> Tensor:
@@ -34,8 +34,7 @@ def input_transform(x: Tensor, params: TransformParams, noise: Tensor | None = N
         y = y * _per_sample(params.gain, y)
     if params.noise_std is not None:
         y = y + _per_sample(params.noise_std, y) * noise
-    channels_last = x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
-    return y.to(x.dtype).contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    return y.to(x.dtype).contiguous(memory_format=memory_format(x))
 
 
 def _per_sample(value: Tensor, like: Tensor) -> Tensor:
