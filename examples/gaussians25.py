@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, wait
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -34,6 +34,7 @@ from torch.nn.functional import softplus
 import gan_regularizers
 from gan_regularizers import AdaptiveT, DiffusionNoise, timestep_embedding, wrap
 from gan_regularizers.files import write_atomically
+from gan_regularizers.options import Parser, whole_number
 
 MODES = 25
 SPACING = 2.0
@@ -258,31 +259,13 @@ def scatter(panel: Any, x: Tensor, title: str) -> None:
     panel.spines[:].set_color("#d0d0d0")
 
 
-class Parser(argparse.ArgumentParser):
-    """Argument errors in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}\n")
-
-
-def whole_number(least: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = least - 1
-        if value < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number >= {least}")
-        return value
-
-    return parse
-
-
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog="gaussians25", description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--seeds", type=whole_number(1), help="runs of each arm (default: 5; 2 with --quick)")
-    parser.add_argument("--seed-first", type=whole_number(0), default=0, help="the first seed (default: 0)")
-    parser.add_argument("--steps", type=whole_number(1), help=f"of training (default: {STEPS}; 50 with --quick)")
+    parser.add_argument("--seeds", type=whole_number("[1, inf)"), help="runs of each arm (default: 5; 2 with --quick)")
+    parser.add_argument("--seed-first", type=whole_number("[0, inf)"), default=0, help="the first seed (default: 0)")
+    parser.add_argument(
+        "--steps", type=whole_number("[1, inf)"), help=f"of training (default: {STEPS}; 50 with --quick)"
+    )
     parser.add_argument("--out", type=Path, default=Path("gaussians25-out"), help="folder (default: gaussians25-out)")
     parser.add_argument("--quick", action="store_true", help="too short to learn anything, but shows that all works")
     args = parser.parse_args(argv)

@@ -75,6 +75,8 @@ class AdaptiveT(ExactBuffers):
         self.p_max = number("p_max", p_max, "[0, 1]")
         initial_p = number("initial_p", initial_p, f"[0, {self.p_max}]")
         self.register_buffer("r_d", torch.full((), math.nan))
+        # Signs, finite outputs and other outputs since the last move: what ranks do not share, so no buffer.
+        self._sums = torch.zeros(3, dtype=torch.int64)
         self._restart()
         if int(noise.redraws) == 0 and float(noise.p) == 1.0:
             noise.set_p(initial_p)
@@ -168,8 +170,7 @@ class AdaptiveT(ExactBuffers):
         return p == self.p_max and float(self.p) > before
 
     def _restart(self) -> None:
-        # Signs, finite outputs and other outputs since the last move: what ranks do not share, so no buffers.
-        self._sums = torch.zeros(3, dtype=torch.int64, device=self._sums.device if hasattr(self, "_sums") else None)
+        self._sums = torch.zeros_like(self._sums)
         self._batches = 0
         self._images = 0
 

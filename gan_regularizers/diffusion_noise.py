@@ -13,7 +13,7 @@ from .ops import TransformParams, check_floating, input_transform, memory_format
 from .settings import choice, number, whole_number
 
 T_LIST_SIZE = 64
-_LARGEST_ADAPTIVE_SHARE = 48  # of the 64 entries, in the official ProjectedGAN code
+_MOST_ADAPTIVE_ENTRIES = 48  # of the 64 entries, in the official ProjectedGAN code
 
 # The settings of the paper's tables and of its advice for a new data set; the controller's target is AdaptiveT's.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -165,7 +165,7 @@ class DiffusionNoise(ExactBuffers):
         """
         T = int(self.T) if T is None else T
         betas = SCHEDULES[self.schedule](T if self.parity == "official" else self.t_max, self.beta_start, self.beta_end)
-        chain = np.concatenate([[1.0], np.cumprod(1.0 - betas)])[: T + 1]
+        chain = np.concatenate([[1.0], np.cumprod(1.0 - betas)])
         return chain[np.minimum(np.arange(self.t_max + 1), T)]
 
     def t_weights(self, T: int | None = None) -> np.ndarray:
@@ -257,7 +257,7 @@ class DiffusionNoise(ExactBuffers):
 
     def _noisy_entries(self, p: float) -> int:
         if self.clean_share == "adaptive":
-            return min(round(p * T_LIST_SIZE), _LARGEST_ADAPTIVE_SHARE)
+            return min(round(p * T_LIST_SIZE), _MOST_ADAPTIVE_ENTRIES)
         return round((1.0 - self.clean_share) * T_LIST_SIZE)
 
     def _draw_list(self, T: int, p: float) -> None:

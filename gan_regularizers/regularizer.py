@@ -179,7 +179,7 @@ def wrap(D: nn.Module, *regularizers: nn.Module, t_argument: str | None = "t") -
     """
     if not isinstance(D, nn.Module):
         raise TypeError(f"D is a {type(D).__name__}; wrap takes the discriminator, a torch.nn.Module")
-    if isinstance(D, nn.DataParallel | nn.parallel.DistributedDataParallel) or hasattr(D, "_orig_mod"):
+    if isinstance(D, nn.DataParallel | nn.parallel.DistributedDataParallel) or hasattr(D, "_orig_mod"):  # compiled
         raise ValueError(f"D is already inside {type(D).__name__}; wrap the discriminator first, then what runs it")
     if any(isinstance(module, RegularizedDiscriminator) for module in D.modules()):
         raise ValueError(f"D, a {type(D).__name__}, is wrapped already; wrap D.discriminator instead")

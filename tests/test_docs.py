@@ -5,7 +5,7 @@ import statistics
 from dataclasses import asdict
 from pathlib import Path
 
-from gan_regularizers.demo.training import Settings
+from gan_regularizers.demo.settings import Settings
 
 DOCS = Path(__file__).parent.parent / "docs"
 

@@ -65,8 +65,8 @@ def test_real_samples_find_every_mode_and_one_mode_finds_one(gaussians25):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--seeds", "0"], "argument --seeds: '0' is no whole number >= 1"),
-        (["--steps", "ten"], "argument --steps: 'ten' is no whole number >= 1"),
+        (["--seeds", "0"], "argument --seeds: value=0.0 is outside [1, inf)"),
+        (["--steps", "ten"], "argument --steps: could not convert string to float: 'ten'"),
         (["--out", str(SCRIPT)], "File exists"),
         (["--size", "3"], "unrecognized arguments: --size 3"),
     ],

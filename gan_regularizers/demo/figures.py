@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..files import write_atomically
-from .training import ARMS
+from .settings import ARMS
 
-COLOURS = dict(zip(ARMS, ("#d1495b", "#00798c"), strict=True))
+RED, BLUE = "#d1495b", "#00798c"
+COLOURS = dict(zip(ARMS, (RED, BLUE), strict=True))
 INK = "#333333"
 Histories = dict[str, list[dict[str, float]]]
 

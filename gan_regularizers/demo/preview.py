@@ -14,7 +14,6 @@ from . import figures, images
 SIDE = 128
 AUGMENTED = 6
 STEPS = 6
-INK = "#333333"
 
 
 def draw(paths: list[Path], policy: str, noise_std: float, t_max: int, schedule: str, seed: int, out: Path) -> None:
@@ -48,7 +47,7 @@ def draw(paths: list[Path], policy: str, noise_std: float, t_max: int, schedule:
     for axes_row, (label, titles, shown) in zip(grid, rows, strict=True):
         for axes, title, image in zip(axes_row, titles, shown, strict=True):
             axes.imshow(_to_uint8(image), interpolation="nearest")
-            axes.set_title(title, fontsize=9, color=INK)
+            axes.set_title(title, fontsize=9, color=figures.INK)
             axes.set_xticks([])
             axes.set_yticks([])
             axes.spines[:].set_visible(False)
@@ -61,9 +60,9 @@ def _draw_schedule(figure: Figure, noise: DiffusionNoise) -> None:
     t = np.arange(noise.t_max + 1)
     alpha_bar = noise.alpha_bar()
     gain, std = figure.subplots(1, 2)
-    gain.plot(t, np.sqrt(alpha_bar), color="#00798c", lw=2)
+    gain.plot(t, np.sqrt(alpha_bar), color=figures.BLUE, lw=2)
     gain.set_title(f"signal gain, {noise.schedule} schedule", fontsize=10, loc="left")
-    std.plot(t, noise.noise_std * np.sqrt(1.0 - alpha_bar), color="#d1495b", lw=2)
+    std.plot(t, noise.noise_std * np.sqrt(1.0 - alpha_bar), color=figures.RED, lw=2)
     std.set_title("noise std, for images in [-1, 1]", fontsize=10, loc="left")
     for axes in (gain, std):
         axes.set_xlabel("t")

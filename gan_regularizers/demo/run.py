@@ -26,7 +26,8 @@ from .. import __version__, ops
 from ..errors import CommandError
 from ..files import write_atomically
 from . import figures, images
-from .training import ARMS, SHOWN_SAMPLES, Arm, Settings
+from .settings import ARMS, Settings
+from .training import SHOWN_SAMPLES, Arm
 
 TRAINING_PORTRAITS = 100
 FEW_IMAGES = 50

@@ -5,7 +5,6 @@ import io
 import pickle
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,7 @@ from ..errors import CommandError
 from ..files import write_atomically
 from .kid import Lite0Features, kid_x1000
 from .networks import LATENT_DIM, Discriminator, Generator
-
-ARMS = ("unregularised", "regularised")
+from .settings import Settings
 
 BATCH_SIZE = 16
 LEARNING_RATE = 1e-3
@@ -34,30 +32,11 @@ SHOWN_SAMPLES = 36
 REPORT_INTERVAL = 20
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What a run is made of; on one machine, runs with equal settings give equal numbers on the CPU."""
-
-    resolution: int = 32
-    kimg: float = 40.0
-    policy: str = "color,translation"
-    noise_std: float = 0.05
-    target: float = 0.2
-    seed: int = 0
-    device: str = "cpu"
-    data: str | None = None
-
-    @property
-    def iterations(self) -> int:
-        """Batches in a run."""
-        return max(1, round(self.kimg * 1000 / BATCH_SIZE))
-
-
 class Arm:
     """The networks, optimisers, controller and history of one arm.
 
     Args:
-        name: one of ``ARMS``.
+        name: one of ``settings.ARMS``.
         settings: of the run.
         train: uint8 [N, 3, R, R], the images to train on.
         held_out: uint8 [M, 3, R, R], the images to measure against.
@@ -98,7 +77,7 @@ class Arm:
         Reports hold the losses and ``state()``, and where they were measured the measures too.
         """
         began = time.monotonic() - self.seconds
-        iterations = self.settings.iterations
+        iterations = max(1, round(self.settings.kimg * 1000 / BATCH_SIZE))
         measures = {round(iterations * i / MEASURES) for i in range(1, MEASURES + 1)}
         while self.iteration < iterations:
             if stopped():

@@ -1,0 +1,35 @@
+"""Command-line options: numbers in an interval, and errors in one line."""
+
+import argparse
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from . import settings
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say it without the usage, and exit with status 2."""
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def number(interval: str) -> Callable[[str], float]:
+    """An argparse type: a number in an interval such as ``"[0, 1)"``."""
+    return _type(settings.number, interval)
+
+
+def whole_number(interval: str) -> Callable[[str], int]:
+    """An argparse type: a whole number in an interval."""
+    return _type(settings.whole_number, interval)
+
+
+def _type(check: Callable[[str, Any, str], Any], interval: str) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        try:
+            return check("value", float(text), interval)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return parse
