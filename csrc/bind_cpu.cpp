@@ -1,0 +1,62 @@
+// The Python module _kernels_cpu: nothing but argument passing.
+
+#include "bind.h"
+#include "philox.h"
+
+namespace py = pybind11;
+using namespace gan_regularizers;
+
+PYBIND11_MODULE(_kernels_cpu, module) {
+  module.doc() = "CPU kernels; every address must stay valid during the call.";
+
+  module.def("instruction_sets", [] {
+    int count;
+    const char* const* names = cpu_instruction_sets(count);
+    return std::vector<std::string>(names, names + count);
+  });
+
+  module.def(
+      "transform",
+      [](int dtype, const std::array<int64_t, 4>& shape, bool channels_last, Address input, Address output,
+         bool adjoint, const std::array<Address, 8>& parts, int64_t shift_stride, int64_t cutout_stride, int threads,
+         int instruction_set) {
+        const Pass pass =
+            pass_of(dtype, shape, channels_last, input, output, adjoint, parts, shift_stride, cutout_stride);
+        py::gil_scoped_release release;
+        transform_cpu(pass, threads, instruction_set);
+      },
+      py::arg("dtype"), py::arg("shape"), py::arg("channels_last"), py::arg("input"), py::arg("output"),
+      py::arg("adjoint"), py::arg("parts"), py::arg("shift_stride") = 2, py::arg("cutout_stride") = 4,
+      py::arg("threads") = 1, py::arg("instruction_set") = -1);
+
+  module.def(
+      "draw",
+      [](Address words, int64_t samples, const std::vector<float>& scale, const std::vector<float>& low,
+         const std::vector<int>& source, const std::vector<int64_t>& count, const std::vector<int64_t>& offset,
+         Address reals, Address integers) {
+        draw_cpu(draw_of(words, samples, scale, low, source, count, offset, reals, integers));
+      },
+      py::arg("words"), py::arg("samples"), py::arg("scale"), py::arg("low"), py::arg("source"), py::arg("count"),
+      py::arg("offset"), py::arg("reals"), py::arg("integers"));
+
+  module.def(
+      "look_up",
+      [](Address words, Address given, int64_t samples, Address t_list, int64_t length, Address gain_table,
+         Address noise_table, int64_t steps, Address t, Address gain, Address noise_std) {
+        look_up_cpu(look_up_of(words, given, samples, t_list, length, gain_table, noise_table, steps, t, gain,
+                               noise_std));
+      },
+      py::arg("words"), py::arg("given"), py::arg("samples"), py::arg("t_list"), py::arg("length"),
+      py::arg("gain_table"), py::arg("noise_table"), py::arg("steps"), py::arg("t"), py::arg("gain"),
+      py::arg("noise_std"));
+
+  module.def(
+      "philox_4x32",
+      [](const std::array<uint32_t, 4>& counter, const std::array<uint32_t, 2>& key) {
+        uint64_t words[4] = {counter[0], counter[1], counter[2], counter[3]};
+        philox_4x32<uint64_t, multiply_low>(words, key[0], key[1]);
+        return std::array<uint32_t, 4>{static_cast<uint32_t>(words[0]), static_cast<uint32_t>(words[1]),
+                                       static_cast<uint32_t>(words[2]), static_cast<uint32_t>(words[3])};
+      },
+      py::arg("counter"), py::arg("key"), "The four words of a counter under a key, for the known answers.");
+}

@@ -1,0 +1,71 @@
+// What an entry point refuses, before any work.
+#pragma once
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+#include "kernels.h"
+
+namespace gan_regularizers {
+
+inline void refuse(const std::string& reason) { throw std::invalid_argument(reason); }
+
+inline int64_t bytes_of(Dtype dtype) {
+  switch (dtype) {
+    case Dtype::float16:
+    case Dtype::bfloat16: return 2;
+    case Dtype::float32: return 4;
+    case Dtype::float64: return 8;
+  }
+  throw std::invalid_argument("dtype " + std::to_string(static_cast<int>(dtype)) + " is none of 0 to 3");
+}
+
+// The number of elements of a pass; 0 means that there is nothing to do.
+inline int64_t checked_elements(const Pass& pass) {
+  const int64_t element = bytes_of(pass.dtype);
+  const struct {
+    const char* name;
+    int64_t size;
+  } sides[] = {{"samples", pass.shape.samples},
+               {"channels", pass.shape.channels},
+               {"height", pass.shape.height},
+               {"width", pass.shape.width}};
+  int64_t elements = 1, bytes = element;
+  for (const auto& side : sides) {
+    if (side.size < 0) refuse(std::string(side.name) + " is " + std::to_string(side.size) + "; a size is not negative");
+    elements *= side.size == 0 ? 0 : 1;
+    if (side.size > 0 && __builtin_mul_overflow(bytes, side.size, &bytes)) refuse("the sizes overflow 64 bits");
+  }
+  if (!pass.parts.noise_std != !pass.parts.seed) refuse("noise_std and seed belong together; give both or neither");
+  if (elements == 0) return 0;
+  if (!pass.input) refuse("the input is a null pointer");
+  if (!pass.output) refuse("the output is a null pointer");
+  const auto in = reinterpret_cast<uintptr_t>(pass.input), out = reinterpret_cast<uintptr_t>(pass.output);
+  if (in % element || out % element) refuse("input or output is not aligned to its dtype");
+  if (in < out + bytes && out < in + bytes) refuse("input and output overlap");
+  return bytes / element;
+}
+
+inline void check(const Draw& draw) {
+  if (draw.samples < 0) refuse("samples is negative");
+  if (draw.real_rows < 0 || draw.real_rows > Draw::max_columns) refuse("too many real rows");
+  if (draw.integer_columns < 0 || draw.integer_columns > Draw::max_columns) refuse("too many integer columns");
+  if (draw.samples == 0) return;
+  if (!draw.words) refuse("words is a null pointer");
+  if (draw.real_rows && !draw.reals) refuse("reals is a null pointer");
+  if (draw.integer_columns && !draw.integers) refuse("integers is a null pointer");
+}
+
+inline void check(const LookUp& look_up) {
+  if (look_up.samples < 0) refuse("samples is negative");
+  if (look_up.steps < 1) refuse("the tables are empty");
+  if (look_up.samples == 0) return;
+  if (!look_up.gain_table || !look_up.noise_table) refuse("a table is a null pointer");
+  if (!look_up.t || !look_up.gain || !look_up.noise_std) refuse("an output is a null pointer");
+  if (look_up.given) return;
+  if (!look_up.words || !look_up.t_list) refuse("words or t_list is a null pointer");
+  if (look_up.length < 1 || (look_up.length & (look_up.length - 1))) refuse("the list's length is no power of two");
+}
+
+}  // namespace gan_regularizers

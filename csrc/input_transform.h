@@ -1,0 +1,99 @@
+// The per-sample mathematics of a pass, forward and adjoint, for host and device.
+//
+// Forward and adjoint are one map on different windows. With source = target - shift, M the mask of a target pixel and
+// u = M . x(source),
+//
+//     forward   y = M (scale x + pixel_weight mean_c x + constant) + noise_std eps,   mu = mean of x
+//     adjoint   y =    scale u + pixel_weight mean_c u + constant,                    mu = mean of u
+//
+// where the adjoint's shift is the forward's reversed and its box the forward's, moved along with it.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels.h"
+#include "platform.h"
+
+namespace gan_regularizers {
+
+GR_INLINE int64_t clamp(int64_t value, int64_t low, int64_t high) {
+  return value < low ? low : value > high ? high : value;
+}
+
+// The target pixels of one sample that have a source: rows [row_begin, row_end) and columns [column_begin, column_end)
+// without the box.
+struct Window {
+  int64_t down, right;  // source = target - (down, right)
+  int64_t row_begin, row_end, column_begin, column_end;
+  int64_t top, bottom, left, right_edge;
+
+  GR_INLINE bool holds(int64_t row, int64_t column) const {
+    const bool in_frame = row >= row_begin && row < row_end && column >= column_begin && column < column_end;
+    return in_frame && !(row >= top && row < bottom && column >= left && column < right_edge);
+  }
+};
+
+GR_INLINE Window whole_frame(const Shape& shape) {
+  return {0, 0, 0, shape.height, 0, shape.width, 0, 0, 0, 0};
+}
+
+GR_INLINE Window window_of(const Pass& pass, int64_t sample) {
+  const int64_t height = pass.shape.height, width = pass.shape.width;
+  Window window = whole_frame(pass.shape);
+  if (pass.parts.shift) {
+    const int64_t* shift = pass.parts.shift + sample * pass.parts.shift_stride;
+    // A shift by the whole side already leaves nothing.
+    window.down = clamp(shift[0], -height, height);
+    window.right = clamp(shift[1], -width, width);
+    if (pass.adjoint) {
+      window.down = -window.down;
+      window.right = -window.right;
+    }
+    window.row_begin = clamp(window.down, 0, height);
+    window.row_end = clamp(height + window.down, 0, height);
+    window.column_begin = clamp(window.right, 0, width);
+    window.column_end = clamp(width + window.right, 0, width);
+  }
+  if (pass.parts.cutout) {
+    const int64_t* box = pass.parts.cutout + sample * pass.parts.cutout_stride;
+    const int64_t down = pass.adjoint ? window.down : 0, right = pass.adjoint ? window.right : 0;
+    window.top = clamp(box[0], 0, height) + down;
+    window.bottom = clamp(box[1], 0, height) + down;
+    window.left = clamp(box[2], 0, width) + right;
+    window.right_edge = clamp(box[3], 0, width) + right;
+  }
+  return window;
+}
+
+// The coefficients of one sample.
+template <typename Real>
+struct Coefficients {
+  Real scale, pixel_weight, constant, noise_std;
+};
+
+template <typename Real>
+GR_INLINE Real value_or(const void* values, int64_t sample, Real otherwise) {
+  return values ? static_cast<const Real*>(values)[sample] : otherwise;
+}
+
+// mu: the sample's mean, read only where there is a contrast.
+template <typename Real>
+GR_INLINE Coefficients<Real> coefficients_of(const Pass& pass, int64_t sample, Real mu) {
+  const Parts& parts = pass.parts;
+  const Real gain = value_or(parts.gain, sample, Real(1));
+  const Real saturation = value_or(parts.saturation, sample, Real(1));
+  const Real contrast = value_or(parts.contrast, sample, Real(1));
+  Real constant = pass.adjoint ? Real(0) : value_or(parts.brightness, sample, Real(0));
+  if (parts.contrast) constant += (Real(1) - contrast) * mu;
+  return {gain * contrast * saturation, gain * contrast * (Real(1) - saturation), gain * constant,
+          pass.adjoint ? Real(0) : value_or(parts.noise_std, sample, Real(0))};
+}
+
+// Whether the channels of a pixel mix. One channel is its own mean, which saturation keeps.
+GR_INLINE bool mixes_channels(const Pass& pass) { return pass.parts.saturation && pass.shape.channels > 1; }
+
+GR_INLINE float uniform_of(int64_t word) {
+  return static_cast<float>(static_cast<uint64_t>(word) >> 40) * 0x1p-24f;
+}
+
+}  // namespace gan_regularizers

@@ -1,0 +1,188 @@
+// The CPU's entry points: which instruction set runs, and on how many threads.
+
+#include <dlfcn.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "checks.h"
+#include "input_transform.h"
+#include "kernels.h"
+#include "kernels_cpu.h"
+
+namespace gan_regularizers {
+namespace {
+
+struct InstructionSet {
+  const char* name;
+  SimdKernels (*kernels)(Dtype);
+};
+
+const std::vector<InstructionSet>& instruction_sets() {
+  static const std::vector<InstructionSet> usable = [] {
+    std::vector<InstructionSet> sets = {{"baseline", baseline::kernels}};
+#if defined(GR_AVX2)
+    if (__builtin_cpu_supports("avx2")) sets.push_back({"avx2", avx2::kernels});
+#endif
+#if defined(GR_AVX512)
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+      sets.push_back({"avx512", avx512::kernels});
+#endif
+    return sets;
+  }();
+  return usable;
+}
+
+// Runs work(context) on several threads at once. torch's own OpenMP threads are taken where the process has
+// them: a second pool would fight with the first for the cores.
+void on_threads(int threads, void (*work)(void*), void* context) {
+  using Parallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
+  static const Parallel openmp = reinterpret_cast<Parallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
+  if (threads == 1) {
+    work(context);
+  } else if (openmp) {
+    openmp(work, context, static_cast<unsigned>(threads), 0);
+  } else {
+    std::vector<std::thread> others;
+    for (int i = 1; i < threads; ++i) others.emplace_back(work, context);
+    work(context);
+    for (std::thread& thread : others) thread.join();
+  }
+}
+
+constexpr int64_t elements_per_thread = 1 << 14;  // fewer are done sooner than a thread wakes up
+
+// Calls run(unit, scratch) once for each of `units`, in any order and on any thread.
+template <typename Run>
+void for_each_unit(int64_t units, int64_t elements, int threads, int64_t scratch, const Run& run) {
+  struct Context {
+    const Run& run;
+    int64_t units, grain, scratch;
+    std::atomic<int64_t> next;
+  };
+  const int64_t useful = std::min<int64_t>({threads, units, elements / elements_per_thread});
+  const int workers = static_cast<int>(std::max<int64_t>(1, useful));
+  Context context{run, units, std::max<int64_t>(1, units / (8 * workers)), scratch, {0}};
+  const auto work = [](void* pointer) {
+    Context& c = *static_cast<Context*>(pointer);
+    const std::unique_ptr<double[]> memory(new double[c.scratch / sizeof(double)]);
+    for (int64_t begin; (begin = c.next.fetch_add(c.grain)) < c.units;)
+      for (int64_t unit = begin; unit < std::min(begin + c.grain, c.units); ++unit) c.run(unit, memory.get());
+  };
+  on_threads(workers, work, &context);
+}
+
+// A tile's channels fill half of a first-level cache, but rows are not cut to shreds.
+Tiling tiling_of(const Shape& shape) {
+  const int64_t elements = std::clamp<int64_t>(4096 / shape.channels, 16, 1024);
+  Tiling tiling;
+  tiling.columns = std::min(shape.width, elements);
+  tiling.rows = tiling.columns < shape.width ? 1 : std::clamp<int64_t>(elements / shape.width, 1, shape.height);
+  tiling.row_tiles = (shape.height + tiling.rows - 1) / tiling.rows;
+  tiling.column_tiles = (shape.width + tiling.columns - 1) / tiling.columns;
+  return tiling;
+}
+
+// Without a shift and a box a sample is one row: the logical order is the same.
+Pass flattened(Pass pass) {
+  if (!pass.parts.shift && !pass.parts.cutout) {
+    pass.shape.width *= pass.shape.height;
+    pass.shape.height = 1;
+  }
+  return pass;
+}
+
+}  // namespace
+
+const char* const* cpu_instruction_sets(int& count) {
+  static const std::vector<const char*> names = [] {
+    std::vector<const char*> result;
+    for (const InstructionSet& set : instruction_sets()) result.push_back(set.name);
+    return result;
+  }();
+  count = static_cast<int>(names.size());
+  return names.data();
+}
+
+void transform_cpu(const Pass& given, int threads, int instruction_set) {
+  const int64_t elements = checked_elements(given);
+  const int sets = static_cast<int>(instruction_sets().size());
+  if (threads < 1) refuse("threads is " + std::to_string(threads) + "; at least 1 is needed");
+  if (instruction_set < -1 || instruction_set >= sets) refuse("instruction set " + std::to_string(instruction_set));
+  if (elements == 0) return;
+  const Pass pass = flattened(given);
+  const SimdKernels kernels = instruction_sets()[instruction_set < 0 ? sets - 1 : instruction_set].kernels(pass.dtype);
+  const Tiling tiling = tiling_of(pass.shape);
+  const int64_t tiles = tiling.row_tiles * tiling.column_tiles, samples = pass.shape.samples;
+  const int64_t scratch = scratch_bytes(pass.shape.channels, tiling.rows * tiling.columns);
+
+  if (!pass.parts.contrast) {
+    for_each_unit(samples * tiles, elements, threads, scratch, [&](int64_t unit, void* memory) {
+      kernels.apply(pass, tiling, unit / tiles, unit % tiles, 0.0, memory);
+    });
+    return;
+  }
+  // The partial sums of a sample are added in one order, whoever made them.
+  std::vector<double> sums(static_cast<size_t>(samples * tiles));
+  const auto sum = [&](int64_t unit, void* memory) {
+    sums[unit] = kernels.sum(pass, tiling, unit / tiles, unit % tiles, memory);
+  };
+  const auto mean = [&](int64_t sample) {
+    double total = 0.0;
+    for (int64_t tile = 0; tile < tiles; ++tile) total += sums[sample * tiles + tile];
+    return total / static_cast<double>(elements / samples);
+  };
+  if (samples >= 4 * threads) {  // sum and apply while the sample is in a cache
+    for_each_unit(samples, elements, threads, scratch, [&](int64_t sample, void* memory) {
+      for (int64_t tile = 0; tile < tiles; ++tile) sum(sample * tiles + tile, memory);
+      const double mu = mean(sample);
+      for (int64_t tile = 0; tile < tiles; ++tile) kernels.apply(pass, tiling, sample, tile, mu, memory);
+    });
+    return;
+  }
+  for_each_unit(samples * tiles, elements, threads, scratch, sum);
+  std::vector<double> means(static_cast<size_t>(samples));
+  for (int64_t sample = 0; sample < samples; ++sample) means[sample] = mean(sample);
+  for_each_unit(samples * tiles, elements, threads, scratch, [&](int64_t unit, void* memory) {
+    kernels.apply(pass, tiling, unit / tiles, unit % tiles, means[unit / tiles], memory);
+  });
+}
+
+void draw_cpu(const Draw& draw) {
+  check(draw);
+  for (int row = 0; row < draw.real_rows; ++row)
+    for (int64_t n = 0; n < draw.samples; ++n) {
+      const int64_t at = row * draw.samples + n;
+      draw.reals[at] = draw.scale[row] * uniform_of(draw.words[at]) + draw.low[row];
+    }
+  for (int column = 0; column < draw.integer_columns; ++column)
+    for (int64_t n = 0; n < draw.samples; ++n) {
+      const float uniform = uniform_of(draw.words[draw.source[column] * draw.samples + n]);
+      draw.integers[n * draw.integer_columns + column] =
+          static_cast<int64_t>(static_cast<float>(draw.count[column]) * uniform) + draw.offset[column];
+    }
+}
+
+void look_up_cpu(const LookUp& look_up) {
+  check(look_up);
+  const auto step = [&](int64_t n) {
+    return look_up.given ? look_up.given[n] : look_up.t_list[look_up.words[n] & (look_up.length - 1)];
+  };
+  for (int64_t n = 0; n < look_up.samples; ++n)
+    if (step(n) < 0 || step(n) >= look_up.steps)
+      refuse("t is " + std::to_string(step(n)) + "; allowed are 0 to " + std::to_string(look_up.steps - 1));
+  for (int64_t n = 0; n < look_up.samples; ++n) {
+    const int64_t t = step(n);
+    look_up.t[n] = t;
+    look_up.gain[n] = look_up.gain_table[t];
+    look_up.noise_std[n] = look_up.noise_table[t];
+  }
+}
+
+}  // namespace gan_regularizers

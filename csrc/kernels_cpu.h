@@ -1,0 +1,39 @@
+// What the threads of the CPU (kernels_cpu.cpp) ask of the arithmetic for one instruction set (kernels_cpu_simd.cpp).
+#pragma once
+
+#include <cstdint>
+
+#include "kernels.h"
+
+namespace gan_regularizers {
+
+// A sample is worked on in tiles that stay in the first-level cache: whole rows, or a part of one.
+struct Tiling {
+  int64_t rows, columns;            // of a tile
+  int64_t row_tiles, column_tiles;  // of a sample
+};
+
+struct SimdKernels {
+  // The sum over a tile of what the pass reads: of x forward, of the pixels that reach the output in the adjoint.
+  double (*sum)(const Pass&, const Tiling&, int64_t sample, int64_t tile, void* scratch);
+  void (*apply)(const Pass&, const Tiling&, int64_t sample, int64_t tile, double mu, void* scratch);
+};
+
+// Bytes that a tile of so many elements needs as scratch.
+constexpr int64_t scratch_bytes(int64_t channels, int64_t elements) {
+  constexpr int64_t slack = 128;  // normals come in whole vectors
+  return static_cast<int64_t>(sizeof(double)) * ((channels + 2) * elements + slack);
+}
+
+// One for every instruction set, chosen when the program runs.
+namespace baseline {
+SimdKernels kernels(Dtype dtype);
+}
+namespace avx2 {
+SimdKernels kernels(Dtype dtype);
+}
+namespace avx512 {
+SimdKernels kernels(Dtype dtype);
+}
+
+}  // namespace gan_regularizers

@@ -1,0 +1,301 @@
+// The arithmetic on one tile. This file is compiled once for every instruction set, named GR_INSTRUCTION_SET, so it
+// holds no function that the linker could share between them: everything is in an unnamed namespace or always inlined.
+//
+// Loops are plain and vectorised by the compiler. All instruction sets give the same bits: additions keep their order
+// and no multiply-add is fused.
+
+#include "kernels_cpu.h"
+
+#include "input_transform.h"
+#include "philox.h"
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#elif defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
+namespace gan_regularizers {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int vector_bytes = 64;
+#elif defined(__AVX2__)
+constexpr int vector_bytes = 32;
+#else
+constexpr int vector_bytes = 16;
+#endif
+constexpr int lanes = vector_bytes / 4;
+typedef uint64_t Words __attribute__((vector_size(vector_bytes)));
+
+GR_INLINE Words multiply_low(Words words, uint32_t factor) {
+  const Words factors = Words{} + factor;
+#if defined(__AVX512F__)
+  return (Words)_mm512_mul_epu32((__m512i)words, (__m512i)factors);
+#elif defined(__AVX2__)
+  return (Words)_mm256_mul_epu32((__m256i)words, (__m256i)factors);
+#elif defined(__SSE2__)
+  return (Words)_mm_mul_epu32((__m128i)words, (__m128i)factors);
+#else
+  return (words & 0xFFFFFFFFu) * factors;
+#endif
+}
+
+// The words of `lanes` blocks from `block` on: words[k][l] is word k of block + l.
+GR_INLINE void philox_words(uint64_t seed, uint64_t block, uint32_t (&words)[4][lanes]) {
+  Words half[2][4];  // of the even and of the odd blocks
+  for (int odd = 0; odd < 2; ++odd) {
+    Words index;
+    for (int l = 0; l < lanes / 2; ++l) index[l] = block + 2 * l + odd;
+    half[odd][0] = index;
+    half[odd][1] = index >> 32;
+    half[odd][2] = half[odd][3] = Words{};
+    philox_4x32<Words, multiply_low>(half[odd], static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32));
+  }
+  for (int k = 0; k < 4; ++k) {
+    const Words merged = (half[0][k] & 0xFFFFFFFFu) | (half[1][k] << 32);
+    __builtin_memcpy(words[k], &merged, sizeof merged);
+  }
+}
+
+// Normals of whole blocks, at least `count` of them.
+void normals(uint64_t seed, uint64_t block, int64_t count, float* out) {
+  for (int64_t done = 0; done < count; done += 4 * lanes, block += lanes) {
+    uint32_t words[4][lanes];
+    float values[4][lanes];
+    philox_words(seed, block, words);
+    for (int pair = 0; pair < 4; pair += 2)
+      for (int l = 0; l < lanes; ++l)
+        box_muller(words[pair][l], words[pair + 1][l], values[pair][l], values[pair + 1][l]);
+    for (int l = 0; l < lanes; ++l)
+      for (int k = 0; k < 4; ++k) out[done + 4 * l + k] = values[k][l];
+  }
+}
+
+void normals(uint64_t seed, uint64_t block, int64_t count, double* out) {
+  for (int64_t done = 0; done < count; done += 4, ++block) {
+    double values[4];
+    normal_block(seed, block, values);
+    for (int k = 0; k < 4; ++k) out[done + k] = values[k];
+  }
+}
+
+// Half precision as its bits.
+struct Float16 {
+  uint16_t bits;
+};
+struct BFloat16 {
+  uint16_t bits;
+};
+
+GR_INLINE float widen(float value) { return value; }
+GR_INLINE double widen(double value) { return value; }
+GR_INLINE float widen(BFloat16 value) { return float_of_bits(static_cast<uint32_t>(value.bits) << 16); }
+
+GR_INLINE float widen(Float16 value) {
+  const uint32_t sign = static_cast<uint32_t>(value.bits & 0x8000u) << 16;
+  const uint32_t magnitude = static_cast<uint32_t>(value.bits & 0x7FFFu) << 13;
+  const uint32_t exponent = magnitude & 0x0F800000u;
+  const uint32_t normal = magnitude + (exponent == 0x0F800000u ? 0x70000000u : 0x38000000u);  // infinite, NaN: twice
+  const uint32_t subnormal = bits_of_float(float_of_bits(magnitude + 0x38800000u) - 0x1p-14f);
+  return float_of_bits(sign | (exponent == 0 ? subnormal : normal));
+}
+
+// Rounded to nearest, ties to even, as everywhere.
+GR_INLINE void narrow(float value, float& out) { out = value; }
+GR_INLINE void narrow(double value, double& out) { out = value; }
+
+GR_INLINE void narrow(float value, BFloat16& out) {
+  const uint32_t bits = bits_of_float(value);
+  const uint32_t rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
+  const uint32_t quiet = (bits >> 16) | 0x40u;
+  out.bits = static_cast<uint16_t>((bits & 0x7FFFFFFFu) > 0x7F800000u ? quiet : rounded);
+}
+
+GR_INLINE void narrow(float value, Float16& out) {
+  const uint32_t bits = bits_of_float(value);
+  const uint32_t sign = (bits & 0x80000000u) >> 16;
+  const uint32_t magnitude = bits & 0x7FFFFFFFu;
+  const uint32_t normal = (magnitude + 0xC8000FFFu + ((magnitude >> 13) & 1u)) >> 13;
+  // Adding 1/2 leaves the subnormal's bits at the end of the sum, rounded by the addition.
+  const uint32_t subnormal = bits_of_float(float_of_bits(magnitude) + 0.5f) - 0x3F000000u;
+  const uint32_t overflow = magnitude > 0x7F800000u ? 0x7E00u : 0x7C00u;
+  const uint32_t finite = magnitude < 0x38800000u ? subnormal : normal;
+  out.bits = static_cast<uint16_t>(sign | (magnitude >= 0x47800000u ? overflow : finite));
+}
+
+template <int step, typename T, typename Real>
+GR_INLINE void load(const T* in, int64_t any_step, int64_t count, Real* out) {
+  for (int64_t i = 0; i < count; ++i) out[i] = widen(in[i * (step ? step : any_step)]);
+}
+
+// One channel of a run of pixels.
+template <typename T, typename Real>
+GR_INLINE void load(const T* in, int64_t step, int64_t count, Real* out) {
+  switch (step) {
+    case 1: return load<1>(in, step, count, out);
+    case 3: return load<3>(in, step, count, out);
+    case 4: return load<4>(in, step, count, out);
+    default: return load<0>(in, step, count, out);
+  }
+}
+
+template <int step, typename T, typename Real>
+GR_INLINE void store(const Real* in, int64_t any_step, int64_t count, T* out) {
+  for (int64_t i = 0; i < count; ++i) narrow(in[i], out[i * (step ? step : any_step)]);
+}
+
+template <typename T, typename Real>
+GR_INLINE void store(const Real* in, int64_t step, int64_t count, T* out) {
+  switch (step) {
+    case 1: return store<1>(in, step, count, out);
+    case 3: return store<3>(in, step, count, out);
+    case 4: return store<4>(in, step, count, out);
+    default: return store<0>(in, step, count, out);
+  }
+}
+
+struct Tile {
+  int64_t row_begin, row_end, column_begin, column_end;
+  int64_t columns() const { return column_end - column_begin; }
+  int64_t size() const { return (row_end - row_begin) * columns(); }
+};
+
+GR_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+GR_INLINE int64_t greatest(int64_t a, int64_t b) { return a < b ? b : a; }
+
+GR_INLINE Tile tile_of(const Shape& shape, const Tiling& tiling, int64_t index) {
+  const int64_t row = index / tiling.column_tiles * tiling.rows, column = index % tiling.column_tiles * tiling.columns;
+  return {row, least(row + tiling.rows, shape.height), column, least(column + tiling.columns, shape.width)};
+}
+
+// Calls run(row, begin, end) for the columns of a tile's row that the window holds, from left to right.
+template <typename Run>
+GR_INLINE void for_each_run(const Window& window, const Tile& tile, int64_t row, Run run) {
+  if (row < window.row_begin || row >= window.row_end) return;
+  const int64_t begin = greatest(tile.column_begin, window.column_begin);
+  const int64_t end = least(tile.column_end, window.column_end);
+  if (row < window.top || row >= window.bottom || window.left >= window.right_edge) {
+    if (begin < end) run(begin, end);
+    return;
+  }
+  const int64_t left_end = least(end, window.left), right_begin = greatest(begin, window.right_edge);
+  if (begin < left_end) run(begin, left_end);
+  if (right_begin < end) run(right_begin, end);
+}
+
+// Where the channels of a sample lie.
+template <typename T>
+struct Planes {
+  T* sample;
+  int64_t channel_step, pixel_step;
+  GR_INLINE T* at(int64_t channel, int64_t pixel) const { return sample + channel * channel_step + pixel * pixel_step; }
+};
+
+template <typename T, typename Bytes>
+GR_INLINE Planes<T> planes_of(const Shape& shape, Bytes* batch, int64_t sample) {
+  const int64_t pixels = shape.height * shape.width;
+  T* start = static_cast<T*>(batch) + sample * shape.channels * pixels;
+  return shape.channels_last ? Planes<T>{start, 1, shape.channels} : Planes<T>{start, pixels, 1};
+}
+
+template <typename T, typename Real>
+double sum(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index, void* scratch) {
+  constexpr int partials = 16;
+  double partial[partials] = {};
+  Real* const row_buffer = static_cast<Real*>(scratch);
+  const Tile tile = tile_of(pass.shape, tiling, index);
+  const Window window = pass.adjoint ? window_of(pass, sample) : whole_frame(pass.shape);
+  const Planes<const T> in = planes_of<const T>(pass.shape, pass.input, sample);
+  for (int64_t row = tile.row_begin; row < tile.row_end; ++row)
+    for_each_run(window, tile, row, [&](int64_t begin, int64_t end) {
+      const int64_t count = end - begin;
+      const int64_t source = (row - window.down) * pass.shape.width + begin - window.right;
+      for (int64_t c = 0; c < pass.shape.channels; ++c) {
+        load(in.at(c, source), in.pixel_step, count, row_buffer);
+        int64_t i = 0;
+        for (; i + partials <= count; i += partials)
+          for (int l = 0; l < partials; ++l) partial[l] += row_buffer[i + l];
+        for (int l = 0; i < count; ++i, ++l) partial[l] += row_buffer[i];
+      }
+    });
+  double total = 0.0;
+  for (double value : partial) total += value;
+  return total;
+}
+
+template <typename T, typename Real>
+void apply(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index, double mu, void* scratch) {
+  const Shape& shape = pass.shape;
+  const Tile tile = tile_of(shape, tiling, index);
+  const Window window = window_of(pass, sample);
+  const Coefficients<Real> k = coefficients_of(pass, sample, static_cast<Real>(mu));
+  const bool mixes = mixes_channels(pass);
+  const Real outside = pass.adjoint ? k.constant : Real(0);
+  const int64_t size = tile.size();
+  Real* const values = static_cast<Real*>(scratch);  // [C, size]
+  Real* const shared = values + shape.channels * size;
+  const Planes<const T> in = planes_of<const T>(shape, pass.input, sample);
+  const Planes<T> out = planes_of<T>(shape, pass.output, sample);
+
+  for (int64_t row = tile.row_begin; row < tile.row_end; ++row) {
+    Real* const row_values = values + (row - tile.row_begin) * tile.columns() - tile.column_begin;
+    int64_t filled = tile.column_begin;
+    const auto fill_to = [&](int64_t end) {
+      for (int64_t c = 0; c < shape.channels; ++c)
+        for (int64_t i = filled; i < end; ++i) row_values[c * size + i] = outside;
+    };
+    for_each_run(window, tile, row, [&](int64_t begin, int64_t end) {
+      const int64_t count = end - begin;
+      const int64_t source = (row - window.down) * shape.width + begin - window.right;
+      fill_to(begin);
+      filled = end;
+      for (int64_t c = 0; c < shape.channels; ++c)
+        load(in.at(c, source), in.pixel_step, count, row_values + c * size + begin);
+      for (int64_t i = 0; i < count; ++i) shared[i] = Real(0);
+      if (mixes)
+        for (int64_t c = 0; c < shape.channels; ++c)
+          for (int64_t i = 0; i < count; ++i) shared[i] += row_values[c * size + begin + i];
+      const Real share = k.pixel_weight / static_cast<Real>(shape.channels);
+      for (int64_t i = 0; i < count; ++i) shared[i] = share * shared[i] + k.constant;
+      for (int64_t c = 0; c < shape.channels; ++c) {
+        Real* const run = row_values + c * size + begin;
+        for (int64_t i = 0; i < count; ++i) run[i] = k.scale * run[i] + shared[i];
+      }
+    });
+    fill_to(tile.column_end);
+  }
+
+  for (int64_t c = 0; c < shape.channels; ++c) {
+    Real* const channel = values + c * size;
+    const int64_t pixel = tile.row_begin * shape.width + tile.column_begin;
+    if (k.noise_std != Real(0)) {
+      const uint64_t first = static_cast<uint64_t>(c * shape.height * shape.width + pixel);
+      const int64_t skipped = static_cast<int64_t>(first % 4);
+      normals(static_cast<uint64_t>(pass.parts.seed[sample]), first / 4, size + skipped, shared);
+      for (int64_t i = 0; i < size; ++i) channel[i] += k.noise_std * shared[i + skipped];
+    }
+    store(channel, out.pixel_step, size, out.at(c, pixel));
+  }
+}
+
+template <typename T, typename Real>
+constexpr SimdKernels kernels_of() {
+  return {sum<T, Real>, apply<T, Real>};
+}
+
+}  // namespace
+
+namespace GR_INSTRUCTION_SET {
+
+SimdKernels kernels(Dtype dtype) {
+  switch (dtype) {
+    case Dtype::float16: return kernels_of<Float16, float>();
+    case Dtype::bfloat16: return kernels_of<BFloat16, float>();
+    case Dtype::float64: return kernels_of<double, double>();
+    default: return kernels_of<float, float>();
+  }
+}
+
+}  // namespace GR_INSTRUCTION_SET
+}  // namespace gan_regularizers

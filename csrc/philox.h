@@ -1,0 +1,121 @@
+// Counter-based normals: Philox 4x32-10 (Salmon et al., SC 2011) and the Box-Muller transform, for host and device.
+//
+// gan_regularizers/ops/philox.py is the specification. A normal depends on the seed of its sample and on its logical
+// index there: element i takes word i % 4 of the block with counter (i / 4, 0) under key = seed, and the words of a
+// block are paired as (0, 1) and (2, 3).
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "platform.h"
+
+namespace gan_regularizers {
+
+// The product of the low 32 bits of a word with a 32-bit factor.
+GR_INLINE uint64_t multiply_low(uint64_t word, uint32_t factor) {
+  return static_cast<uint64_t>(static_cast<uint32_t>(word)) * factor;
+}
+
+// Ten rounds on four counter words, each in the low half of 64 bits; Word may be a vector of them. Only the low halves of
+// the result are words: what is above them is left from products.
+template <typename Word, Word (*multiply)(Word, uint32_t)>
+GR_INLINE void philox_4x32(Word (&c)[4], uint32_t key_low, uint32_t key_high) {
+  GR_UNROLL
+  for (int round = 0; round < 10; ++round) {
+    const Word even = multiply(c[0], 0xD2511F53u);
+    const Word odd = multiply(c[2], 0xCD9E8D57u);
+    c[0] = (odd >> 32) ^ c[1] ^ static_cast<uint64_t>(key_low);
+    c[2] = (even >> 32) ^ c[3] ^ static_cast<uint64_t>(key_high);
+    c[1] = odd;
+    c[3] = even;
+    key_low += 0x9E3779B9u;
+    key_high += 0xBB67AE85u;
+  }
+}
+
+#if !defined(__CUDA_ARCH__)
+inline __attribute__((always_inline)) float float_of_bits(uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+inline __attribute__((always_inline)) uint32_t bits_of_float(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
+// The natural logarithm of u in [2^-33, 1], to 1 ulp: u = 2^e (1 + m) with 1 + m in [sqrt(1/2), sqrt(2)), and the
+// polynomial of Cephes' logf for log(1 + m). Branch-free, so loops over it vectorise.
+inline __attribute__((always_inline)) float log_of_uniform(float u) {
+  constexpr uint32_t sqrt_half = 0x3F3504F3u;
+  const uint32_t above = bits_of_float(u) - sqrt_half;
+  const float e = static_cast<float>(static_cast<int32_t>(above) >> 23);
+  const float m = float_of_bits((above & 0x7FFFFFu) + sqrt_half) - 1.0f;
+  const float m2 = m * m;
+  float y = 7.0376836292e-2f;
+  y = y * m - 1.1514610310e-1f;
+  y = y * m + 1.1676998740e-1f;
+  y = y * m - 1.2420140846e-1f;
+  y = y * m + 1.4249322787e-1f;
+  y = y * m - 1.6668057665e-1f;
+  y = y * m + 2.0000714765e-1f;
+  y = y * m - 2.4999993993e-1f;
+  y = y * m + 3.3333331174e-1f;
+  // log(2) in two parts, the first exact in few bits.
+  return m + (y * m * m2 + e * -2.12194440e-4f - 0.5f * m2) + e * 0.693359375f;
+}
+#endif
+
+// Two normals from two words. Host: branch-free and without fused multiply-add, the same bits on every instruction set.
+GR_INLINE void box_muller(uint32_t radius_word, uint32_t angle_word, float& first, float& second) {
+  // The half step keeps the logarithm away from zero.
+  const float u = static_cast<float>(radius_word) * 0x1p-32f + 0x1p-33f;
+#if defined(__CUDA_ARCH__)
+  // The hardware logarithm has an absolute error of 2^-22, too much near 1, where a short series takes over. There
+  // 1 - u is exact in the complement of the word.
+  const float below = static_cast<float>(~radius_word) * 0x1p-32f + 0x1p-33f;
+  const float series = below * (1.0f + below * (0.5f + below * (1.0f / 3.0f + below * 0.25f)));
+  const float r = __fsqrt_rn(2.0f * (below < 0.02f ? series : -__logf(u)));
+  __sincosf(static_cast<float>(static_cast<int32_t>(angle_word)) * (6.283185307179586f * 0x1p-32f), &second, &first);
+  first *= r;
+  second *= r;
+#else
+  const float r = __builtin_sqrtf(-2.0f * log_of_uniform(u));
+  // The angle as a multiple of a quarter turn plus a rest in [-1/8, 1/8) of a turn; both are exact in the word.
+  const uint32_t rounded = angle_word + 0x20000000u;
+  const uint32_t quarter = rounded >> 30;
+  const float rest =
+      static_cast<float>(static_cast<int32_t>(rounded & 0x3FFFFFFFu) - 0x20000000) * (6.283185307179586f * 0x1p-32f);
+  const float z = rest * rest;
+  const float sine = ((-1.9515295891e-4f * z + 8.3321608736e-3f) * z - 1.6666654611e-1f) * z * rest + rest;
+  const float cosine =
+      ((2.443315711809948e-5f * z - 1.388731625493765e-3f) * z + 4.166664568298827e-2f) * z * z - 0.5f * z + 1.0f;
+  const bool swapped = quarter & 1u;
+  first = r * float_of_bits(bits_of_float(swapped ? sine : cosine) ^ ((quarter + 1u) & 2u) << 30);
+  second = r * float_of_bits(bits_of_float(swapped ? cosine : sine) ^ (quarter & 2u) << 30);
+#endif
+}
+
+GR_INLINE void box_muller(uint32_t radius_word, uint32_t angle_word, double& first, double& second) {
+  const double u = static_cast<double>(radius_word) * 0x1p-32 + 0x1p-33;
+  const double angle = static_cast<double>(angle_word) * (6.283185307179586 * 0x1p-32);
+  const double r = std::sqrt(-2.0 * std::log(u));
+  first = r * std::cos(angle);
+  second = r * std::sin(angle);
+}
+
+// The four normals of elements 4 block .. 4 block + 3.
+template <typename Real>
+GR_INLINE void normal_block(uint64_t seed, uint64_t block, Real (&normals)[4]) {
+  uint64_t words[4] = {block, block >> 32, 0, 0};
+  philox_4x32<uint64_t, multiply_low>(words, static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32));
+  for (int pair = 0; pair < 4; pair += 2)
+    box_muller(static_cast<uint32_t>(words[pair]), static_cast<uint32_t>(words[pair + 1]), normals[pair],
+               normals[pair + 1]);
+}
+
+}  // namespace gan_regularizers
