@@ -65,6 +65,9 @@ GR_INLINE Window window_of(const Pass& pass, int64_t sample) {
   return window;
 }
 
+// Whether the channels of a pixel mix. One channel is its own mean, which saturation keeps.
+GR_INLINE bool mixes_channels(const Pass& pass) { return pass.parts.saturation && pass.shape.channels > 1; }
+
 // The coefficients of one sample.
 template <typename Real>
 struct Coefficients {
@@ -81,7 +84,7 @@ template <typename Real>
 GR_INLINE Coefficients<Real> coefficients_of(const Pass& pass, int64_t sample, Real mu) {
   const Parts& parts = pass.parts;
   const Real gain = value_or(parts.gain, sample, Real(1));
-  const Real saturation = value_or(parts.saturation, sample, Real(1));
+  const Real saturation = mixes_channels(pass) ? value_or(parts.saturation, sample, Real(1)) : Real(1);
   const Real contrast = value_or(parts.contrast, sample, Real(1));
   Real constant = pass.adjoint ? Real(0) : value_or(parts.brightness, sample, Real(0));
   if (parts.contrast) constant += (Real(1) - contrast) * mu;
@@ -89,9 +92,7 @@ GR_INLINE Coefficients<Real> coefficients_of(const Pass& pass, int64_t sample, R
           pass.adjoint ? Real(0) : value_or(parts.noise_std, sample, Real(0))};
 }
 
-// Whether the channels of a pixel mix. One channel is its own mean, which saturation keeps.
-GR_INLINE bool mixes_channels(const Pass& pass) { return pass.parts.saturation && pass.shape.channels > 1; }
-
+// The top 24 bits of a word as a uniform in [0, 1).
 GR_INLINE float uniform_of(int64_t word) {
   return static_cast<float>(static_cast<uint64_t>(word) >> 40) * 0x1p-24f;
 }

@@ -3,13 +3,14 @@
 from .adaptive_t import AdaptiveT, StatisticWarning
 from .diffaugment import DiffAugment
 from .diffusion_noise import DiffusionNoise, timestep_embedding
-from .ops import use_backend
+from .ops import BackendWarning, use_backend
 from .regularizer import InputRegularizer, RegularizedDiscriminator, wrap
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AdaptiveT",
+    "BackendWarning",
     "DiffAugment",
     "DiffusionNoise",
     "InputRegularizer",

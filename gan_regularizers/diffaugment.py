@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .ops import TransformParams, check_floating, input_transform
+from .ops import TransformParams, check_floating, draw, input_transform, random_words
 from .settings import choice, number
 
 Range = tuple[float, float]
@@ -79,10 +79,28 @@ class DiffAugment(nn.Module):
             x: a float tensor [N, C, H, W]; only its shape and device are read.
             generator: of x's device; the default is torch's global one.
         """
+        self.check(x)
+        return self.params_from(random_words((self.words, x.shape[0]), x.device, generator), x)
+
+    def check(self, x: Tensor) -> None:
+        """Raise TypeError or ValueError unless x is a batch of images."""
         check_floating(x)
         if x.dim() != 4:
             raise ValueError(f"x has shape {list(x.shape)}; policy {self.policy!r} needs images [N, C, H, W]")
-        return tuple(self._sample_pass(parts, x, generator) for parts in self.passes)
+
+    @property
+    def words(self) -> int:
+        """Random words that a draw takes per sample."""
+        return sum(_WORDS[part] for parts in self.passes for part in parts)
+
+    def params_from(self, words: Tensor, x: Tensor) -> tuple[TransformParams, ...]:
+        """What ``sample`` draws, from random words, int64 [self.words, N]."""
+        params, row = [], 0
+        for parts in self.passes:
+            end = row + sum(_WORDS[part] for part in parts)
+            params.append(self._pass_from(parts, words[row:end], x))
+            row = end
+        return tuple(params)
 
     def forward(
         self,
@@ -117,35 +135,40 @@ class DiffAugment(nn.Module):
     def extra_repr(self) -> str:
         return repr(self.policy)
 
-    def _sample_pass(self, parts: tuple[str, ...], x: Tensor, generator: torch.Generator | None) -> TransformParams:
-        uniform = iter(torch.rand(7, x.shape[0], device=x.device, generator=generator))
-        drawn: dict[str, Tensor] = {}
+    def _pass_from(self, parts: tuple[str, ...], words: Tensor, x: Tensor) -> TransformParams:
+        ranges, integers = [], []
         if "color" in parts:
-            for name in ("brightness", "saturation", "contrast"):
-                low, high = getattr(self, name)
-                drawn[name] = next(uniform) * (high - low) + low
+            ranges = [self.brightness, self.saturation, self.contrast]
+        row = len(ranges)
         if "translation" in parts:
-            drawn["shift"] = torch.stack([_shift(size, self.translation, next(uniform)) for size in x.shape[2:]], 1)
+            integers += [_shift(row + axis, size, self.translation) for axis, size in enumerate(x.shape[2:])]
+            row += 2
         if "cutout" in parts:
-            drawn["cutout"] = torch.cat([_interval(size, self.cutout, next(uniform)) for size in x.shape[2:]], 1)
-        return TransformParams(**drawn)
+            for axis, size in enumerate(x.shape[2:]):
+                integers += _interval(row + axis, size, self.cutout)
+        reals, whole = draw(words, ranges, integers)
+        return TransformParams(
+            *(reals if ranges else (None, None, None)),
+            shift=whole[:, :2] if "translation" in parts else None,
+            cutout=whole[:, -4:] if "cutout" in parts else None,
+        )
 
 
-def _shift(size: int, ratio: float, uniform: Tensor) -> Tensor:
+# Random words per sample of each part.
+_WORDS = {"color": 3, "translation": 2, "cutout": 2}
+Column = tuple[int, int, int]  # of ops.draw: row of the words, count, offset
+
+
+def _shift(row: int, size: int, ratio: float) -> Column:
     largest = int(size * ratio + 0.5)
-    return _randint(2 * largest + 1, uniform) - largest
+    return row, 2 * largest + 1, -largest
 
 
-def _interval(size: int, ratio: float, uniform: Tensor) -> Tensor:
-    """The zeroed pixels of one axis as [N, 2], half open; the box may overhang the border."""
+def _interval(row: int, size: int, ratio: float) -> tuple[Column, Column]:
+    """First zeroed pixel of one axis and the one after the last; the box may overhang the border."""
     length = int(size * ratio + 0.5)
-    start = _randint(size + 1 - length % 2, uniform) - length // 2
-    return torch.stack([start, start + length], 1)
-
-
-def _randint(count: int, uniform: Tensor) -> Tensor:
-    # No product of a float below 1 and a small integer rounds up to that integer, so the result stays below count.
-    return (uniform * count).long()
+    count, offset = size + 1 - length % 2, -(length // 2)
+    return (row, count, offset), (row, count, offset + length)
 
 
 def _passes(policy: str) -> tuple[tuple[str, ...], ...]:

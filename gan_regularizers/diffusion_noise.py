@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .exact_buffers import ExactBuffers
-from .ops import TransformParams, check_floating, input_transform, memory_format
+from .ops import TransformParams, check_floating, input_transform, look_up, memory_format, random_words
 from .settings import choice, number, whole_number
 
 T_LIST_SIZE = 64
@@ -191,22 +191,24 @@ class DiffusionNoise(ExactBuffers):
         check_floating(x)
         if x.dim() < 1 + self.per_channel:
             raise ValueError(f"x has shape {list(x.shape)}; {'[N, C, ...]' if self.per_channel else '[N, ...]'} needed")
-        shape = x.shape[: 1 + self.per_channel]
+        words = random_words((self.words, *x.shape[: 1 + self.per_channel]), x.device, generator)
+        return self.params_from(words, t, alpha_bar=alpha_bar)
+
+    words = 2  # random words that a draw takes per sample: the entry of the list, and the seed
+
+    def params_from(
+        self, words: Tensor, t: int | Tensor | None = None, *, alpha_bar: float | Tensor | None = None
+    ) -> NoiseParams:
+        """What ``sample`` draws, from random words, int64 [self.words, N], or [self.words, N, C] with ``per_channel``."""
+        entry, seed = words
         if t is not None and alpha_bar is not None:
             raise ValueError("t and alpha_bar are both given; a sample has one noise level")
         if alpha_bar is not None:
-            level = _external("alpha_bar", alpha_bar, 1.0, shape, x.device, torch.float32)
-            gain, noise_std = level.sqrt(), (1.0 - level).sqrt() * self.noise_std
-        else:
-            if t is None:
-                entry = torch.randint(T_LIST_SIZE, shape, device=x.device, generator=generator)
-                t = self.t_list[entry]
-            else:
-                t = _external("t", t, self.t_max, shape, x.device, torch.int64)
-            gain, noise_std = (
-                table.index_select(0, t.flatten()).view(shape) for table in (self.gain, self.noise_scale)
-            )
-        seed = torch.randint(-(2**63), 2**63 - 1, shape, device=x.device, generator=generator)
+            level = _external("alpha_bar", alpha_bar, 1.0, seed.shape, seed.device, torch.float32)
+            return NoiseParams(None, level.sqrt(), (1.0 - level).sqrt() * self.noise_std, seed)
+        if t is not None:
+            t = _external("t", t, self.t_max, seed.shape, seed.device, torch.int64)
+        t, gain, noise_std = look_up(None if t is not None else entry, t, self.t_list, self.gain, self.noise_scale)
         return NoiseParams(t, gain, noise_std, seed)
 
     def forward(

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .diffaugment import DiffAugment
 from .diffusion_noise import DiffusionNoise, NoiseParams
-from .ops import TransformParams, input_transform
+from .ops import TransformParams, input_transform, random_words
 
 
 class RegularizerParams(NamedTuple):
@@ -45,9 +45,17 @@ class InputRegularizer(nn.Module):
         self, x: Tensor, t: int | Tensor | None = None, generator: torch.Generator | None = None
     ) -> RegularizerParams:
         """Draw the parameters for a batch like x; ``forward(x, params=...)`` replays them to the bit."""
-        augment = self.augment.sample(x, generator) if self.augment is not None and self.augment.active else None
-        noise = self.noise.sample(x, t, generator=generator) if self.noise is not None and self.noise.active else None
-        return RegularizerParams(augment, noise)
+        augment = self.augment if self.augment is not None and self.augment.active else None
+        noise = self.noise if self.noise is not None and self.noise.active else None
+        if augment is None or noise is None or noise.per_channel:
+            return RegularizerParams(
+                augment and augment.sample(x, generator), noise and noise.sample(x, t, generator=generator)
+            )
+        augment.check(x)
+        words = random_words((augment.words + noise.words, x.shape[0]), x.device, generator)  # of both in one launch
+        return RegularizerParams(
+            augment.params_from(words[: augment.words], x), noise.params_from(words[augment.words :], t)
+        )
 
     def forward(
         self,

@@ -2,42 +2,71 @@
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterator
+from types import ModuleType
 
+import torch
 from torch import Tensor
 
-from . import reference
+from . import native, reference
 from .params import DTYPES, TransformParams, arithmetic_dtype, memory_format
 from .philox import philox_normal
 
-__all__ = ["TransformParams", "backend", "check_floating", "input_transform", "memory_format", "use_backend"]
+__all__ = [
+    "BackendWarning",
+    "TransformParams",
+    "backend",
+    "check_floating",
+    "draw",
+    "input_transform",
+    "look_up",
+    "memory_format",
+    "random_words",
+    "use_backend",
+]
 
 _VARIABLE = "GAN_REGULARIZERS_BACKEND"
+_BACKENDS = ("auto", "reference", "native")
 _choice = os.environ.get(_VARIABLE, "auto")
 _choice_from = _VARIABLE
+_warned: set[str] = set()
 
 
-def backend() -> tuple[str, str]:
-    """The name of the backend in force, and why it is.
+class BackendWarning(UserWarning):
+    """The operator runs without its fused kernels, though nobody asked for that."""
+
+
+def backend(device: str = "cpu", dtype: torch.dtype | None = None) -> tuple[str, str]:
+    """The name of the backend in force for a type of device (and a dtype on it), and why it is.
 
     Raises:
         ValueError: the choice, by ``use_backend`` or ``GAN_REGULARIZERS_BACKEND``, names no backend.
         RuntimeError: it asks for kernels that are not there.
     """
-    if _choice == "auto":
-        return "reference", "this version has no native kernels yet"
+    if _choice not in _BACKENDS:
+        raise ValueError(f"{_choice_from}: {_choice!r} is no backend; choose 'auto', 'reference' or 'native'")
+    missing = native.missing(device, dtype)
     if _choice == "reference":
         return "reference", f"chosen by {_choice_from}"
-    if _choice == "native":
-        raise RuntimeError(f"{_choice_from}: 'native', but this version has no native kernels yet; use 'auto'")
-    raise ValueError(f"{_choice_from}: {_choice!r} is no backend; choose 'auto', 'reference' or 'native'")
+    if missing and _choice == "native":
+        raise RuntimeError(f"{_choice_from}: 'native', but {missing}")
+    if missing:
+        return "reference", missing
+    return "native", "the kernels are there" if _choice == "auto" else f"chosen by {_choice_from}"
 
 
 @contextlib.contextmanager
 def use_backend(name: str) -> Iterator[None]:
     """Run the operator on backend ``"auto"``, ``"reference"`` or ``"native"`` inside a ``with`` block.
 
-    The environment variable ``GAN_REGULARIZERS_BACKEND``, read at import, sets it for a whole run.
+    ``auto`` takes the native kernels where they are built for the input's device and dtype; else it runs the reference
+    and says why in one ``BackendWarning``. The environment variable ``GAN_REGULARIZERS_BACKEND``, read at import, sets
+    the backend for a whole run.
+
+    Raises:
+        ValueError: name is no backend.
+        RuntimeError: ``native`` where there are no kernels, on entering or at a call with an input that has none.
     """
     global _choice, _choice_from
     before = _choice, _choice_from
@@ -73,12 +102,39 @@ def input_transform(x: Tensor, params: TransformParams) -> Tensor:
         ValueError: x has another rank, or a parameter does not fit it or requires a gradient.
         RuntimeError: native kernels were asked for and are not there.
     """
-    backend()
     check_floating(x)
     if x.dim() != 4:
         raise ValueError(f"x has shape {list(x.shape)}; the operator needs [N, C, H, W]")
-    params.check(x.shape[0])
+    params.check(x)
+    if _backend_for(x, x.dtype) is native:
+        return native.input_transform(x, params)
     noise = None
     if params.seed is not None:
         noise = philox_normal(params.seed, x[:1].numel(), arithmetic_dtype(x.dtype)).view(x.shape)
     return reference.input_transform(x, params, noise)
+
+
+def random_words(shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None = None) -> Tensor:
+    """Random 64-bit words, int64 of this shape, from torch's generator of the device or the one given."""
+    return torch.randint(-(2**63), 2**63 - 1, shape, device=device, generator=generator)
+
+
+def draw(words: Tensor, *args) -> tuple[Tensor, Tensor]:
+    """``reference.draw`` on the backend in force."""
+    return _backend_for(words).draw(words, *args)
+
+
+def look_up(words: Tensor | None, t: Tensor | None, t_list: Tensor, *tables: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """``reference.look_up`` on the backend in force."""
+    return _backend_for(t_list).look_up(words, t, t_list, *tables)
+
+
+def _backend_for(x: Tensor, dtype: torch.dtype | None = None) -> ModuleType:
+    device = x.device.type
+    name, reason = backend(device, dtype)
+    if name == "native":
+        return native
+    if _choice == "auto" and not torch.compiler.is_compiling() and reason not in _warned:
+        _warned.add(reason)
+        warnings.warn(f"gan_regularizers runs without its fused kernels: {reason}", BackendWarning, stacklevel=4)
+    return reference

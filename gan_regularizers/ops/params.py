@@ -33,16 +33,18 @@ class TransformParams(NamedTuple):
     noise_std: Tensor | None = None  # [N] float, sqrt(1 - alpha_bar_t) * sigma
     seed: Tensor | None = None  # [N] int64, the key of each sample's normals
 
-    def check(self, batch_size: int) -> None:
-        """Raise ValueError where a part does not fit a batch of this size or asks for a gradient."""
+    def check(self, x: Tensor) -> None:
+        """Raise ValueError where a part does not fit the batch x or asks for a gradient."""
         columns = {"shift": (2,), "cutout": (4,)}
         for name in TransformParams._fields:
             value = getattr(self, name)
             if value is None:
                 continue
-            shape = (batch_size, *columns.get(name, ()))
+            shape = (x.shape[0], *columns.get(name, ()))
             if tuple(value.shape) != shape:
                 raise ValueError(f"params.{name} has shape {list(value.shape)}; this input needs {list(shape)}")
+            if value.device != x.device:
+                raise ValueError(f"params.{name} lies on {value.device} and x on {x.device}; they need one device")
             if value.requires_grad:
                 raise ValueError(f"params.{name} requires a gradient, but none is defined for it; pass {name}.detach()")
         if (self.noise_std is None) != (self.seed is None):

@@ -7,6 +7,8 @@ channel mean mu_pixel of every pixel, hence the sample mean mu (docs/operator.md
 operations make it differentiable any number of times.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -35,6 +37,51 @@ def input_transform(x: Tensor, params: TransformParams, noise: Tensor | None = N
     if params.noise_std is not None:
         y = y + _per_sample(params.noise_std, y) * noise
     return y.to(x.dtype).contiguous(memory_format=memory_format(x))
+
+
+def draw(
+    words: Tensor, ranges: Sequence[tuple[float, float]], integers: Sequence[tuple[int, int, int]]
+) -> tuple[Tensor, Tensor]:
+    """Real and whole random numbers for N samples from random words.
+
+    The top 24 bits of a word are a uniform u in [0, 1).
+
+    Args:
+        words: int64 [R, N].
+        ranges: (low, high) of each real number; number i comes from row i of the words.
+        integers: (row, count, offset) of each whole number, uniform over offset .. offset + count - 1.
+
+    Returns:
+        The reals, float32 [len(ranges), N], and the whole numbers, int64 [N, len(integers)].
+    """
+    uniform = (words >> 40 & 0xFFFFFF).float() * 2.0**-24
+    reals = uniform.new_empty((len(ranges), words.shape[1]))
+    for i, (low, high) in enumerate(ranges):
+        reals[i] = uniform[i] * (high - low) + low
+    whole = words.new_empty((words.shape[1], len(integers)))
+    for i, (row, count, offset) in enumerate(integers):
+        # No product of a float below 1 and a small integer rounds up to that integer, so the result stays below count.
+        whole[:, i] = (uniform[row] * count).long() + offset
+    return reals, whole
+
+
+def look_up(
+    words: Tensor | None, t: Tensor | None, t_list: Tensor, gain: Tensor, noise_scale: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Steps t, given or drawn from a list by the words' lowest bits, and the two tables at t.
+
+    Args:
+        words: int64 of any shape, where t is None.
+        t: int64 of any shape, in [0, len(gain)).
+        t_list: int64 [a power of two].
+        gain, noise_scale: float32 [steps + 1].
+
+    Returns:
+        t, gain and noise scale, all of the words' or t's shape.
+    """
+    if t is None:
+        t = t_list[words & len(t_list) - 1]
+    return t, *(table.index_select(0, t.flatten()).view(t.shape) for table in (gain, noise_scale))
 
 
 def _per_sample(value: Tensor, like: Tensor) -> Tensor:

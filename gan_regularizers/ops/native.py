@@ -1,0 +1,226 @@
+"""The fused kernels as PyTorch operators, with fake kernels and autograd formulas of any order.
+
+``torch.ops.gan_regularizers``:
+
+- ``input_transform`` is one pass, ``input_transform_adjoint`` the transpose of its derivative. Each is the other's
+  backward, so R1 and every higher order follow.
+- ``draw`` and ``look_up`` turn random words into the parameters of a batch, in one launch each.
+
+The modules ``_kernels_cpu`` and ``_kernels_cuda`` take addresses and know nothing of torch (``csrc/``).
+"""
+
+import importlib
+from collections.abc import Sequence
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from .params import TransformParams, arithmetic_dtype, memory_format
+
+_DTYPE_CODES = {torch.float16: 0, torch.bfloat16: 1, torch.float32: 2, torch.float64: 3}
+
+
+def _load() -> tuple[dict[str, ModuleType], dict[str, str]]:
+    kernels, missing = {}, {}
+    for device in ("cpu", "cuda"):
+        try:
+            kernels[device] = importlib.import_module(f"gan_regularizers._kernels_{device}")
+        except ImportError as error:
+            missing[device] = str(error)
+    return kernels, missing
+
+
+_kernels, _missing = _load()
+
+
+def missing(device: str, dtype: torch.dtype | None = None) -> str:
+    """Why a type of device, or a dtype on it, has no kernels; empty where it has."""
+    if device not in ("cpu", "cuda", "meta"):  # a meta tensor takes the fake kernels
+        return f"there are no kernels for devices of type {device!r}"
+    if device == "cuda" and dtype == torch.float64:
+        return "the CUDA kernels take float16, bfloat16 and float32, not float64"
+    return _missing.get(device, "")
+
+
+def input_transform(x: Tensor, params: TransformParams) -> Tensor:
+    """``ops.input_transform``, for params that are checked."""
+    return torch.ops.gan_regularizers.input_transform(x, *params)
+
+
+def draw(
+    words: Tensor, ranges: Sequence[tuple[float, float]], integers: Sequence[tuple[int, int, int]]
+) -> tuple[Tensor, Tensor]:
+    """``reference.draw``."""
+    scale = [high - low for low, high in ranges]
+    low = [low for low, _ in ranges]
+    row, count, offset = ([column[i] for column in integers] for i in range(3))
+    return torch.ops.gan_regularizers.draw(words, scale, low, row, count, offset)
+
+
+def look_up(
+    words: Tensor | None, t: Tensor | None, t_list: Tensor, gain: Tensor, noise_scale: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``reference.look_up``."""
+    return torch.ops.gan_regularizers.look_up(words, t, t_list, gain, noise_scale)
+
+
+def _address(value: Tensor | None) -> int:
+    return 0 if value is None else value.data_ptr()
+
+
+def _place(x: Tensor) -> tuple[int, ...]:
+    """Where a kernel for x runs: nothing more on the CPU, the device and the stream on CUDA."""
+    return (x.device.index, torch.cuda.current_stream(x.device).cuda_stream) if x.is_cuda else ()
+
+
+def _empty(x: Tensor) -> Tensor:
+    return torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=memory_format(x))
+
+
+def _transform(x: Tensor, adjoint: bool, params: TransformParams) -> Tensor:
+    layout = memory_format(x)
+    x = x.contiguous(memory_format=layout)
+    y = _empty(x)
+    real = arithmetic_dtype(x.dtype)
+
+    def values(value: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+        return None if value is None else value.to(dtype).contiguous()
+
+    def columns(value: Tensor | None) -> Tensor | None:
+        # The rows may lie apart, as those of a draw do.
+        return value if value is None or value.stride(1) == 1 else value.contiguous()
+
+    shift, cutout = (columns(None if v is None else v.to(torch.int64)) for v in (params.shift, params.cutout))
+    parts = (
+        values(params.brightness, real),
+        values(params.saturation, real),
+        values(params.contrast, real),
+        shift,
+        cutout,
+        values(params.gain, real),
+        values(params.noise_std, real),
+        values(params.seed, torch.int64),
+    )
+    arguments = (
+        _DTYPE_CODES[x.dtype],
+        tuple(x.shape),
+        layout == torch.channels_last,
+        x.data_ptr(),
+        y.data_ptr(),
+        adjoint,
+        tuple(map(_address, parts)),
+        0 if shift is None else shift.stride(0),
+        0 if cutout is None else cutout.stride(0),
+    )
+    if x.is_cuda:
+        workspace = x.new_empty(_kernels["cuda"].workspace(*arguments), dtype=torch.float32)
+        _kernels["cuda"].transform(*arguments, workspace.data_ptr(), *_place(x))
+    else:
+        _kernels["cpu"].transform(*arguments, torch.get_num_threads())
+    return y
+
+
+_LINEAR_PARTS = "Tensor? saturation, Tensor? contrast, Tensor? shift, Tensor? cutout, Tensor? gain"
+
+_library = torch.library.Library("gan_regularizers", "DEF")
+for _schema in (
+    f"input_transform(Tensor x, Tensor? brightness, {_LINEAR_PARTS}, Tensor? noise_std, Tensor? seed) -> Tensor",
+    f"input_transform_adjoint(Tensor cotangent, {_LINEAR_PARTS}) -> Tensor",
+    "draw(Tensor words, float[] scale, float[] low, int[] row, SymInt[] count, SymInt[] offset) -> (Tensor, Tensor)",
+    "look_up(Tensor? words, Tensor? t, Tensor t_list, Tensor gain, Tensor noise_scale) -> (Tensor, Tensor, Tensor)",
+):
+    # A compiler must keep the strides that it traced: the output takes them over.
+    _library.define(_schema, tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order))
+
+
+def _input_transform(x: Tensor, *params: Tensor | None) -> Tensor:
+    return _transform(x, False, TransformParams(*params))
+
+
+def _input_transform_adjoint(cotangent: Tensor, *linear: Tensor | None) -> Tensor:
+    return _transform(cotangent, True, TransformParams(None, *linear))
+
+
+def _draw(
+    words: Tensor, scale: list[float], low: list[float], row: list[int], count: list[int], offset: list[int]
+) -> tuple[Tensor, Tensor]:
+    words = words.contiguous()
+    reals, integers = _fake_draw(words, scale, low, row, count, offset)
+    drawn = (words.data_ptr(), words.shape[1], scale, low, row, count, offset, reals.data_ptr(), integers.data_ptr())
+    _kernels[words.device.type].draw(*drawn, *_place(words))
+    return reals, integers
+
+
+def _look_up(
+    words: Tensor | None, t: Tensor | None, t_list: Tensor, gain: Tensor, noise_scale: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    words, t = (None if given is None else given.contiguous() for given in (words, t))
+    outputs = _fake_look_up(words, t, t_list, gain, noise_scale)
+    _kernels[t_list.device.type].look_up(
+        _address(words),
+        _address(t),
+        outputs[0].numel(),
+        t_list.data_ptr(),
+        t_list.numel(),
+        gain.data_ptr(),
+        noise_scale.data_ptr(),
+        gain.numel(),
+        *map(_address, outputs),
+        *_place(t_list),
+    )
+    return outputs
+
+
+for _device in ("CPU", "CUDA"):
+    for _kernel in (_input_transform, _input_transform_adjoint, _draw, _look_up):
+        _library.impl(_kernel.__name__.removeprefix("_"), _kernel, _device)
+
+
+@torch.library.register_fake("gan_regularizers::input_transform")
+def _fake_input_transform(x: Tensor, *_: Tensor | None) -> Tensor:
+    return _empty(x)
+
+
+@torch.library.register_fake("gan_regularizers::input_transform_adjoint")
+def _fake_input_transform_adjoint(cotangent: Tensor, *_: Tensor | None) -> Tensor:
+    return _empty(cotangent)
+
+
+@torch.library.register_fake("gan_regularizers::draw")
+def _fake_draw(
+    words: Tensor, scale: list[float], _low: list[float], row: list[int], _count: list[int], _offset: list[int]
+) -> tuple[Tensor, Tensor]:
+    samples = words.shape[1]
+    return words.new_empty((len(scale), samples), dtype=torch.float32), words.new_empty((samples, len(row)))
+
+
+@torch.library.register_fake("gan_regularizers::look_up")
+def _fake_look_up(
+    words: Tensor | None, t: Tensor | None, _t_list: Tensor, gain: Tensor, _noise_scale: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    shape = (words if t is None else t).shape
+    return gain.new_empty(shape, dtype=torch.int64), gain.new_empty(shape), gain.new_empty(shape)
+
+
+def _keep_linear(ctx, inputs: tuple, output: Tensor) -> None:  # noqa: ARG001
+    _, _brightness, *linear, _noise_std, _seed = inputs
+    ctx.save_for_backward(*linear)
+
+
+def _keep_all(ctx, inputs: tuple, output: Tensor) -> None:  # noqa: ARG001
+    ctx.save_for_backward(*inputs[1:])
+
+
+def _transform_backward(ctx, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+    gradient = torch.ops.gan_regularizers.input_transform_adjoint(cotangent, *ctx.saved_tensors)
+    return (gradient, *[None] * 8)
+
+
+def _adjoint_backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    cotangent = torch.ops.gan_regularizers.input_transform(gradient, None, *ctx.saved_tensors, None, None)
+    return (cotangent, *[None] * 5)
+
+
+torch.library.register_autograd("gan_regularizers::input_transform", _transform_backward, setup_context=_keep_linear)
+torch.library.register_autograd("gan_regularizers::input_transform_adjoint", _adjoint_backward, setup_context=_keep_all)
