@@ -21,26 +21,25 @@ from .params import TransformParams, arithmetic_dtype, memory_format
 _DTYPE_CODES = {torch.float16: 0, torch.bfloat16: 1, torch.float32: 2, torch.float64: 3}
 
 
-def _load() -> tuple[dict[str, ModuleType], dict[str, str]]:
-    kernels, missing = {}, {}
-    for device in ("cpu", "cuda"):
-        try:
-            kernels[device] = importlib.import_module(f"gan_regularizers._kernels_{device}")
-        except ImportError as error:
-            missing[device] = str(error)
-    return kernels, missing
+def _load(device: str) -> ModuleType | str:
+    """The kernels for a type of device, or why they are not there."""
+    try:
+        return importlib.import_module(f"gan_regularizers._kernels_{device}")
+    except ImportError as error:
+        return str(error)
 
 
-_kernels, _missing = _load()
+_kernels = {device: _load(device) for device in ("cpu", "cuda")}
+_missing = {device: "" if isinstance(kernels, ModuleType) else kernels for device, kernels in _kernels.items()}
 
 
 def missing(device: str, dtype: torch.dtype | None = None) -> str:
     """Why a type of device, or a dtype on it, has no kernels; empty where it has."""
-    if device not in ("cpu", "cuda", "meta"):  # a meta tensor takes the fake kernels
-        return f"there are no kernels for devices of type {device!r}"
+    if device == "meta":
+        return ""  # the fake kernels serve it
     if device == "cuda" and dtype == torch.float64:
         return "the CUDA kernels take float16, bfloat16 and float32, not float64"
-    return _missing.get(device, "")
+    return _missing.get(device, f"there are no kernels for devices of type {device!r}")
 
 
 def input_transform(x: Tensor, params: TransformParams) -> Tensor:
