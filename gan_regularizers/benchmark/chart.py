@@ -19,14 +19,15 @@ def save(path: Path, result: Result) -> None:
     """A panel for every part and mode; bars per batch and competitor on a logarithmic axis."""
     cases = result["cases"]
     parts, modes = (list(dict.fromkeys(case[key] for case in cases)) for key in ("part", "mode"))
-    batches = list(dict.fromkeys(map(batch_name, cases)))
+    batches = {part: list(dict.fromkeys(batch_name(case) for case in cases if case["part"] == part)) for part in parts}
     shown = [name for name in COMPETITORS if name != CLONE and any(name in relative_to_clone(case) for case in cases)]
-    size = (4.2 * len(modes) + 1, len(parts) * (len(batches) * (len(shown) + 1) * BAR_INCHES + 0.7) + 1.2)
-    figure = Figure(figsize=size, layout="constrained")
-    grid = figure.subplots(len(parts), len(modes), sharex=True, sharey=True, squeeze=False)
+    heights = [len(batches[part]) * (len(shown) + 1) * BAR_INCHES + 0.7 for part in parts]
+    figure = Figure(figsize=(4.2 * len(modes) + 1, sum(heights) + 1.2), layout="constrained")
+    grid = figure.subplots(len(parts), len(modes), sharex=True, sharey="row", squeeze=False, height_ratios=heights)
     for axes_of_part, part in zip(grid, parts, strict=True):
         for axes, mode in zip(axes_of_part, modes, strict=True):
-            _panel(axes, [case for case in cases if (case["part"], case["mode"]) == (part, mode)], batches, shown)
+            of_panel = [case for case in cases if (case["part"], case["mode"]) == (part, mode)]
+            _panel(axes, of_panel, batches[part], shown)
             axes.set_title(f"{part}, {mode}", loc="left", fontsize=10)
     for axes in grid[-1]:
         axes.set_xlabel("time / time of torch.clone")

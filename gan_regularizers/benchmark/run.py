@@ -126,6 +126,7 @@ def _print_tables(console: Console, result: report.Result) -> None:
             left = name in ("part", "mode")
             table.add_column(name, justify="left" if left else "right", no_wrap=left, overflow="fold")
         for row in rows:
-            table.add_row(*row.values())
+            # A terminal may have but 80 columns.
+            table.add_row(*(cell.replace("forward+backward", "fwd+bwd") for cell in row.values()))
         console.print(table)
     console.print(report.LEGEND if result["complete"] else f"{report.LEGEND} Incomplete.", highlight=False)
