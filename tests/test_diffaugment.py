@@ -4,9 +4,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from official_sequence import official_sequence
 
 from gan_regularizers import DiffAugment
+from gan_regularizers.benchmark.baseline import official_sequence
 from gan_regularizers.diffaugment import POLICIES, PRESETS
 from gan_regularizers.ops import TransformParams
 

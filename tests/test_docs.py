@@ -1,5 +1,6 @@
 """The tables of the documentation are those of the result files."""
 
+import importlib.util
 import json
 import statistics
 from dataclasses import asdict
@@ -54,3 +55,12 @@ def test_the_demo_was_made_with_its_present_settings():
     for seed in range(3):
         saved = json.loads((DOCS / "results" / f"demo-seed{seed}.json").read_text())["settings"]
         assert saved == asdict(Settings(seed=seed))
+
+
+def test_benchmark_tables():
+    path = DOCS.parent / "benchmarks" / "tables.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    tables = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tables)
+    page = tables.PAGE.read_text()
+    assert tables.rewritten(page, sorted(tables.RESULTS.glob("*.json"))) == page

@@ -6,9 +6,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from official_sequence import contrast, cutout, official_sequence, saturation, translation
 
 from gan_regularizers import use_backend
+from gan_regularizers.benchmark.baseline import contrast, cutout, official_sequence, saturation, translation
 from gan_regularizers.ops import TransformParams, input_transform
 from gan_regularizers.ops.philox import philox_normal
 

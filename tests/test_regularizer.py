@@ -8,11 +8,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from official_sequence import official_sequence
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gan_regularizers import AdaptiveT, DiffAugment, DiffusionNoise, InputRegularizer, wrap
+from gan_regularizers.benchmark.baseline import official_sequence
 from gan_regularizers.diffaugment import POLICIES
 from gan_regularizers.ops import TransformParams
 from gan_regularizers.ops.philox import philox_normal

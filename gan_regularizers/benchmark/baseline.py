@@ -1,14 +1,55 @@
 """The regularizers step by step, as their papers state them, in plain eager PyTorch.
 
 It is the oracle of the closed form and the baseline of the benchmark. Every step takes its random parameters as
-arguments, one per sample, and computes in the dtype of x.
+arguments, one per sample, and computes in the dtype of x. ``draw`` makes them as the official training loops do.
 """
+
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gan_regularizers.ops import TransformParams
+from ..diffusion_noise import T_LIST_SIZE, DiffusionNoise
+from ..ops import TransformParams
+
+
+class Draw(NamedTuple):
+    """What ``official_sequence`` takes beside the images."""
+
+    params: TransformParams
+    noise: Tensor | None
+    cutout_size: tuple[int, int] | None
+
+
+def draw(x: Tensor, policy: str, noise: DiffusionNoise | None) -> Draw:
+    """Draw every random number of a step in x's dtype and on its device, without a wait for it.
+
+    The policy's names stand in the order of the sequence. The ranges are those of the official file; a shift is up to
+    an eighth of the image and a box half of it. Of the module ``noise`` only the tables are read.
+    """
+    n, _, height, width = x.shape
+    parts = policy.split(",")
+    drawn: dict[str, Tensor] = {}
+    cutout_size = None
+    if "color" in parts:
+        drawn["brightness"] = _uniform(x) - 0.5
+        drawn["saturation"] = _uniform(x) * 2
+        drawn["contrast"] = _uniform(x) + 0.5
+    if "translation" in parts:
+        down, right = (_integers(-edge, edge, x) for edge in (_share(height, 0.125), _share(width, 0.125)))
+        drawn["shift"] = torch.stack([down, right], 1)
+    if "cutout" in parts:
+        cutout_size = tall, wide = _share(height, 0.5), _share(width, 0.5)
+        top = _integers(0, height - tall % 2, x) - tall // 2
+        left = _integers(0, width - wide % 2, x) - wide // 2
+        drawn["cutout"] = torch.stack([top, top + tall, left, left + wide], 1)
+    normals = None
+    if noise is not None:
+        t = noise.t_list[torch.randint(T_LIST_SIZE, (n,), device=x.device)]
+        drawn["gain"], drawn["noise_std"] = noise.gain[t], noise.noise_scale[t]
+        normals = torch.randn_like(x)
+    return Draw(TransformParams(**drawn), normals, cutout_size)
 
 
 def official_sequence(
@@ -77,6 +118,18 @@ def cutout(x: Tensor, corner: Tensor, size: tuple[int, int]) -> Tensor:
     mask = x.new_ones(len(x), height, width)
     mask[_arange(len(x), x)[:, None, None], rows[:, :, None], columns[:, None, :]] = 0
     return x * mask[:, None]
+
+
+def _uniform(like: Tensor) -> Tensor:
+    return torch.rand(len(like), dtype=like.dtype, device=like.device)
+
+
+def _integers(low: int, high: int, like: Tensor) -> Tensor:
+    return torch.randint(low, high + 1, (len(like),), device=like.device)
+
+
+def _share(size: int, share: float) -> int:
+    return int(size * share + 0.5)
 
 
 def _per_sample(value: Tensor, like: Tensor) -> Tensor:

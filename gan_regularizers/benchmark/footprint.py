@@ -1,0 +1,66 @@
+"""Kernel launches and peak memory of a call."""
+
+import contextlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from .timing import Call
+
+
+def kernel_launches(call: Call, device: str) -> int | None:
+    """The kernels that a warm call runs on a CUDA device; None on the CPU."""
+    if device != "cuda":
+        return None
+    events = _trace(call, [ProfilerActivity.CPU, ProfilerActivity.CUDA])
+    return sum(event.get("cat") == "kernel" for event in events)
+
+
+def peak_bytes(call: Call, device: str) -> int:
+    """The most memory that a warm call holds at once in torch's allocator, beyond what was held before it."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        return torch.cuda.max_memory_allocated() - before
+    events = _trace(call, [ProfilerActivity.CPU], profile_memory=True)
+    sizes = [event["args"] for event in events if event.get("name") == "[memory]"]
+    if not sizes:
+        return 0
+    before = sizes[0]["Total Allocated"] - sizes[0]["Bytes"]
+    return max(size["Total Allocated"] for size in sizes) - before
+
+
+def _trace(call: Call, activities: list[ProfilerActivity], **options: Any) -> list[dict[str, Any]]:
+    """The events of a call, in their order in time."""
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        with profile(activities=activities, **options) as profiler:
+            call()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+        path = Path(folder, "trace.json")
+        profiler.export_chrome_trace(str(path))
+        events = json.loads(path.read_text())["traceEvents"]
+    return sorted(events, key=lambda event: event.get("ts", 0))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Drop what the profiler's C++ says on stderr."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

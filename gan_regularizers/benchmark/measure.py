@@ -1,0 +1,64 @@
+"""All figures of one case."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from ..errors import CommandError
+from . import timing
+from .cases import CLONE, COMPILED, OURS, Subject
+from .footprint import kernel_launches, peak_bytes
+from .settings import Settings, shape_name
+
+
+def measure(
+    subject: Subject, mode: str, calls: dict[str, timing.Call], settings: Settings, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Warm the competitors up, profile them and time them; returns the case's record for the JSON file."""
+    device = settings.device
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the compiler and of other people's code
+        failures = _warm_up(subject, calls, say)
+        calls = {name: call for name, call in calls.items() if name not in failures}
+        say("profiling")
+        launches = {name: kernel_launches(call, device) for name, call in calls.items()}
+        peaks = {name: peak_bytes(call, device) for name, call in calls.items()}
+        say("timing")
+        times = timing.take_turns(calls, device, settings.seconds)
+
+    copied = subject.floor_bytes("forward")  # a copy reads and writes what one pass does
+    copy_rate = copied / times[CLONE].median
+    competitors: dict[str, dict[str, Any]] = {}
+    for name, timed in times.items():
+        rate = (copied if name == CLONE else subject.floor_bytes(mode)) / timed.median
+        competitors[name] = {
+            "median_s": timed.median,
+            "quartiles_s": timed.quartiles,
+            "host_median_s": timed.host_median,
+            "repeats": len(timed.seconds),
+            "gb_per_s": rate / 1e9,
+            "percent_of_clone": 100 * rate / copy_rate,
+            "times_ours": timed.median / times[OURS].median,
+            "launches": launches[name],
+            "peak_bytes": peaks[name],
+            "peak_tensors": peaks[name] / subject.tensor_bytes,
+        }
+    for name, reason in failures.items():
+        competitors[name] = {"median_s": None, "reason": reason}
+    return {**asdict(subject), "mode": mode, "floor_bytes": subject.floor_bytes(mode), "competitors": competitors}
+
+
+def _warm_up(subject: Subject, calls: dict[str, timing.Call], say: Callable[[str], None]) -> dict[str, str]:
+    """Returns the competitors that cannot do this, such as torch.compile a second derivative, and why."""
+    failures: dict[str, str] = {}
+    for name, call in calls.items():
+        say("compiling" if name == COMPILED else f"warming up {name}")
+        try:
+            timing.warm_up(call)
+        except Exception as error:
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            if name in (OURS, CLONE):
+                raise CommandError(f"{name} on {shape_name(subject.shape)} {subject.dtype}: {reason}") from error
+            failures[name] = reason
+    return failures

@@ -1,0 +1,409 @@
+"""The benchmark: what it runs is right, what it counts is right, and what it writes is whole."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from gan_regularizers import DiffusionNoise, __version__
+from gan_regularizers.benchmark import cases, footprint, report, run, timing
+from gan_regularizers.benchmark.baseline import draw, official_sequence
+from gan_regularizers.benchmark.settings import Settings
+from gan_regularizers.cli import main
+from gan_regularizers.ops import reference
+
+QUICK = ["bench", "--device", "cpu", "--shapes", "2x3x8x8", "--seconds", "0.001"]
+ALL = "color,translation,cutout"
+STUB = """
+def DiffAugment(x, policy="", channels_first=True):
+    assert policy in ("color", "color,translation,cutout")
+    return 2 * x
+"""
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a file of the official one's name and interface."""
+    folder = tmp_path_factory.mktemp("data-efficient-gans")
+    (folder / cases.FILE_NAME).write_text(STUB)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The JSON file of a run to its end."""
+    path = tmp_path_factory.mktemp("results") / "here.json"
+    options = ["--shapes", "2x3x8x8,2x16x4x4", "--dtypes", "float32,bfloat16", "--no-compile"]
+    assert main([*QUICK, *options, "--official", str(checkout), "--json", str(path)]) == 0
+    return path
+
+
+def images(*shape: int) -> torch.Tensor:
+    return torch.rand(shape) * 2 - 1
+
+
+def subject_of(part: str, shape: tuple[int, ...] = (3, 3, 8, 6), dtype: str = "float32") -> cases.Subject:
+    return cases.Subject(shape, dtype, part)
+
+
+def transforms_of(subject: cases.Subject, official=None) -> dict[str, cases.Transform]:
+    return cases.transforms(subject, Settings("cpu", (subject.shape,), compile=False), "native", official)
+
+
+@pytest.mark.parametrize("policy", ["", "color", ALL])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_baseline_is_the_operator_with_the_same_draw(policy, dtype):
+    x, noise = images(64, 3, 9, 8).to(dtype), DiffusionNoise()
+    params, normals, cutout_size = draw(x, policy, noise)
+    y = official_sequence(x, params, normals, cutout_size)
+    assert y.dtype == normals.dtype == dtype
+    doubled = (value if value is None or value.dtype == torch.int64 else value.double() for value in params)
+    expected = reference.input_transform(x.double(), type(params)(*doubled), normals.double())
+    tolerance = {"rtol": 1e-6, "atol": 1e-6} if dtype == torch.float64 else {"rtol": 0.05, "atol": 0.05}
+    torch.testing.assert_close(y.double(), expected, **tolerance)
+
+
+def test_the_baseline_draws_the_official_distributions():
+    x, noise = images(20_000, 1, 9, 8), DiffusionNoise()
+    params, normals, cutout_size = draw(x, ALL, noise)
+    assert cutout_size == (5, 4)
+    for name, low, high in (("brightness", -0.5, 0.5), ("saturation", 0.0, 2.0), ("contrast", 0.5, 1.5)):
+        value = getattr(params, name)
+        assert low <= value.min() < low + 0.01
+        assert high - 0.01 < value.max() < high
+    assert [set(column.tolist()) for column in params.shift.T] == [{-1, 0, 1}, {-1, 0, 1}]
+    top, bottom, left, right = params.cutout.T
+    assert set(top.tolist()) == set(range(-2, 7))
+    assert set(left.tolist()) == set(range(-2, 7))
+    assert torch.equal(bottom, top + 5)
+    assert torch.equal(right, left + 4)
+    assert (params.gain == 1).float().mean().item() == pytest.approx(0.5, abs=0.02)
+    assert normals.std().item() == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize("part", ["noise", "color", "all"])
+def test_backends_of_ours_give_one_result(part):
+    subject = subject_of(part)
+    transforms, x = transforms_of(subject), images(*subject.shape)
+    results = []
+    for name in (cases.OURS, cases.REFERENCE):
+        torch.manual_seed(3)
+        results.append(transforms[name](x))
+    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-5)
+    assert not torch.equal(results[0], x)
+
+
+def test_a_feature_map_has_one_t_per_channel():
+    subject = subject_of("noise", (4, 64, 2, 2))
+    x = torch.full(subject.shape, 100.0)
+    for name, transform in transforms_of(subject).items():
+        gains = (transform(x) / 100).mean(dim=(2, 3))
+        assert (gains[0].round(decimals=1).unique()).numel() > 3, name
+
+
+def test_the_official_file_gets_the_policy_and_the_noise(checkout):
+    official = cases.load_official(checkout)
+    assert cases.FILE not in transforms_of(subject_of("noise"), official)
+    x = images(16, 3, 8, 6)
+    assert torch.equal(transforms_of(subject_of("color", x.shape), official)[cases.FILE](x), 2 * x)
+    y = transforms_of(subject_of("all", x.shape), official)[cases.FILE](x)
+    clean = torch.tensor([torch.equal(row, 2 * source) for row, source in zip(y, x, strict=True)])
+    assert clean.any()
+    assert not clean.all()
+
+
+@pytest.mark.parametrize("mode", list(cases.PASSES))
+def test_modes_compute_what_they_say(mode):
+    """Through y = x S with a matrix S that is not symmetric."""
+    batch = cases.batch(subject_of("all", dtype="float64"), "cpu")
+    S = torch.randn(6, 6, dtype=torch.float64)
+    result = cases.call(mode, lambda x: x @ S, batch)()
+    expected = {
+        "forward": lambda: batch.x.detach() @ S,
+        "forward+backward": lambda: batch.cotangent @ S.T,
+        "r1": lambda: batch.cotangent @ S.T @ S,
+    }[mode]()
+    torch.testing.assert_close(result if mode == "forward" else result[0], expected)
+
+
+@pytest.mark.parametrize("mode", list(cases.PASSES))
+def test_the_floor_counts_the_passes(mode):
+    """Every pass is the map or its transpose once over the batch, as one matrix product here."""
+    passes = []
+
+    class Counted(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, transposed):
+            passes.append(x.shape)
+            ctx.transposed = transposed
+            return x * 2
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return Counted.apply(gradient, not ctx.transposed), None
+
+    subject = subject_of("all", dtype="bfloat16")
+    cases.call(mode, lambda x: Counted.apply(x, False), cases.batch(subject, "cpu"))()
+    assert passes == [subject.shape] * len(passes)
+    assert subject.floor_bytes(mode) == len(passes) * 2 * (3 * 3 * 8 * 6) * 2
+
+
+def test_functions_take_turns():
+    order: list[str] = []
+    times = timing.take_turns({name: lambda name=name: order.append(name) for name in "ab"}, "cpu", 1e-9)
+    assert "".join(order) == "abbaabbaab"
+    assert {name: len(timed.seconds) for name, timed in times.items()} == {"a": 5, "b": 5}
+    began = time.monotonic()
+    times = timing.take_turns({"a": lambda: time.sleep(0.01), "b": lambda: None}, "cpu", 0.1)
+    assert time.monotonic() - began >= 0.2
+    assert 0.01 <= times["a"].median < 0.1
+    assert times["b"].median < 0.005
+    assert times["a"].host_median is None
+
+
+def test_median_and_quartiles():
+    times = timing.Times([5.0, 1.0, 2.0, 4.0, 3.0])
+    assert (times.median, times.quartiles) == (3.0, (2.0, 4.0))
+
+
+def test_peak_memory_is_what_is_held_at_once(capfd):
+    x = torch.zeros(1000)
+
+    def step() -> torch.Tensor:
+        y = x.clone()
+        y = y.clone()
+        del y
+        return x.new_empty(500)
+
+    footprint.peak_bytes(step, "cpu")
+    assert footprint.peak_bytes(step, "cpu") == 8000
+    assert footprint.peak_bytes(lambda: x, "cpu") == 0
+    assert capfd.readouterr().err == ""
+    assert footprint.kernel_launches(step, "cpu") is None
+
+
+def test_the_file_is_complete(finished):
+    result = json.loads(finished.read_text())
+    assert result["complete"]
+    assert result["machine"]["threads"] == torch.get_num_threads()
+    assert result["machine"]["device"]
+    assert result["versions"]["gan_regularizers"] == __version__
+    assert result["versions"]["torch"] == torch.__version__
+    assert result["backend"]["name"] in ("reference", "native")
+    assert result["settings"]["official_file"]
+    keys = [(tuple(c["shape"]), c["dtype"], c["part"], c["mode"]) for c in result["cases"]]
+    dtypes, modes = ("float32", "bfloat16"), ("forward", "forward+backward", "r1")
+    assert keys == [
+        *(((2, 3, 8, 8), d, p, m) for d in dtypes for p in ("noise", "color", "all") for m in modes),
+        *(((2, 16, 4, 4), d, "noise", m) for d in dtypes for m in modes),
+    ]
+    for case in result["cases"]:
+        names = {cases.OURS, cases.SEQUENCE, cases.CLONE} | ({cases.FILE} if case["part"] != "noise" else set())
+        if result["backend"]["name"] != "reference":
+            names.add(cases.REFERENCE)
+        assert set(case["competitors"]) == names
+        copy = case["competitors"][cases.CLONE]
+        assert copy["percent_of_clone"] == pytest.approx(100)
+        assert copy["peak_tensors"] == 1
+        for name, figures in case["competitors"].items():
+            moved = case["floor_bytes"] / (1 if name != cases.CLONE else cases.PASSES[case["mode"]])
+            low, high = figures["quartiles_s"]
+            assert 0 < low <= figures["median_s"] <= high
+            assert figures["repeats"] >= timing.LEAST_ROUNDS
+            assert figures["gb_per_s"] == pytest.approx(moved / figures["median_s"] / 1e9)
+            assert figures["percent_of_clone"] == pytest.approx(100 * figures["gb_per_s"] / copy["gb_per_s"])
+            ours = case["competitors"][cases.OURS]["median_s"]
+            assert figures["times_ours"] == pytest.approx(figures["median_s"] / ours)
+            assert figures["launches"] is None
+            if name != cases.CLONE:
+                assert figures["peak_tensors"] >= 1
+
+
+def test_the_chart_is_written_beside_it(finished):
+    with Image.open(finished.with_suffix(".png")) as picture:
+        assert picture.width > 1000
+        assert len(picture.getcolors(1 << 20)) > 20
+    assert sorted(path.name for path in finished.parent.iterdir()) == ["here.json", "here.png"]
+
+
+def test_without_files_there_is_the_table(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main([*QUICK, "--no-compile", "--parts", "color", "--modes", "forward,r1"]) == 0
+    shown = capsys.readouterr().out
+    rows = [line.split() for line in shown.splitlines() if line.startswith("color")]
+    assert [row[:2] for row in rows] == [["color", "forward"], ["color", "r1"]]
+    assert "Incomplete" not in shown
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_tables_of_the_documentation(finished):
+    path = Path(__file__).parent.parent / "benchmarks" / "tables.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    tables = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tables)
+    page = f"Before\n{tables.BEGIN}\nold\n{tables.END}\nAfter\n"
+    empty = tables.rewritten(page, [])
+    assert tables.NO_RESULTS in empty
+    assert "old" not in empty
+    full = tables.rewritten(empty, [finished])
+    assert full.startswith("Before\n")
+    assert full.endswith("\nAfter\n")
+    assert "here.png)" in full
+    result = json.loads(finished.read_text())
+    rows = [line for line in full.splitlines() if line.startswith("| 2x")]
+    assert len(rows) == len(result["cases"])
+    for row, case in zip(rows, result["cases"], strict=True):
+        assert [cell.strip() for cell in row.split("|")[2:-1]] == list(report.row(case).values())
+    assert tables.rewritten(full, [finished]) == full
+    cut_short = finished.parent / "cut.json"
+    cut_short.write_text(json.dumps({**result, "complete": False}))
+    with pytest.raises(ValueError, match=r"cut\.json is of a run that was cut short"):
+        tables.rewritten(page, [cut_short])
+    cut_short.unlink()
+
+
+def test_the_baseline_compiles_and_what_it_cannot_do_is_recorded(tmp_path, monkeypatch):
+    """Without inductor, which takes its time. No backend of torch.compile has a second derivative."""
+    compiler = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda f, **_: compiler(f, fullgraph=True, dynamic=False, backend="aot_eager")
+    )
+    path = tmp_path / "b.json"
+    assert main([*QUICK, "--parts", "all", "--json", str(path)]) == 0
+    records = json.loads(path.read_text())["cases"]
+    *able, unable = (case["competitors"][cases.COMPILED] for case in records)
+    assert all(figures["median_s"] > 0 for figures in able)
+    assert unable["median_s"] is None
+    assert unable["reason"]
+    assert [report.row(case)["compile"] == "-" for case in records] == [False, False, True]
+
+    subject = subject_of("all")
+    transforms = cases.transforms(subject, Settings("cpu", (subject.shape,)), "reference", None)
+    x, results = images(*subject.shape), []
+    for name in (cases.COMPILED, cases.SEQUENCE):
+        torch.manual_seed(5)
+        results.append(transforms[name](x))
+    torch.testing.assert_close(*results)
+
+
+def test_a_failure_of_ours_ends_the_run(monkeypatch, capsys):
+    def fail(*_):
+        raise RuntimeError("no memory\nmore about it")
+
+    monkeypatch.setattr("gan_regularizers.InputRegularizer.forward", fail)
+    assert main([*QUICK, "--no-compile", "--parts", "color"]) == 1
+    assert capsys.readouterr().err == "gan-regularizers: gan_regularizers on 2x3x8x8 float32: no memory\n"
+
+
+def test_an_interrupted_run_keeps_what_it_has(tmp_path, monkeypatch, capsys):
+    measure, calls = run.measure, []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return measure(*arguments)
+
+    monkeypatch.setattr(run, "measure", interrupted)
+    path = tmp_path / "b.json"
+    assert main([*QUICK, "--no-compile", "--json", str(path), "--chart", str(tmp_path / "c.png")]) == 130
+    result = json.loads(path.read_text())
+    assert not result["complete"]
+    assert [case["mode"] for case in result["cases"]] == ["forward", "forward+backward"]
+    assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+    out, err = capsys.readouterr()
+    assert "Incomplete" in out
+    assert err == "gan-regularizers: interrupted\n"
+
+
+def test_ctrl_c(tmp_path):
+    path = tmp_path / "b.json"
+    options = ["--shapes", "2x3x8x8", "--seconds", "0.3", "--no-compile", "--device", "cpu", "--json", path]
+    running = subprocess.Popen(
+        [sys.executable, "-m", "gan_regularizers", "bench", *options, "--threads", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "COLUMNS": "120"},
+    )
+    while not path.exists() and running.poll() is None:
+        time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=60)
+    assert (running.returncode, err) == (130, "gan-regularizers: interrupted\n")
+    assert "1 threads" in out
+    result = json.loads(path.read_text())
+    assert not result["complete"]
+    assert 1 <= len(result["cases"]) < 9
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--shapes", "64x3x256"], "'64x3x256' is no shape; write batch"),
+        (["--shapes", "2x3x8x8,"], "'' is no shape"),
+        (["--shapes", "0x3x8x8"], "'0x3x8x8' is no shape"),
+        (["--shapes", "2x3x8x-8"], "is no shape"),
+        (["--dtypes", "float32,int8"], "'int8' is unknown; choose one of float32, float16, bfloat16"),
+        (["--parts", "colour"], "'colour' is unknown"),
+        (["--modes", "backward"], "'backward' is unknown"),
+        (["--device", "tpu"], "invalid choice: 'tpu'"),
+        (["--seconds", "0"], "is outside (0, inf)"),
+        (["--threads", "0"], "is outside [1, inf)"),
+    ],
+)
+def test_options_that_cannot_be_read(options, said, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([*QUICK, *options])
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--json", "no/such/b.json"], "--json no/such/b.json: its folder does not exist"),
+        (["--json", "b.txt"], "b.txt does not end in .json"),
+        (["--json", "folder.json"], "folder.json: it is a folder"),
+        (["--chart", "no/such/b.png"], "--chart no/such/b.png: its folder does not exist"),
+        (["--chart", "b.jpg"], "b.jpg does not end in .png"),
+        (["--official", "folder.json"], "holds no DiffAugment_pytorch.py"),
+        (["--official", "broken"], "cannot be imported: SyntaxError"),
+        (["--official", "other"], "defines no DiffAugment"),
+        (["--shapes", "2x16x8x8", "--parts", "color,all"], "nothing to time"),
+        (["--shapes", f"{2**40}x3x512x512"], f"--shapes {2**40}x3x512x512: "),
+    ],
+)
+def test_runs_that_cannot_begin(options, said, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.json").mkdir()
+    for name, content in {"broken": "def", "other": "x = 1"}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / cases.FILE_NAME).write_text(content)
+    before = sorted(tmp_path.rglob("*"))
+    assert main([*QUICK, "--no-compile", *options]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+    assert [path for path in sorted(tmp_path.rglob("*")) if "__pycache__" not in path.parts] == before
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_that_is_not_there(capsys):
+    assert main(["bench", "--device", "cuda"]) == 1
+    assert "--device cuda, but torch finds no CUDA device" in capsys.readouterr().err
+
+
+def test_a_backend_that_is_not_there(monkeypatch, capsys):
+    monkeypatch.setattr("gan_regularizers.ops._choice", "gpu")
+    assert main(QUICK) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "'gpu' is no backend" in line
