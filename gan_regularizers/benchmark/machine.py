@@ -35,10 +35,10 @@ def versions(device: str) -> dict[str, str | None]:
     }
 
 
-def backend(device: str) -> tuple[str, str]:  # noqa: ARG001
+def backend(device: str) -> tuple[str, str]:
     """The operator's backend on this device, and why it is."""
     try:
-        return ops.backend()
+        return ops.backend(device)
     except (RuntimeError, ValueError) as error:
         raise CommandError(str(error)) from error
 
