@@ -47,11 +47,9 @@ class BuildKernels(build_ext):
     def run(self) -> None:
         """Never fail for a kernel: the record says what is missing, and why."""
         in_place = self.inplace or self.editable_mode
-        destination = ROOT if in_place else Path(self.build_lib)
+        package = Path(ROOT if in_place else self.build_lib, "gan_regularizers")
         try:
-            outcome = building.build(
-                destination / "gan_regularizers", Path(self.build_temp, "kernels"), ROOT / "csrc", verbose=True
-            )
+            outcome = building.build(package.resolve(), Path(self.build_temp, "kernels"), verbose=True)
         except ValueError as error:
             raise SystemExit(str(error)) from None
         for name, kernels in outcome.items():

@@ -24,6 +24,7 @@ PACKAGE = Path(__file__).parent
 
 _ARCHITECTURES = "GAN_REGULARIZERS_CUDA_ARCHS"
 _COMMAND = "gan-regularizers build"
+_RECORD = "kernels.json"
 _TOOLS = {"cmake": "CMAKE_BIN_DIR", "ninja": "BIN_DIR"}  # and where their Python packages say that the program lies
 _COMPILERS = {"GNU": "GCC", "NVIDIA": "nvcc"}  # CMake's names, where people say another
 _KNOWN_FAILURES = {
@@ -40,7 +41,7 @@ class Kernels:
 
     compiler: str = ""
     architectures: Sequence[str] = ()
-    sources: str = ""  # their digest
+    sources: str = ""  # the digest of csrc
     missing: str = ""  # a sentence that ends with the command that mends it; empty where the module is there
 
 
@@ -48,53 +49,52 @@ class _BuildError(Exception):
     """Why a module cannot be built."""
 
 
-def build(
-    destination: Path, work: Path, sources: Path | None = None, cuda_archs: str | None = None, verbose: bool = False
-) -> dict[str, Kernels]:
-    """Build what this machine can of the modules for this Python into destination; what it cannot stays as it was.
+def build(package: Path, work: Path, cuda_archs: str | None = None, verbose: bool = False) -> dict[str, Kernels]:
+    """Build what this machine can of the modules, for this Python; what it cannot stays as it was.
 
     Args:
-        destination: the folder of the package; the record goes there too.
+        package: the folder of the package, where the modules and the record go.
         work: a folder for the compilers' output; what lies there is removed.
-        sources: csrc; by default that of this package.
         cuda_archs: compute capabilities such as ``"75;90"`` in place of all; by default
             ``GAN_REGULARIZERS_CUDA_ARCHS``.
         verbose: show what CMake and the compilers say.
 
     Raises:
         ValueError: cuda_archs is no such list; nothing is built.
-        OSError: destination cannot be written.
+        OSError: package cannot be written.
     """
-    sources = sources or find_sources()
     options = {"cpu": [], "cuda": [f"-DGR_CUDA_ARCHS={_cuda_archs(cuda_archs)}"]}
-    record = _read(destination)
+    before, record = report(package), _read(package)
     outcome = {}
     for name in NAMES:
-        module = destination / _file_name(name)
+        module = package / _file_name(name)
         try:
-            built, kernels = _build(name, sources, work / name, options[name], verbose)
+            built, kernels = _build(name, _sources(package), work / name, options[name], verbose)
             write_atomically(module, built.read_bytes())
         except _BuildError as error:
             kernels = Kernels(missing=str(error))
         outcome[name] = kernels
-        if not (kernels.missing and module.exists()):
+        if before[name].missing or not kernels.missing:
             record[module.name] = {key: value for key, value in asdict(kernels).items() if value}
-    write_atomically(destination / "kernels.json", f"{json.dumps(record, indent=2)}\n".encode())
+    write_atomically(package / _RECORD, f"{json.dumps(record, indent=2)}\n".encode())
     return outcome
 
 
 def report(package: Path = PACKAGE) -> dict[str, Kernels]:
-    """What the package has of each module for this Python, by the names ``"cpu"`` and ``"cuda"``."""
-    record = _read(package)
+    """What a package has of each module for this Python, by the names ``"cpu"`` and ``"cuda"``.
+
+    A module from other sources than the package's counts as missing: an update may leave one behind.
+    """
+    record, sources = _read(package), _digest(_sources(package))
     kernels = {}
     for name in NAMES:
         module = package / _file_name(name)
         entry = Kernels(**record.get(module.name, {}))
-        if module.exists():
-            kernels[name] = Kernels("an unknown compiler") if entry.missing or not entry.compiler else entry
-        else:
-            never = f"the kernels were never built for this Python; run: {_COMMAND}"
-            kernels[name] = Kernels(missing=entry.missing or never)
+        if not entry.missing and not (entry.sources and module.exists()):
+            entry = Kernels(missing=f"the kernels were never built for this Python; run: {_COMMAND}")
+        elif not entry.missing and entry.sources != sources:
+            entry = Kernels(missing=f"the kernels were built from other sources than these; run: {_COMMAND}")
+        kernels[name] = entry
     return kernels
 
 
@@ -108,14 +108,14 @@ def missing_tools() -> list[str]:
     return [name for name in _TOOLS if not _program(name)] + (["pybind11"] if not _pybind11() else [])
 
 
-def find_sources(package: Path = PACKAGE) -> Path:
+def _sources(package: Path) -> Path:
     """Where csrc lies: in an installed package, or beside it in a source tree."""
     inside = package / "csrc"
     return inside if inside.exists() else package.parent / "csrc"
 
 
-def digest(sources: Path) -> str:
-    """A short digest of all sources, to tell a module from one of other sources."""
+def _digest(sources: Path) -> str:
+    """A short digest of all sources."""
     files = sorted(path for path in sources.rglob("*") if path.is_file())
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
 
@@ -136,7 +136,7 @@ def _build(name: str, sources: Path, work: Path, options: Sequence[str], verbose
     module = work / _file_name(name)
     if not module.exists():
         raise _BuildError(f"CMake built no {module.name}; to see why, run: {_COMMAND} --verbose")
-    return module, Kernels(_compiler(name, log), _architectures(work), digest(sources))
+    return module, Kernels(_compiler(name, log), _architectures(work), _digest(sources))
 
 
 def _run(command: Sequence[str], sources: Path, verbose: bool) -> str:
@@ -182,7 +182,7 @@ def _compiler(name: str, log: str) -> str:
 def _architectures(work: Path) -> tuple[str, ...]:
     """Instruction sets of a CPU module, or nvcc's names of what a CUDA module holds, from the compilers' options."""
     commands = (work / "compile_commands.json").read_text(encoding="utf-8")
-    found = re.findall(r"GR_INSTRUCTION_SET=(\w+)|code=\[?([\w,]+)", commands)
+    found = re.findall(r"GR_INSTRUCTION_SET=(\w+)|,code=\[?([\w,]+)", commands)
     return tuple(dict.fromkeys(",".join(a or b for a, b in found).split(","))) if found else ()
 
 
@@ -226,8 +226,8 @@ def _file_name(name: str) -> str:
 
 
 def _read(package: Path) -> dict[str, dict]:
-    """The record of a package: a dictionary of ``Kernels`` by file name; a tree may hold modules of several Pythons."""
+    """The record: the fields of ``Kernels`` by file name, since a tree may hold modules of several Pythons."""
     try:
-        return json.loads((package / "kernels.json").read_text(encoding="utf-8"))
+        return json.loads((package / _RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
