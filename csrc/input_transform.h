@@ -16,51 +16,55 @@
 
 namespace gan_regularizers {
 
-GR_INLINE int64_t clamp(int64_t value, int64_t low, int64_t high) {
-  return value < low ? low : value > high ? high : value;
+template <typename Int>
+GR_INLINE Int clamp(int64_t value, int64_t low, int64_t high) {
+  return static_cast<Int>(value < low ? low : value > high ? high : value);
 }
 
 // The target pixels of one sample that have a source: rows [row_begin, row_end) and columns [column_begin, column_end)
 // without the box.
+template <typename Int>
 struct Window {
-  int64_t down, right;  // source = target - (down, right)
-  int64_t row_begin, row_end, column_begin, column_end;
-  int64_t top, bottom, left, right_edge;
+  Int down, right;  // source = target - (down, right)
+  Int row_begin, row_end, column_begin, column_end;
+  Int top, bottom, left, right_edge;
 
-  GR_INLINE bool holds(int64_t row, int64_t column) const {
+  GR_INLINE bool holds(Int row, Int column) const {
     const bool in_frame = row >= row_begin && row < row_end && column >= column_begin && column < column_end;
     return in_frame && !(row >= top && row < bottom && column >= left && column < right_edge);
   }
 };
 
-GR_INLINE Window whole_frame(const Shape& shape) {
-  return {0, 0, 0, shape.height, 0, shape.width, 0, 0, 0, 0};
+template <typename Int>
+GR_INLINE Window<Int> whole_frame(const Shape& shape) {
+  return {0, 0, 0, static_cast<Int>(shape.height), 0, static_cast<Int>(shape.width), 0, 0, 0, 0};
 }
 
-GR_INLINE Window window_of(const Pass& pass, int64_t sample) {
+template <typename Int>
+GR_INLINE Window<Int> window_of(const Pass& pass, int64_t sample) {
   const int64_t height = pass.shape.height, width = pass.shape.width;
-  Window window = whole_frame(pass.shape);
+  Window<Int> window = whole_frame<Int>(pass.shape);
   if (pass.parts.shift) {
     const int64_t* shift = pass.parts.shift + sample * pass.parts.shift_stride;
     // A shift by the whole side already leaves nothing.
-    window.down = clamp(shift[0], -height, height);
-    window.right = clamp(shift[1], -width, width);
+    window.down = clamp<Int>(shift[0], -height, height);
+    window.right = clamp<Int>(shift[1], -width, width);
     if (pass.adjoint) {
       window.down = -window.down;
       window.right = -window.right;
     }
-    window.row_begin = clamp(window.down, 0, height);
-    window.row_end = clamp(height + window.down, 0, height);
-    window.column_begin = clamp(window.right, 0, width);
-    window.column_end = clamp(width + window.right, 0, width);
+    window.row_begin = clamp<Int>(window.down, 0, height);
+    window.row_end = clamp<Int>(height + window.down, 0, height);
+    window.column_begin = clamp<Int>(window.right, 0, width);
+    window.column_end = clamp<Int>(width + window.right, 0, width);
   }
   if (pass.parts.cutout) {
     const int64_t* box = pass.parts.cutout + sample * pass.parts.cutout_stride;
-    const int64_t down = pass.adjoint ? window.down : 0, right = pass.adjoint ? window.right : 0;
-    window.top = clamp(box[0], 0, height) + down;
-    window.bottom = clamp(box[1], 0, height) + down;
-    window.left = clamp(box[2], 0, width) + right;
-    window.right_edge = clamp(box[3], 0, width) + right;
+    const Int down = pass.adjoint ? window.down : 0, right = pass.adjoint ? window.right : 0;
+    window.top = clamp<Int>(box[0], 0, height) + down;
+    window.bottom = clamp<Int>(box[1], 0, height) + down;
+    window.left = clamp<Int>(box[2], 0, width) + right;
+    window.right_edge = clamp<Int>(box[3], 0, width) + right;
   }
   return window;
 }

@@ -6,6 +6,7 @@
 
 #include "kernels_cpu.h"
 
+#include "bits.h"
 #include "input_transform.h"
 #include "philox.h"
 
@@ -80,49 +81,10 @@ void normals(uint64_t seed, uint64_t block, int64_t count, double* out) {
   }
 }
 
-// Half precision as its bits.
-struct Float16 {
-  uint16_t bits;
-};
-struct BFloat16 {
-  uint16_t bits;
-};
-
 GR_INLINE float widen(float value) { return value; }
 GR_INLINE double widen(double value) { return value; }
-GR_INLINE float widen(BFloat16 value) { return float_of_bits(static_cast<uint32_t>(value.bits) << 16); }
-
-GR_INLINE float widen(Float16 value) {
-  const uint32_t sign = static_cast<uint32_t>(value.bits & 0x8000u) << 16;
-  const uint32_t magnitude = static_cast<uint32_t>(value.bits & 0x7FFFu) << 13;
-  const uint32_t exponent = magnitude & 0x0F800000u;
-  const uint32_t normal = magnitude + (exponent == 0x0F800000u ? 0x70000000u : 0x38000000u);  // infinite, NaN: twice
-  const uint32_t subnormal = bits_of_float(float_of_bits(magnitude + 0x38800000u) - 0x1p-14f);
-  return float_of_bits(sign | (exponent == 0 ? subnormal : normal));
-}
-
-// Rounded to nearest, ties to even, as everywhere.
 GR_INLINE void narrow(float value, float& out) { out = value; }
 GR_INLINE void narrow(double value, double& out) { out = value; }
-
-GR_INLINE void narrow(float value, BFloat16& out) {
-  const uint32_t bits = bits_of_float(value);
-  const uint32_t rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
-  const uint32_t quiet = (bits >> 16) | 0x40u;
-  out.bits = static_cast<uint16_t>((bits & 0x7FFFFFFFu) > 0x7F800000u ? quiet : rounded);
-}
-
-GR_INLINE void narrow(float value, Float16& out) {
-  const uint32_t bits = bits_of_float(value);
-  const uint32_t sign = (bits & 0x80000000u) >> 16;
-  const uint32_t magnitude = bits & 0x7FFFFFFFu;
-  const uint32_t normal = (magnitude + 0xC8000FFFu + ((magnitude >> 13) & 1u)) >> 13;
-  // Adding 1/2 leaves the subnormal's bits at the end of the sum, rounded by the addition.
-  const uint32_t subnormal = bits_of_float(float_of_bits(magnitude) + 0.5f) - 0x3F000000u;
-  const uint32_t overflow = magnitude > 0x7F800000u ? 0x7E00u : 0x7C00u;
-  const uint32_t finite = magnitude < 0x38800000u ? subnormal : normal;
-  out.bits = static_cast<uint16_t>(sign | (magnitude >= 0x47800000u ? overflow : finite));
-}
 
 template <int step, typename T, typename Real>
 GR_INLINE void load(const T* in, int64_t any_step, int64_t count, Real* out) {
@@ -171,7 +133,7 @@ GR_INLINE Tile tile_of(const Shape& shape, const Tiling& tiling, int64_t index) 
 
 // Calls run(row, begin, end) for the columns of a tile's row that the window holds, from left to right.
 template <typename Run>
-GR_INLINE void for_each_run(const Window& window, const Tile& tile, int64_t row, Run run) {
+GR_INLINE void for_each_run(const Window<int64_t>& window, const Tile& tile, int64_t row, Run run) {
   if (row < window.row_begin || row >= window.row_end) return;
   const int64_t begin = greatest(tile.column_begin, window.column_begin);
   const int64_t end = least(tile.column_end, window.column_end);
@@ -205,7 +167,7 @@ double sum(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index
   double partial[partials] = {};
   Real* const row_buffer = static_cast<Real*>(scratch);
   const Tile tile = tile_of(pass.shape, tiling, index);
-  const Window window = pass.adjoint ? window_of(pass, sample) : whole_frame(pass.shape);
+  const Window<int64_t> window = pass.adjoint ? window_of<int64_t>(pass, sample) : whole_frame<int64_t>(pass.shape);
   const Planes<const T> in = planes_of<const T>(pass.shape, pass.input, sample);
   for (int64_t row = tile.row_begin; row < tile.row_end; ++row)
     for_each_run(window, tile, row, [&](int64_t begin, int64_t end) {
@@ -228,7 +190,7 @@ template <typename T, typename Real>
 void apply(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index, double mu, void* scratch) {
   const Shape& shape = pass.shape;
   const Tile tile = tile_of(shape, tiling, index);
-  const Window window = window_of(pass, sample);
+  const Window<int64_t> window = window_of<int64_t>(pass, sample);
   const Coefficients<Real> k = coefficients_of(pass, sample, static_cast<Real>(mu));
   const bool mixes = mixes_channels(pass);
   const Real outside = pass.adjoint ? k.constant : Real(0);

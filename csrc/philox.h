@@ -7,8 +7,8 @@
 
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 
+#include "bits.h"
 #include "platform.h"
 
 namespace gan_regularizers {
@@ -36,18 +36,6 @@ GR_INLINE void philox_4x32(Word (&c)[4], uint32_t key_low, uint32_t key_high) {
 }
 
 #if !defined(__CUDA_ARCH__)
-inline __attribute__((always_inline)) float float_of_bits(uint32_t bits) {
-  float value;
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
-inline __attribute__((always_inline)) uint32_t bits_of_float(float value) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  return bits;
-}
-
 // The natural logarithm of u in [2^-33, 1], to 1 ulp: u = 2^e (1 + m) with 1 + m in [sqrt(1/2), sqrt(2)), and the
 // polynomial of Cephes' logf for log(1 + m). Branch-free, so loops over it vectorise.
 inline __attribute__((always_inline)) float log_of_uniform(float u) {

@@ -1,0 +1,13 @@
+#pragma once
+
+#include "bits.h"
+
+struct __nv_bfloat16 {
+  gan_regularizers::BFloat16 value;
+};
+inline float __bfloat162float(__nv_bfloat16 x) { return gan_regularizers::widen(x.value); }
+inline __nv_bfloat16 __float2bfloat16_rn(float x) {
+  __nv_bfloat16 result;
+  gan_regularizers::narrow(x, result.value);
+  return result;
+}
