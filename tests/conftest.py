@@ -1,8 +1,18 @@
 """Settings of the whole suite."""
 
+import importlib.util
+import os
+import sys
+
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+
+# The CPU kernels of another build, such as one with sanitizers, in place of those of the package.
+if other := os.environ.get("GAN_REGULARIZERS_TEST_KERNELS"):
+    spec = importlib.util.spec_from_file_location("gan_regularizers._kernels_cpu", other)
+    sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[spec.name])
 
 settings.register_profile(
     "suite", derandomize=True, deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow]

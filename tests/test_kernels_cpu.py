@@ -1,0 +1,276 @@
+"""The CPU kernels below torch: bits, borders and what they refuse. test_operator.py tests what they compute."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from kernel_calls import arguments, on_cpu
+from test_operator import PARTS, cases, make_case
+
+from gan_regularizers.ops import TransformParams
+from gan_regularizers.ops.philox import philox_normal
+
+kernels = pytest.importorskip(
+    "gan_regularizers._kernels_cpu", reason="the CPU kernels are not built", exc_type=ImportError
+)
+INSTRUCTION_SETS = kernels.instruction_sets()
+HALVES = (torch.float16, torch.bfloat16)
+
+
+def noise_of(seeds: torch.Tensor, numel: int, **options) -> torch.Tensor:
+    """Normals [len(seeds), numel], as a pass over zeros makes them."""
+    params = TransformParams(noise_std=torch.ones(len(seeds)), seed=seeds)
+    return on_cpu(kernels, torch.zeros(len(seeds), 1, 1, numel), params, **options).view(len(seeds), numel)
+
+
+@pytest.mark.parametrize(
+    ("counter", "key", "expected"),
+    [
+        ((0,) * 4, (0,) * 2, [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]),
+        ((0xFFFFFFFF,) * 4, (0xFFFFFFFF,) * 2, [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]),
+        (
+            (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+            (0xA4093822, 0x299F31D0),
+            [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1],
+        ),
+    ],
+)
+def test_known_answers_of_random123(counter, key, expected):
+    assert kernels.philox_4x32(counter, key) == expected
+
+
+@given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=4), st.integers(0, 300))
+def test_normals_equal_the_specification(seeds, numel):
+    """To rounding: an ulp of the angle, in the reference's float32, is 4e-7 at a radius of up to 6.7."""
+    seeds = torch.tensor(seeds)
+    torch.testing.assert_close(
+        noise_of(seeds, numel).double(), philox_normal(seeds, numel, torch.float64), rtol=1e-6, atol=1e-6
+    )
+
+
+@pytest.fixture(scope="module")
+def many() -> torch.Tensor:
+    """Ten million normals of 1000 fixed seeds."""
+    seeds = torch.randint(-(2**63), 2**63 - 1, (1000,), generator=torch.Generator().manual_seed(3))
+    return noise_of(seeds, 10_000, threads=2).double().flatten()
+
+
+@pytest.mark.parametrize(("power", "moment", "variance"), [(1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)])
+def test_moments(many, power, moment, variance):
+    """Within four standard errors of the normal distribution's moments."""
+    assert abs(float(many.pow(power).mean()) - moment) < 4 * math.sqrt(variance / len(many))
+
+
+def test_distribution(many):
+    """Kolmogorov-Smirnov: sqrt(n) D exceeds 1.95 once in a thousand draws."""
+    n = len(many)
+    expected = torch.special.ndtr(many.sort().values)
+    steps = torch.arange(n + 1, dtype=torch.float64) / n
+    distance = torch.maximum(expected - steps[:-1], steps[1:] - expected).max()
+    assert float(distance) * math.sqrt(n) < 1.95
+
+
+@pytest.mark.parametrize(("threshold", "share"), [(4.0, 6.3342e-5), (4.75, 2.0345e-6)])
+def test_tails(many, threshold, share):
+    expected = share * len(many)
+    for tail in (many > threshold, many < -threshold):
+        assert abs(int(tail.sum()) - expected / 2) < 4 * math.sqrt(expected / 2)
+
+
+@given(cases(torch.float32), st.booleans())
+def test_bits_do_not_depend_on_instruction_set_threads_layout_or_batch(case, adjoint):
+    expected = on_cpu(kernels, case.x, case.params, adjoint, instruction_set=0)
+    for options in (
+        *({"instruction_set": index} for index in range(1, len(INSTRUCTION_SETS))),
+        {"threads": 2},
+        {"threads": 5},
+    ):
+        assert torch.equal(on_cpu(kernels, case.x, case.params, adjoint, **options), expected)
+    last = case.x.contiguous(memory_format=torch.channels_last)
+    assert torch.equal(on_cpu(kernels, last, case.params, adjoint), expected)
+    for n in range(len(case.x)):
+        one = TransformParams(*(None if value is None else value[n : n + 1] for value in case.params))
+        assert torch.equal(on_cpu(kernels, case.x[n : n + 1], one, adjoint), expected[n : n + 1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, *HALVES])
+@pytest.mark.parametrize("shape", [(2, 3, 70, 81), (9, 3, 40, 64), (1, 1, 1, 40_001), (1, 300, 9, 20), (5, 7, 3, 1200)])
+def test_bits_on_many_tiles(shape, dtype):
+    """Samples of several tiles, on several threads, in both ways of summing."""
+    case = make_case(shape, PARTS, dtype=dtype)
+    for adjoint in (False, True):
+        expected = on_cpu(kernels, case.x, case.params, adjoint, instruction_set=0)
+        assert expected.isfinite().all()
+        last = case.x.contiguous(memory_format=torch.channels_last)
+        for x, threads in ((case.x, 2), (case.x, 7), (last, 2)):
+            assert torch.equal(on_cpu(kernels, x, case.params, adjoint, threads=threads), expected)
+        if not adjoint:
+            tolerance = 1e-12 if dtype == torch.float64 else 4e-6 + torch.finfo(dtype).eps / 2
+            torch.testing.assert_close(expected.double(), case.expected(), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("instruction_set", range(len(INSTRUCTION_SETS)), ids=INSTRUCTION_SETS)
+@pytest.mark.parametrize("dtype", HALVES)
+def test_every_half_is_read_and_rounded_as_torch_does(dtype, instruction_set):
+    every = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(dtype).view(1, 1, 1, -1)
+    copy = on_cpu(kernels, every, TransformParams(gain=torch.ones(1)), instruction_set=instruction_set)
+    assert torch.equal(copy.float().nan_to_num(nan=7.0), every.float().nan_to_num(nan=7.0))
+    for gain in (1 / 3, 0.999, 1.0625, 1e-3, 70000.0):
+        scaled = on_cpu(kernels, every, TransformParams(gain=torch.tensor([gain])), instruction_set=instruction_set)
+        expected = (every.float() * torch.tensor(gain)).to(dtype)
+        assert torch.equal(scaled.nan_to_num(nan=7.0), expected.nan_to_num(nan=7.0))
+
+
+def valid_call() -> tuple[dict, list]:
+    case = make_case((2, 3, 6, 5), PARTS, dtype=torch.float32)
+    out = torch.empty_like(case.x)
+    given, kept = arguments(case.x, out, case.params, False)
+    return given, [case, out, *kept]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"input": 0}, "the input is a null pointer"),
+        ({"output": 0}, "the output is a null pointer"),
+        ({"shape": (2, -3, 6, 5)}, "channels is -3"),
+        ({"shape": (-1, 3, 6, 5)}, "samples is -1"),
+        ({"shape": (2**31, 2**31, 6, 5)}, "overflow 64 bits"),
+        ({"dtype": 4}, "dtype 4"),
+        ({"dtype": -1}, "dtype -1"),
+        ({"threads": 0}, "threads is 0"),
+        ({"instruction_set": 99}, "instruction set 99"),
+        ({"instruction_set": -2}, "instruction set -2"),
+    ],
+)
+def test_a_call_that_cannot_be_run(changed, message):
+    given, kept = valid_call()
+    before = kept[1].fill_(5.0).clone()
+    with pytest.raises(ValueError, match=message):
+        kernels.transform(**{**given, **changed})
+    assert torch.equal(kept[1], before)
+
+
+@pytest.mark.parametrize("shift", [0, 4, -4, 4 * 179, -4 * 179])
+def test_output_over_input(shift):
+    given, _kept = valid_call()
+    with pytest.raises(ValueError, match="overlap"):
+        kernels.transform(**{**given, "output": given["input"] + shift})
+
+
+def test_output_that_is_not_aligned():
+    given, _kept = valid_call()
+    with pytest.raises(ValueError, match="aligned"):
+        kernels.transform(**{**given, "output": given["output"] + 1})
+
+
+@pytest.mark.parametrize("missing", [6, 7])
+def test_noise_without_its_scale_or_its_seed(missing):
+    given, _kept = valid_call()
+    given["parts"][missing] = 0
+    with pytest.raises(ValueError, match="belong together"):
+        kernels.transform(**given)
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 6, 5), (2, 0, 6, 5), (2, 3, 0, 5), (2, 3, 6, 0)])
+def test_nothing_to_do(shape):
+    """Null pointers are fine where there is nothing to read."""
+    given, _kept = valid_call()
+    kernels.transform(**{**given, "shape": shape, "input": 0, "output": 0})
+
+
+@pytest.mark.parametrize("value", [-(2**63), 2**63 - 1, 2**31, -(2**31) - 1])
+def test_shifts_and_boxes_beyond_all_bounds(value):
+    x = torch.ones(1, 2, 4, 4)
+    gone = on_cpu(kernels, x, TransformParams(shift=torch.tensor([[0, value]])))
+    assert not gone.any()
+    low, high = min(value, 0), max(value, 4)
+    cut = on_cpu(kernels, x, TransformParams(cutout=torch.tensor([[low, high, 1, 2]])))
+    assert cut.sum() == (24 if low == 0 or high == 4 else 0)
+    for adjoint in (False, True):
+        both = TransformParams(shift=torch.tensor([[value, value]]), cutout=torch.tensor([[low, high, low, high]]))
+        assert not on_cpu(kernels, x, both, adjoint).any()
+
+
+def draw_call(**changed) -> None:
+    words = torch.zeros(2, 3, dtype=torch.int64)
+    reals, integers = torch.empty(1, 3), torch.empty(3, 1, dtype=torch.int64)
+    given = {
+        "words": words.data_ptr(),
+        "samples": 3,
+        "scale": [1.0],
+        "low": [0.0],
+        "source": [1],
+        "count": [4],
+        "offset": [0],
+        "reals": reals.data_ptr(),
+        "integers": integers.data_ptr(),
+    }
+    kernels.draw(**{**given, **changed})
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"words": 0}, "words is a null"),
+        ({"reals": 0}, "reals is a null"),
+        ({"integers": 0}, "integers is a null"),
+        ({"samples": -1}, "samples is negative"),
+        ({"low": []}, "differ in length"),
+        ({"count": [1, 2]}, "differ in length"),
+        ({"scale": [1.0] * 17, "low": [0.0] * 17}, "at most 16"),
+        ({"source": [-1]}, "source row is negative"),
+    ],
+)
+def test_a_draw_that_cannot_be_made(changed, message):
+    draw_call()
+    with pytest.raises(ValueError, match=message):
+        draw_call(**changed)
+
+
+def look_up_call(**changed) -> tuple[torch.Tensor, ...]:
+    words, t_list, table = torch.tensor([0, 1, 2]), torch.tensor([0, 5, 9, 9]), torch.rand(10)
+    t, gain, noise_std = torch.full((3,), -1), torch.zeros(3), torch.zeros(3)
+    given = {
+        "words": words.data_ptr(),
+        "given": 0,
+        "samples": 3,
+        "t_list": t_list.data_ptr(),
+        "length": 4,
+        "gain_table": table.data_ptr(),
+        "noise_table": table.data_ptr(),
+        "steps": 10,
+        "t": t.data_ptr(),
+        "gain": gain.data_ptr(),
+        "noise_std": noise_std.data_ptr(),
+    }
+    try:
+        kernels.look_up(**{**given, **changed})
+    finally:
+        assert changed == {} or (t == -1).all()
+    return t, gain, table
+
+
+def test_look_up():
+    t, gain, table = look_up_call()
+    assert t.tolist() == [0, 5, 9]
+    assert torch.equal(gain, table[t])
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"words": 0}, "words or t_list is a null"),
+        ({"gain_table": 0}, "table is a null"),
+        ({"noise_std": 0}, "output is a null"),
+        ({"samples": -1}, "samples is negative"),
+        ({"length": 3}, "no power of two"),
+        ({"steps": 0}, "tables are empty"),
+        ({"steps": 9}, "t is 9; allowed are 0 to 8"),
+    ],
+)
+def test_a_look_up_that_cannot_be_made(changed, message):
+    with pytest.raises(ValueError, match=message):
+        look_up_call(**changed)

@@ -1,0 +1,134 @@
+"""The CUDA kernels on a CPU: every CUDA thread a fiber (cuda_emulation/), against the CPU kernels.
+
+This holds their indices, windows, sums and barriers to account where there is no GPU. test_cuda.py runs them on one.
+"""
+
+import importlib.util
+import shutil
+import subprocess
+import sysconfig
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kernel_calls import on_cpu, on_cuda
+from test_operator import PARTS, cases, make_case
+
+from gan_regularizers.ops import TransformParams
+
+kernels_cpu = pytest.importorskip(
+    "gan_regularizers._kernels_cpu", reason="the CPU kernels are not built", exc_type=ImportError
+)
+HERE = Path(__file__).parent
+COMPILER = shutil.which("g++")
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+@pytest.fixture(scope="module")
+def emulated(tmp_path_factory) -> ModuleType:
+    pybind11 = pytest.importorskip("pybind11")
+    if COMPILER is None:
+        pytest.skip("no g++ to build the emulation with")
+    path = tmp_path_factory.mktemp("emulation") / "_kernels_cuda.so"
+    csrc = HERE.parent / "csrc"
+    includes = (HERE / "cuda_emulation", csrc, pybind11.get_include(), sysconfig.get_paths()["include"])
+    command = [COMPILER, "-std=c++17", "-O1", "-fPIC", "-shared", "-fvisibility=hidden", "-x", "c++"]
+    command += [f"-I{folder}" for folder in includes]
+    command += ['-DGR_ARCHITECTURES="emulated"', csrc / "kernels_cuda.cu", csrc / "bind_cuda.cpp", "-o", path]
+    subprocess.run(command, check=True)
+    spec = importlib.util.spec_from_file_location("_kernels_cuda", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def check(emulated: ModuleType, x: torch.Tensor, params: TransformParams) -> None:
+    for layout in (torch.contiguous_format, torch.channels_last):
+        for adjoint in (False, True):
+            laid = x.contiguous(memory_format=layout)
+            actual, expected = on_cuda(emulated, laid, params, adjoint), on_cpu(kernels_cpu, laid, params, adjoint)
+            # The logarithm and the angle are others than on the CPU, and so is the order of sums.
+            tolerance = 4e-6 + torch.finfo(x.dtype).eps
+            torch.testing.assert_close(actual.float(), expected.float(), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@settings(max_examples=60)
+@given(data=st.data())
+def test_kernels_agree(emulated, dtype, data):
+    case = data.draw(cases(dtype))
+    check(emulated, case.x, case.params)
+
+
+LINEAR = PARTS[:-1]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("shape", "parts"),
+    [
+        ((2, 3, 32, 32), PARTS),  # a block of its own for each sample
+        ((2, 3, 72, 80), PARTS),  # two launches, several slices and blocks
+        ((2, 3, 71, 83), PARTS),  # the same with odd sides
+        ((1, 4, 72, 80), PARTS),  # channels that mix in no register
+        ((2, 5, 64, 65), ("shift", "cutout", "noise_std")),  # channels on their own
+        ((2, 1, 90, 90), PARTS),
+        ((1, 3, 90, 91), ("brightness", "contrast", "gain", "noise_std")),  # flat
+        ((3, 2, 1, 20_001), ("gain", "noise_std")),
+        ((40, 1, 1, 7), ("gain", "noise_std")),
+    ],
+)
+def test_kernels_agree_on_many_blocks(emulated, shape, parts, dtype):
+    case = make_case(shape, parts, dtype=dtype)
+    check(emulated, case.x, case.params)
+
+
+def test_addresses_that_are_not_aligned(emulated):
+    """A tensor may begin anywhere in its storage."""
+    for parts in (PARTS, ("gain", "noise_std")):
+        case = make_case((2, 3, 8, 12), parts, dtype=torch.float32)
+        storage = torch.empty(case.x.numel() + 1)
+        x = storage[1:].view(case.x.shape).copy_(case.x)
+        torch.testing.assert_close(on_cuda(emulated, x, case.params), on_cuda(emulated, case.x, case.params))
+
+
+@given(st.integers(0, 600), st.integers(0, 2**32))
+def test_draws_are_equal_to_the_bit(emulated, samples, seed):
+    words = torch.randint(-(2**63), 2**63 - 1, (5, samples), generator=torch.Generator().manual_seed(seed))
+    scale, low, source = [1.0, 2.0, 0.3], [-0.5, 0.0, 0.7], [3, 4, 4]
+    results = []
+    for module, place in ((emulated, (0, 0)), (kernels_cpu, ())):
+        reals, integers = torch.empty(3, samples), torch.empty(samples, 3, dtype=torch.int64)
+        columns = (source, [9, 33, 33], [-4, 0, 16])
+        module.draw(words.data_ptr(), samples, scale, low, *columns, reals.data_ptr(), integers.data_ptr(), *place)
+        results.append((reals, integers))
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.equal(results[0][1], results[1][1])
+
+
+@given(st.integers(0, 600), st.booleans())
+def test_look_ups_are_equal_to_the_bit(emulated, samples, given):
+    words = torch.randint(-(2**63), 2**63 - 1, (samples,))
+    steps = words % 500 if given else None
+    t_list, gain, noise = torch.randint(0, 500, (64,)), torch.rand(500), torch.rand(500)
+    results = []
+    for module, place in ((emulated, (0, 0)), (kernels_cpu, ())):
+        out = torch.empty(samples, dtype=torch.int64), torch.empty(samples), torch.empty(samples)
+        tables = (t_list.data_ptr(), 64, gain.data_ptr(), noise.data_ptr(), 500)
+        address = 0 if steps is None else steps.data_ptr()
+        module.look_up(words.data_ptr(), address, samples, *tables, *(tensor.data_ptr() for tensor in out), *place)
+        results.append(out)
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_what_the_kernels_refuse(emulated):
+    case = make_case((2, 3, 6, 5), PARTS)
+    with pytest.raises(ValueError, match="no float64"):
+        on_cuda(emulated, case.x, case.params)
+    with pytest.raises(ValueError, match="2\\^31"):
+        emulated.transform(2, (1, 2, 2**15, 2**16), False, 4, 2**50, False, [0, 0, 0, 8, 0, 0, 0, 0], 2, 4, 0, 0, 0)
+    with pytest.raises(ValueError, match="workspace is a null"):
+        emulated.transform(2, (1, 1, 2**10, 2**10), False, 4, 2**50, False, [0, 0, 8, 0, 0, 0, 0, 0], 2, 4, 0, 0, 0)
