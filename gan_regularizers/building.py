@@ -6,13 +6,13 @@ that is installed. ``kernels.json`` beside the modules is the record.
 
 import hashlib
 import importlib
+import importlib.machinery
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -222,7 +222,7 @@ def _nvcc() -> str:
 
 
 def _file_name(name: str) -> str:
-    return f"_kernels_{name}{sysconfig.get_config_var('EXT_SUFFIX')}"
+    return f"_kernels_{name}{importlib.machinery.EXTENSION_SUFFIXES[0]}"
 
 
 def _read(package: Path) -> dict[str, dict]:

@@ -51,12 +51,19 @@ def wheel_of(source: Path, out: Path, **environment: str) -> Path:
     return wheel
 
 
-def info(wheel: Path, target: Path) -> list[str]:
-    """Install a wheel into a folder; what it says of itself."""
+def install(wheel: Path, target: Path) -> None:
     done = run("-m", "pip", "install", "--no-deps", "--no-index", "--target", target, wheel)
     assert done.returncode == 0, done.stderr
-    # -S leaves out the hooks of editable installs, which would lend their kernels.
-    done = run("-S", "-m", "gan_regularizers", "info", cwd=target, PYTHONPATH=os.pathsep.join(filter(None, sys.path)))
+
+
+def run_in(target: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    """Python with the package of a folder, without the hooks of editable installs, which would lend their kernels."""
+    path = os.pathsep.join([str(target), *filter(None, sys.path)])
+    return run("-S", *arguments, cwd=target, PYTHONPATH=path, **environment)
+
+
+def info(target: Path) -> list[str]:
+    done = run_in(target, "-m", "gan_regularizers", "info")
     assert done.returncode == 0, done.stderr
     assert str(target) in done.stdout
     return done.stdout.splitlines()
@@ -114,7 +121,8 @@ def test_the_wheel_carries_kernels_and_sources(wheel):
 
 
 def test_the_wheel_runs_its_kernels(wheel, tmp_path):
-    cpu, cuda = (line for line in info(wheel, tmp_path) if line.startswith("kernels"))
+    install(wheel, tmp_path)
+    cpu, cuda = (line for line in info(tmp_path) if line.startswith("kernels"))
     assert cpu.startswith("kernels, CPU      built by ")
     assert "baseline" in cpu
     assert "(this machine runs " in cpu
@@ -123,14 +131,24 @@ def test_the_wheel_runs_its_kernels(wheel, tmp_path):
 
 
 def test_a_machine_without_compilers_gets_a_wheel_and_the_reason(tmp_path):
-    wheel = wheel_of(tree(tmp_path / "tree"), tmp_path / "wheel", **NO_COMPILERS)
-    rows = info(wheel, tmp_path / "installed")
+    target = tmp_path / "installed"
+    install(wheel_of(tree(tmp_path / "tree"), tmp_path / "wheel", **NO_COMPILERS), target)
     reason = (
         "no C++ compiler was found; install one (Debian, Ubuntu: apt install g++), then run: gan-regularizers build"
     )
+    rows = info(target)
     assert f"kernels, CPU      missing: {reason}" in rows
-    reason = "no CUDA compiler (nvcc) was found; install the CUDA toolkit, then run: gan-regularizers build"
-    assert f"kernels, CUDA     missing: {reason}" in rows
+    assert f"backend           reference ({reason})" in rows
+    no_nvcc = "no CUDA compiler (nvcc) was found; install the CUDA toolkit, then run: gan-regularizers build"
+    assert f"kernels, CUDA     missing: {no_nvcc}" in rows
+
+    script = "import torch, gan_regularizers as g; [g.DiffAugment()(torch.zeros(1, 3, 8, 8)) for _ in range(2)]"
+    auto = run_in(target, "-c", script, GAN_REGULARIZERS_BACKEND="auto")
+    assert auto.returncode == 0
+    assert auto.stderr.count(f"BackendWarning: gan_regularizers runs without its fused kernels: {reason}\n") == 1
+    native = run_in(target, "-c", script, GAN_REGULARIZERS_BACKEND="native")
+    assert native.returncode == 1
+    assert native.stderr.splitlines()[-1] == f"RuntimeError: GAN_REGULARIZERS_BACKEND: 'native', but {reason}"
 
 
 def test_sources_that_do_not_compile_give_a_wheel_and_the_line(tmp_path):
