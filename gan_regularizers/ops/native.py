@@ -16,22 +16,25 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from .. import building
 from .params import TransformParams, arithmetic_dtype, memory_format
 
 _DTYPE_CODES = {torch.float16: 0, torch.bfloat16: 1, torch.float32: 2, torch.float64: 3}
 
 
-def _load() -> tuple[dict[str, ModuleType], dict[str, str]]:
-    kernels, missing = {}, {}
-    for device in ("cpu", "cuda"):
-        try:
-            kernels[device] = importlib.import_module(f"gan_regularizers._kernels_{device}")
-        except ImportError as error:
-            missing[device] = str(error)
-    return kernels, missing
+def _load(device: str, reason: str) -> tuple[ModuleType | None, str]:
+    """The kernels for a type of device, or why there are none."""
+    if reason:
+        return None, reason
+    try:
+        return importlib.import_module(f"gan_regularizers._kernels_{device}"), ""
+    except ImportError as error:
+        return None, f"the kernels do not load ({error}); run: gan-regularizers build"
 
 
-_kernels, _missing = _load()
+_loaded = {device: _load(device, kernels.missing) for device, kernels in building.report().items()}
+_kernels = {device: module for device, (module, _) in _loaded.items()}
+_missing = {device: reason for device, (_, reason) in _loaded.items()}
 
 
 def missing(device: str, dtype: torch.dtype | None = None) -> str:
