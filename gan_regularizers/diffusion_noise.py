@@ -199,7 +199,7 @@ class DiffusionNoise(ExactBuffers):
     def params_from(
         self, words: Tensor, t: int | Tensor | None = None, *, alpha_bar: float | Tensor | None = None
     ) -> NoiseParams:
-        """What ``sample`` draws, from random words, int64 [self.words, N], or [self.words, N, C] with ``per_channel``."""
+        """What ``sample`` draws, from random words, int64 [self.words, N] ([self.words, N, C] with ``per_channel``)."""
         entry, seed = words
         if t is not None and alpha_bar is not None:
             raise ValueError("t and alpha_bar are both given; a sample has one noise level")

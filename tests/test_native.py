@@ -43,7 +43,7 @@ def test_value_and_gradients_equal_the_references(dtype, data):
             (second,) = torch.autograd.grad(first.square().sum(), weight)
             results.append((y.detach(), first.detach(), second))
     tolerance = TOLERANCES[dtype]
-    assert results[0][0].stride() == results[1][0].stride()
+    assert case.x.numel() == 0 or results[0][0].stride() == results[1][0].stride()
     for actual, expected in zip(*results, strict=True):
         assert actual.dtype == expected.dtype == dtype
         # In half precision each derivative of a higher order rounds once more.

@@ -22,28 +22,27 @@ from .params import TransformParams, arithmetic_dtype, memory_format
 _DTYPE_CODES = {torch.float16: 0, torch.bfloat16: 1, torch.float32: 2, torch.float64: 3}
 
 
-def _load(device: str, reason: str) -> tuple[ModuleType | None, str]:
-    """The kernels for a type of device, or why there are none."""
+def _load(device: str, reason: str) -> ModuleType | str:
+    """The kernels for a type of device, or why they are not there."""
     if reason:
-        return None, reason
+        return reason
     try:
-        return importlib.import_module(f"gan_regularizers._kernels_{device}"), ""
+        return importlib.import_module(f"gan_regularizers._kernels_{device}")
     except ImportError as error:
-        return None, f"the kernels do not load ({error}); run: gan-regularizers build"
+        return f"the kernels do not load ({error}); run: gan-regularizers build"
 
 
-_loaded = {device: _load(device, kernels.missing) for device, kernels in building.report().items()}
-_kernels = {device: module for device, (module, _) in _loaded.items()}
-_missing = {device: reason for device, (_, reason) in _loaded.items()}
+_kernels = {device: _load(device, built.missing) for device, built in building.report().items()}
+_missing = {device: "" if isinstance(kernels, ModuleType) else kernels for device, kernels in _kernels.items()}
 
 
 def missing(device: str, dtype: torch.dtype | None = None) -> str:
     """Why a type of device, or a dtype on it, has no kernels; empty where it has."""
-    if device not in ("cpu", "cuda", "meta"):  # a meta tensor takes the fake kernels
-        return f"there are no kernels for devices of type {device!r}"
+    if device == "meta":
+        return ""  # the fake kernels serve it
     if device == "cuda" and dtype == torch.float64:
         return "the CUDA kernels take float16, bfloat16 and float32, not float64"
-    return _missing.get(device, "")
+    return _missing.get(device, f"there are no kernels for devices of type {device!r}")
 
 
 def input_transform(x: Tensor, params: TransformParams) -> Tensor:

@@ -74,7 +74,8 @@ def look_up(
         words: int64 of any shape, where t is None.
         t: int64 of any shape, in [0, len(gain)).
         t_list: int64 [a power of two].
-        gain, noise_scale: float32 [steps + 1].
+        gain: float32 [steps + 1].
+        noise_scale: float32 [steps + 1].
 
     Returns:
         t, gain and noise scale, all of the words' or t's shape.
