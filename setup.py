@@ -1,5 +1,60 @@
-"""Metadata lives in pyproject.toml. This file never imports torch."""
+"""Metadata lives in pyproject.toml. This file adds the kernels and the sources, and never imports torch."""
 
-from setuptools import setup
+import importlib
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
 
-setup()
+from setuptools import Distribution, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).resolve().parent
+
+# The package without its __init__, which imports torch.
+package = sys.modules["gan_regularizers"] = ModuleType("gan_regularizers")
+package.__path__ = [str(ROOT / "gan_regularizers")]
+building = importlib.import_module("gan_regularizers.building")
+
+
+class PlatformDistribution(Distribution):
+    """One whose wheel is for a platform, though no extension is listed."""
+
+    def has_ext_modules(self) -> bool:
+        """Return True: CMake knows the extensions, setuptools does not."""
+        return True
+
+
+class BuildPackage(build_py):
+    """Lays csrc and patches into the package, as they are."""
+
+    def run(self) -> None:
+        """Start from an empty folder: what an earlier build left there would go into the wheel."""
+        if self.editable_mode:
+            return
+        package = Path(self.build_lib, "gan_regularizers")
+        shutil.rmtree(package, ignore_errors=True)
+        super().run()
+        for name in ("csrc", "patches"):
+            if (ROOT / name).exists():
+                shutil.copytree(ROOT / name, package / name)
+
+
+class BuildKernels(build_ext):
+    """Builds the kernels that this machine can build, into the wheel or, for an editable install, into the tree."""
+
+    def run(self) -> None:
+        """Never fail for a kernel: the record says what is missing, and why."""
+        in_place = self.inplace or self.editable_mode
+        package = Path(ROOT if in_place else self.build_lib, "gan_regularizers")
+        try:
+            outcome = building.build(package.resolve(), Path(self.build_temp, "kernels"), verbose=True)
+        except ValueError as error:
+            raise SystemExit(str(error)) from None
+        for name, kernels in outcome.items():
+            if kernels.missing:
+                print(f"No kernels for {name.upper()}: {kernels.missing}")
+
+
+setup(distclass=PlatformDistribution, cmdclass={"build_py": BuildPackage, "build_ext": BuildKernels})

@@ -1,16 +1,19 @@
 """The command ``gan-regularizers``."""
 
 import argparse
+import importlib
 import importlib.util
+import os
 import platform
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from . import DiffAugment, __version__, ops, options
+from . import DiffAugment, __version__, building, ops, options
 from .benchmark import settings as benchmark
 from .demo.settings import RESOLUTIONS, Settings
 from .diffusion_noise import SCHEDULES
@@ -44,18 +47,35 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def info() -> None:
-    """Print versions, devices, and the backend with the reason for it."""
+    """Print versions, devices, kernels, and the backend with the reason for it."""
     rows = {
         "gan_regularizers": f"{__version__} ({Path(__file__).parent})",
         "Python": f"{platform.python_version()} on {platform.platform()}",
         "torch": torch.__version__,
         "CPU": f"{torch.get_num_threads()} threads",
         "CUDA": _cuda(),
+        **_kernels(building.report()),
         "backend": "{} ({})".format(*_backend()),
         **{f"{name} extra": _extra(name) for name in _EXTRAS},
     }
-    for name, value in rows.items():
-        print(f"{name:<17} {value}")
+    _print_rows(rows)
+
+
+def build(cuda_archs: str | None, verbose: bool) -> None:
+    """Compile the kernels where the package is installed, for the Python that runs this."""
+    if missing := building.missing_tools():
+        raise CommandError(f"building needs {', '.join(missing)}; pip install cmake ninja pybind11")
+    if not os.access(building.PACKAGE, os.W_OK):
+        raise CommandError(f"you may not write into {building.PACKAGE}, where the kernels belong")
+    with tempfile.TemporaryDirectory(prefix="gan-regularizers-") as work:
+        try:
+            outcome = building.build(building.PACKAGE, Path(work), cuda_archs=cuda_archs, verbose=verbose)
+        except ValueError as error:
+            raise CommandError(str(error)) from error
+    _print_rows(_kernels(outcome))
+    wanted = building.NAMES if cuda_archs else ("cpu",)
+    if failed := [name.upper() for name in wanted if outcome[name].missing]:
+        raise CommandError(f"no kernels were built for {' and '.join(failed)}")
 
 
 def demo(resume: bool = False, **given: Any) -> None:
@@ -117,6 +137,12 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("info", help="versions, devices, backend and why", description=info.__doc__)
     command.set_defaults(command=info)
+
+    command = commands.add_parser("build", help="compile the kernels for this machine", description=build.__doc__)
+    command.set_defaults(command=build)
+    add = command.add_argument
+    add("--cuda-archs", metavar="LIST", help="compute capabilities such as 75;90 (default: all that nvcc knows)")
+    add("--verbose", action="store_true", help="show what the compilers say")
 
     command = commands.add_parser(
         "demo",
@@ -209,6 +235,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _print_rows(rows: dict[str, str]) -> None:
+    for name, value in rows.items():
+        print(f"{name:<17} {value}")
+
+
 def _check_policy(policy: str) -> None:
     try:
         DiffAugment(policy)
@@ -228,6 +259,23 @@ def _cuda() -> str:
         return "no device found" if torch.backends.cuda.is_built() else "this torch is built without it"
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return f"{torch.version.cuda}: {', '.join(devices)}"
+
+
+def _kernels(kernels: dict[str, building.Kernels]) -> dict[str, str]:
+    return {f"kernels, {name.upper()}": _describe(name, entry) for name, entry in kernels.items()}
+
+
+def _describe(name: str, kernels: building.Kernels) -> str:
+    if kernels.missing:
+        return f"missing: {kernels.missing}"
+    built = f"built by {kernels.compiler}: {', '.join(kernels.architectures)}".removesuffix(": ")
+    try:
+        module = importlib.import_module(f"gan_regularizers._kernels_{name}")
+    except ImportError as error:
+        return f"{built}, but does not load ({error}); run: gan-regularizers build"
+    if name == "cpu":
+        built += f" (this machine runs {module.instruction_sets()[-1]})"
+    return built
 
 
 def _backend() -> tuple[str, str]:

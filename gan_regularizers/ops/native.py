@@ -16,20 +16,23 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from .. import building
 from .params import TransformParams, arithmetic_dtype, memory_format
 
 _DTYPE_CODES = {torch.float16: 0, torch.bfloat16: 1, torch.float32: 2, torch.float64: 3}
 
 
-def _load(device: str) -> ModuleType | str:
+def _load(device: str, reason: str) -> ModuleType | str:
     """The kernels for a type of device, or why they are not there."""
+    if reason:
+        return reason
     try:
         return importlib.import_module(f"gan_regularizers._kernels_{device}")
     except ImportError as error:
-        return str(error)
+        return f"the kernels do not load ({error}); run: gan-regularizers build"
 
 
-_kernels = {device: _load(device) for device in ("cpu", "cuda")}
+_kernels = {device: _load(device, built.missing) for device, built in building.report().items()}
 _missing = {device: "" if isinstance(kernels, ModuleType) else kernels for device, kernels in _kernels.items()}
 
 
