@@ -136,5 +136,5 @@ def _backend_for(x: Tensor, dtype: torch.dtype | None = None) -> ModuleType:
         return native
     if _choice == "auto" and not torch.compiler.is_compiling() and reason not in _warned:
         _warned.add(reason)
-        warnings.warn(f"gan_regularizers runs without its fused kernels: {reason}", BackendWarning, stacklevel=4)
+        warnings.warn(f"gan_regularizers runs without its fused kernels: {reason}", BackendWarning, stacklevel=2)
     return reference
