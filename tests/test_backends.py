@@ -43,7 +43,8 @@ def test_auto_warns_once_where_there_are_no_kernels(no_kernels):
     assert backend() == ("reference", no_kernels)
 
 
-def test_choosing_the_reference_warns_of_nothing(no_kernels):
+@pytest.mark.usefixtures("no_kernels")
+def test_choosing_the_reference_warns_of_nothing():
     with warnings.catch_warnings(), use_backend("reference"):
         warnings.simplefilter("error")
         DiffAugment()(torch.rand(2, 3, 8, 8))
