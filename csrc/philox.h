@@ -66,7 +66,7 @@ GR_INLINE void box_muller(uint32_t radius_word, uint32_t angle_word, float& firs
   // The hardware logarithm has an absolute error of 2^-22, too much near 1, where a short series takes over.
   const float below = 1.0f - u;
   const float series = below * (1.0f + below * (0.5f + below * (1.0f / 3.0f + below * 0.25f)));
-  const float r = __fsqrt_rn(2.0f * (below < 0.02f ? series : -__logf(u)));
+  const float r = sqrtf(2.0f * (below < 0.02f ? series : -__logf(u)));
   __sincosf(static_cast<float>(static_cast<int32_t>(angle_word)) * (6.283185307179586f * 0x1p-32f), &second, &first);
   first *= r;
   second *= r;

@@ -84,7 +84,6 @@ inline float __shfl_xor_sync(unsigned, float value, int distance) {
 }
 
 inline float __logf(float x) { return std::log(x); }
-inline float __fsqrt_rn(float x) { return std::sqrt(x); }
 inline float __fmul_rn(float x, float y) { return x * y; }
 inline float __fadd_rn(float x, float y) { return x + y; }
 inline void __sincosf(float x, float* sine, float* cosine) {
