@@ -1,49 +1,75 @@
-"""Rewrite the tables of docs/performance.md from the files in benchmarks/results::
+"""Rewrite the tables of docs/performance.md and of the README from the files in benchmarks/results::
 
 python benchmarks/tables.py
 """
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from gan_regularizers.benchmark import report
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGE = ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- tables.py writes from here -->", "<!-- to here -->"
 NO_RESULTS = "No results yet."
+README_COLUMNS = ("batch", "ms", "of clone", "eager", "compile", "file", "memory")
 
 
 def main() -> None:
-    """Rewrite the page."""
-    PAGE.write_text(rewritten(PAGE.read_text(), sorted(RESULTS.glob("*.json"))))
+    """Rewrite both pages."""
+    for path, text in pages().items():
+        path.write_text(text)
 
 
-def rewritten(page: str, results: list[Path]) -> str:
-    """The page with the tables of these files between its markers."""
+def pages() -> dict[Path, str]:
+    """What the pages must say."""
+    results = sorted(RESULTS.glob("*.json"))
+    contents = {ROOT / "docs" / "performance.md": map(section, results), ROOT / "README.md": map(summary, results)}
+    return {path: rewritten(path.read_text(), parts) for path, parts in contents.items()}
+
+
+def rewritten(page: str, parts: Iterable[str]) -> str:
+    """The page with these parts between its markers."""
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise ValueError(f"the page lacks its markers, {BEGIN} and {END}")
-    tables = "\n\n".join(map(section, results)) or NO_RESULTS
-    return f"{before}{begin}\n\n{tables}\n\n{end}{after}"
+    text = "\n\n".join(parts) or NO_RESULTS
+    return f"{before}{begin}\n\n{text}\n\n{end}{after}"
 
 
 def section(path: Path) -> str:
     """A heading, a table with a row per case, and the chart if there is one."""
+    result = _complete(path)
+    rows = [{"batch": report.batch_name(case), **report.row(case)} for case in result["cases"]]
+    parts = [f"### {path.stem}", f"{report.heading(result)}.", table(rows)]
+    picture = path.with_suffix(".png")
+    if picture.exists():
+        parts.append(f"![{path.stem}]({Path(os.path.relpath(picture, ROOT / 'docs')).as_posix()})")
+    return "\n\n".join(parts)
+
+
+def summary(path: Path) -> str:
+    """A short table: all parts together, forward and backward."""
+    result = _complete(path)
+    chosen = [case for case in result["cases"] if (case["part"], case["mode"]) == ("all", "forward+backward")]
+    rows = [{"batch": report.batch_name(case), **report.row(case)} for case in chosen]
+    return f"{report.heading(result)}:\n\n" + table([{name: row[name] for name in README_COLUMNS} for row in rows])
+
+
+def table(rows: list[dict[str, str]]) -> str:
+    """In Markdown."""
+    lines = [tuple(rows[0]), tuple("---" for _ in rows[0]), *(tuple(row.values()) for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _complete(path: Path) -> report.Result:
     result = json.loads(path.read_text())
     if not result["complete"]:
         raise ValueError(f"{path.name} is of a run that was cut short")
-    rows = [{"batch": report.batch_name(case), **report.row(case)} for case in result["cases"]]
-    lines = [tuple(rows[0]), tuple("---" for _ in rows[0]), *(tuple(row.values()) for row in rows)]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    parts = [f"### {path.stem}", f"{report.heading(result)}.", table]
-    picture = path.with_suffix(".png")
-    if picture.exists():
-        parts.append(f"![{path.stem}]({Path(os.path.relpath(picture, PAGE.parent)).as_posix()})")
-    return "\n\n".join(parts)
+    return result
 
 
 if __name__ == "__main__":

@@ -253,7 +253,7 @@ def test_the_tables_of_the_documentation(finished):
     empty = tables.rewritten(page, [])
     assert tables.NO_RESULTS in empty
     assert "old" not in empty
-    full = tables.rewritten(empty, [finished])
+    full = tables.rewritten(empty, [tables.section(finished)])
     assert full.startswith("Before\n")
     assert full.endswith("\nAfter\n")
     assert "here.png)" in full
@@ -262,11 +262,11 @@ def test_the_tables_of_the_documentation(finished):
     assert len(rows) == len(result["cases"])
     for row, case in zip(rows, result["cases"], strict=True):
         assert [cell.strip() for cell in row.split("|")[2:-1]] == list(report.row(case).values())
-    assert tables.rewritten(full, [finished]) == full
+    assert tables.rewritten(full, [tables.section(finished)]) == full
     cut_short = finished.parent / "cut.json"
     cut_short.write_text(json.dumps({**result, "complete": False}))
     with pytest.raises(ValueError, match=r"cut\.json is of a run that was cut short"):
-        tables.rewritten(page, [cut_short])
+        tables.section(cut_short)
     cut_short.unlink()
 
 
