@@ -20,7 +20,6 @@ T* pointer(Address address) {
   return reinterpret_cast<T*>(address);
 }
 
-
 inline Pass pass_of(int dtype, const std::array<int64_t, 4>& shape, bool channels_last, Address input, Address output,
                     bool adjoint, const std::array<Address, 8>& parts, int64_t shift_stride, int64_t cutout_stride) {
   Pass pass;
@@ -42,8 +41,8 @@ inline Pass pass_of(int dtype, const std::array<int64_t, 4>& shape, bool channel
   return pass;
 }
 
-inline Draw draw_of(Address words, int64_t samples, const std::vector<float>& scale, const std::vector<float>& low,
-                    const std::vector<int>& source, const std::vector<int64_t>& count,
+inline Draw draw_of(Address words, int64_t word_rows, int64_t samples, const std::vector<float>& scale,
+                    const std::vector<float>& low, const std::vector<int>& source, const std::vector<int64_t>& count,
                     const std::vector<int64_t>& offset, Address reals, Address integers) {
   const size_t rows = scale.size(), columns = source.size();
   if (low.size() != rows) refuse("scale and low differ in length");
@@ -51,6 +50,7 @@ inline Draw draw_of(Address words, int64_t samples, const std::vector<float>& sc
   if (rows > Draw::max_columns || columns > Draw::max_columns) refuse("a draw has at most 16 rows and 16 columns");
   Draw draw = {};
   draw.words = pointer<const int64_t>(words);
+  draw.word_rows = word_rows;
   draw.samples = samples;
   draw.real_rows = static_cast<int>(rows);
   draw.integer_columns = static_cast<int>(columns);
@@ -59,7 +59,6 @@ inline Draw draw_of(Address words, int64_t samples, const std::vector<float>& sc
     draw.low[row] = low[row];
   }
   for (size_t column = 0; column < columns; ++column) {
-    if (source[column] < 0) refuse("a source row is negative");
     draw.source[column] = source[column];
     draw.count[column] = count[column];
     draw.offset[column] = offset[column];

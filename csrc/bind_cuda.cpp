@@ -34,14 +34,14 @@ PYBIND11_MODULE(_kernels_cuda, module) {
 
   module.def(
       "draw",
-      [](Address words, int64_t samples, const std::vector<float>& scale, const std::vector<float>& low,
-         const std::vector<int>& source, const std::vector<int64_t>& count, const std::vector<int64_t>& offset,
-         Address reals, Address integers, int device, Address stream) {
-        draw_cuda(draw_of(words, samples, scale, low, source, count, offset, reals, integers), device,
+      [](Address words, int64_t word_rows, int64_t samples, const std::vector<float>& scale,
+         const std::vector<float>& low, const std::vector<int>& source, const std::vector<int64_t>& count,
+         const std::vector<int64_t>& offset, Address reals, Address integers, int device, Address stream) {
+        draw_cuda(draw_of(words, word_rows, samples, scale, low, source, count, offset, reals, integers), device,
                   pointer<void>(stream));
       },
-      py::arg("words"), py::arg("samples"), py::arg("scale"), py::arg("low"), py::arg("source"), py::arg("count"),
-      py::arg("offset"), py::arg("reals"), py::arg("integers"), py::arg("device"), py::arg("stream"));
+      py::arg("words"), py::arg("word_rows"), py::arg("samples"), py::arg("scale"), py::arg("low"), py::arg("source"),
+      py::arg("count"), py::arg("offset"), py::arg("reals"), py::arg("integers"), py::arg("device"), py::arg("stream"));
 
   module.def(
       "look_up",

@@ -31,14 +31,15 @@ inline int64_t checked_elements(const Pass& pass) {
                {"channels", pass.shape.channels},
                {"height", pass.shape.height},
                {"width", pass.shape.width}};
-  int64_t elements = 1, bytes = element;
+  bool empty = false;
+  int64_t bytes = element;
   for (const auto& side : sides) {
     if (side.size < 0) refuse(std::string(side.name) + " is " + std::to_string(side.size) + "; a size is not negative");
-    elements *= side.size == 0 ? 0 : 1;
+    empty = empty || side.size == 0;
     if (side.size > 0 && __builtin_mul_overflow(bytes, side.size, &bytes)) refuse("the sizes overflow 64 bits");
   }
   if (!pass.parts.noise_std != !pass.parts.seed) refuse("noise_std and seed belong together; give both or neither");
-  if (elements == 0) return 0;
+  if (empty) return 0;
   if (!pass.input) refuse("the input is a null pointer");
   if (!pass.output) refuse("the output is a null pointer");
   const auto in = reinterpret_cast<uintptr_t>(pass.input), out = reinterpret_cast<uintptr_t>(pass.output);
@@ -51,6 +52,10 @@ inline void check(const Draw& draw) {
   if (draw.samples < 0) refuse("samples is negative");
   if (draw.real_rows < 0 || draw.real_rows > Draw::max_columns) refuse("too many real rows");
   if (draw.integer_columns < 0 || draw.integer_columns > Draw::max_columns) refuse("too many integer columns");
+  if (draw.real_rows > draw.word_rows) refuse("there are more real rows than rows of words");
+  for (int column = 0; column < draw.integer_columns; ++column)
+    if (draw.source[column] < 0 || draw.source[column] >= draw.word_rows)
+      refuse("source row " + std::to_string(draw.source[column]) + " is not one of the words'");
   if (draw.samples == 0) return;
   if (!draw.words) refuse("words is a null pointer");
   if (draw.real_rows && !draw.reals) refuse("reals is a null pointer");

@@ -46,7 +46,7 @@ struct Pass {
 struct Draw {
   static constexpr int max_columns = 16;
   const int64_t* words;
-  int64_t samples;
+  int64_t word_rows, samples;
   int real_rows, integer_columns;
   // reals[row][n] = scale * uniform(words[row][n]) + low
   float scale[max_columns], low[max_columns];

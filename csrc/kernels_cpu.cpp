@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -30,8 +31,8 @@ const std::vector<InstructionSet>& instruction_sets() {
     if (__builtin_cpu_supports("avx2")) sets.push_back({"avx2", avx2::kernels});
 #endif
 #if defined(GR_AVX512)
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl"))
       sets.push_back({"avx512", avx512::kernels});
 #endif
     return sets;
@@ -50,7 +51,12 @@ void on_threads(int threads, void (*work)(void*), void* context) {
     openmp(work, context, static_cast<unsigned>(threads), 0);
   } else {
     std::vector<std::thread> others;
-    for (int i = 1; i < threads; ++i) others.emplace_back(work, context);
+    others.reserve(threads);
+    try {
+      for (int i = 1; i < threads; ++i) others.emplace_back(work, context);
+    } catch (const std::system_error&) {
+      // Those that could be started do the work.
+    }
     work(context);
     for (std::thread& thread : others) thread.join();
   }
@@ -63,17 +69,21 @@ template <typename Run>
 void for_each_unit(int64_t units, int64_t elements, int threads, int64_t scratch, const Run& run) {
   struct Context {
     const Run& run;
-    int64_t units, grain, scratch;
-    std::atomic<int64_t> next;
+    int64_t units, grain, doubles;
+    double* memory;
+    std::atomic<int64_t> next_unit, next_worker;
   };
   const int64_t useful = std::min<int64_t>({threads, units, elements / elements_per_thread});
   const int workers = static_cast<int>(std::max<int64_t>(1, useful));
-  Context context{run, units, std::max<int64_t>(1, units / (8 * workers)), scratch, {0}};
+  const int64_t doubles = scratch / static_cast<int64_t>(sizeof(double));
+  // Here, because what a worker throws ends the process.
+  const std::unique_ptr<double[]> memory(new double[doubles * workers]);
+  Context context{run, units, std::max<int64_t>(1, units / (8 * workers)), doubles, memory.get(), {0}, {0}};
   const auto work = [](void* pointer) {
     Context& c = *static_cast<Context*>(pointer);
-    const std::unique_ptr<double[]> memory(new double[c.scratch / sizeof(double)]);
-    for (int64_t begin; (begin = c.next.fetch_add(c.grain)) < c.units;)
-      for (int64_t unit = begin; unit < std::min(begin + c.grain, c.units); ++unit) c.run(unit, memory.get());
+    double* const own = c.memory + c.doubles * c.next_worker.fetch_add(1);
+    for (int64_t begin; (begin = c.next_unit.fetch_add(c.grain)) < c.units;)
+      for (int64_t unit = begin; unit < std::min(begin + c.grain, c.units); ++unit) c.run(unit, own);
   };
   on_threads(workers, work, &context);
 }

@@ -1,7 +1,7 @@
 // The CUDA kernels and their entry points.
 //
-// A launch covers a batch with the same number of blocks for every sample, so that what belongs to a sample is read once
-// per thread and is the same for a whole block. Sums are made in an order that depends on the shape alone.
+// A launch covers a batch with the same number of blocks for every sample, so that what belongs to a sample is read
+// once per thread and is the same for a whole block. Sums are made in an order that depends on the shape alone.
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -20,7 +20,7 @@ namespace gan_regularizers {
 namespace {
 
 constexpr int block_threads = 256;
-constexpr int most_threads = 512;             // of a block that has a sample for itself
+constexpr int most_threads = 512;  // of a block that has a sample for itself
 constexpr int warp_threads = 32;
 constexpr int64_t own_block_bytes = 1 << 16;  // a sample of this size is read twice by one block, then from its cache
 constexpr int64_t slice_elements = 1 << 14;   // of a sample, that one block sums
@@ -71,18 +71,17 @@ __device__ __forceinline__ void store(const float (&from)[count], T* to) {
 // The sum over a block, in every thread.
 __device__ float block_sum(float value) {
   __shared__ float of_warp[most_threads / warp_threads];
-  for (int distance = warp_threads / 2; distance; distance /= 2)
-    value += __shfl_xor_sync(0xFFFFFFFFu, value, distance);
+  for (int distance = warp_threads / 2; distance; distance /= 2) value += __shfl_xor_sync(0xFFFFFFFFu, value, distance);
   if (threadIdx.x % warp_threads == 0) of_warp[threadIdx.x / warp_threads] = value;
   __syncthreads();
   float total = 0.0f;
   for (unsigned warp = 0; warp < blockDim.x / warp_threads; ++warp) total += of_warp[warp];
-  __syncthreads();
+  __syncthreads();  // before of_warp is written again
   return total;
 }
 
-// A thread's share of the sum over elements [begin, end) of a sample, in the order of memory: of all that a forward pass
-// reads, in the adjoint of the pixels that reach the output.
+// A thread's share of the sum over elements [begin, end) of a sample, in the order of memory: of all that a forward
+// pass reads, in the adjoint of the pixels that reach the output.
 template <typename T>
 __device__ float partial_sum(const Pass& pass, int64_t sample, int64_t begin, int64_t end) {
   const Shape& shape = pass.shape;
@@ -194,11 +193,11 @@ __device__ __forceinline__ void four_normals(uint64_t seed, uint64_t first, floa
 
 // Four neighbouring target pixels and where they read.
 struct FourPixels {
-  int first;         // target pixel
-  int count;         // fewer than four at the end of a sample
+  int first;  // target pixel
+  int count;  // fewer than four at the end of a sample
   int source[4];
   bool held[4];
-  bool run;          // all four are held and read neighbours
+  bool run;  // all four are held and read neighbours
 
   __device__ __forceinline__ FourPixels(const Window<int>& window, const Shape& shape, int quad) {
     const int width = static_cast<int>(shape.width);
@@ -210,7 +209,7 @@ struct FourPixels {
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
       held[k] = k < count && window.holds(row, column);
-      source[k] = (row - window.down) * width + column - window.right;
+      source[k] = held[k] ? (row - window.down) * width + column - window.right : 0;
       run = run && held[k];
       if (++column == width) {
         column = 0;

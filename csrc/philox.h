@@ -18,8 +18,8 @@ GR_INLINE uint64_t multiply_low(uint64_t word, uint32_t factor) {
   return static_cast<uint64_t>(static_cast<uint32_t>(word)) * factor;
 }
 
-// Ten rounds on four counter words, each in the low half of 64 bits; Word may be a vector of them. Only the low halves of
-// the result are words: what is above them is left from products.
+// Ten rounds on four counter words, each in the low half of 64 bits; Word may be a vector of them. Only the low halves
+// of the result are words: what is above them is left from products.
 template <typename Word, Word (*multiply)(Word, uint32_t)>
 GR_INLINE void philox_4x32(Word (&c)[4], uint32_t key_low, uint32_t key_high) {
   GR_UNROLL

@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from .files import write_atomically
@@ -115,9 +115,12 @@ def _sources(package: Path) -> Path:
 
 
 def _digest(sources: Path) -> str:
-    """A short digest of all sources."""
-    files = sorted(path for path in sources.rglob("*") if path.is_file())
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
+    """A short digest of all sources, and of nothing else that lies there, such as an editor's files."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in sources.glob("*") if path.suffix in (".h", ".cpp", ".cu", ".txt")):
+        content = path.read_bytes()
+        digest.update(f"{path.name} {len(content)}\n".encode() + content)
+    return digest.hexdigest()[:16]
 
 
 def _build(name: str, sources: Path, work: Path, options: Sequence[str], verbose: bool) -> tuple[Path, Kernels]:
@@ -228,6 +231,10 @@ def _file_name(name: str) -> str:
 def _read(package: Path) -> dict[str, dict]:
     """The record: the fields of ``Kernels`` by file name, since a tree may hold modules of several Pythons."""
     try:
-        return json.loads((package / _RECORD).read_text(encoding="utf-8"))
+        record = json.loads((package / _RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+    # What another version wrote counts as nothing.
+    known = {field.name for field in fields(Kernels)}
+    entries = record.items() if isinstance(record, dict) else ()
+    return {name: entry for name, entry in entries if isinstance(entry, dict) and entry.keys() <= known}

@@ -200,6 +200,8 @@ class DiffusionNoise(ExactBuffers):
         self, words: Tensor, t: int | Tensor | None = None, *, alpha_bar: float | Tensor | None = None
     ) -> NoiseParams:
         """What ``sample`` draws, from random words, int64 [self.words, N] ([self.words, N, C] with ``per_channel``)."""
+        if words.device != self.t_list.device:
+            raise ValueError(f"x lies on {words.device} and DiffusionNoise on {self.t_list.device}; call .to(x.device)")
         entry, seed = words
         if t is not None and alpha_bar is not None:
             raise ValueError("t and alpha_bar are both given; a sample has one noise level")

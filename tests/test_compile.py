@@ -4,7 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from gan_regularizers import AdaptiveT, DiffAugment, DiffusionNoise, InputRegularizer, timestep_embedding, wrap
+from gan_regularizers import (
+    AdaptiveT,
+    DiffAugment,
+    DiffusionNoise,
+    InputRegularizer,
+    timestep_embedding,
+    use_backend,
+    wrap,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +72,27 @@ def test_draws_differ_from_call_to_call():
     compiled = torch.compile(DiffAugment("color"), fullgraph=True, backend="aot_eager")
     x = images(2, 3, 4, 4)
     assert not torch.equal(compiled(x), compiled(x))
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_a_batch_size_that_varies(backend):
+    """A last batch that is smaller, as a data loader gives it, and then one more size without compiling again."""
+    module, graphs = InputRegularizer(DiffAugment(), DiffusionNoise(100)), []
+
+    def counting_backend(graph, inputs):
+        graphs.append(graph)
+        return torch._dynamo.lookup_backend("aot_eager")(graph, inputs)
+
+    compiled = torch.compile(module, fullgraph=True, backend=counting_backend)
+    with use_backend(backend):
+        for size in (4, 6, 3, 9):
+            x = images(size, 3, 8, 6)
+            results = []
+            for forward in (compiled, module):
+                torch.manual_seed(11)
+                results.append(value_and_gradient(forward, x))
+            torch.testing.assert_close(*results, rtol=1e-6, atol=1e-6)
+    assert len(graphs) == 2
 
 
 class TimedCritic(nn.Module):

@@ -256,6 +256,9 @@ def test_second_device():
     assert second.device.index == 1
     assert torch.equal(first.cpu(), second.cpu())
     assert torch.cuda.current_device() == 0
+    with torch.cuda.device(1):
+        assert torch.equal(input_transform(case.x.to("cuda:0"), on_device(case.params, "cuda:0")).cpu(), first.cpu())
+        assert torch.cuda.current_device() == 1
     with pytest.raises(ValueError, match="they need one device"):
         input_transform(case.x.to("cuda:1"), on_device(case.params, "cuda:0"))
 

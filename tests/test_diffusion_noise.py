@@ -240,6 +240,12 @@ def test_levels_outside_their_range(argument, value, error):
         DiffusionNoise(100)(torch.zeros(3, 4), **{argument: value})
 
 
+def test_an_input_on_another_device():
+    """A kernel would be given a pointer of the other device."""
+    with pytest.raises(ValueError, match="x lies on meta and DiffusionNoise on cpu; call"):
+        DiffusionNoise(100)(torch.zeros(2, 3, 4, 4, device="meta"))
+
+
 def test_step_and_alpha_bar_exclude_each_other():
     with pytest.raises(ValueError, match="t and alpha_bar are both given"):
         DiffusionNoise(100)(torch.zeros(3, 4), 5, alpha_bar=0.5)

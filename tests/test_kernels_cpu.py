@@ -197,6 +197,7 @@ def draw_call(**changed) -> None:
     reals, integers = torch.empty(1, 3), torch.empty(3, 1, dtype=torch.int64)
     given = {
         "words": words.data_ptr(),
+        "word_rows": 2,
         "samples": 3,
         "scale": [1.0],
         "low": [0.0],
@@ -219,7 +220,9 @@ def draw_call(**changed) -> None:
         ({"low": []}, "differ in length"),
         ({"count": [1, 2]}, "differ in length"),
         ({"scale": [1.0] * 17, "low": [0.0] * 17}, "at most 16"),
-        ({"source": [-1]}, "source row is negative"),
+        ({"source": [-1]}, "source row -1"),
+        ({"source": [2]}, "source row 2"),
+        ({"scale": [1.0] * 3, "low": [0.0] * 3}, "more real rows than rows of words"),
     ],
 )
 def test_a_draw_that_cannot_be_made(changed, message):

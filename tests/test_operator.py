@@ -211,6 +211,20 @@ def test_no_gradient_for_parameters(part):
         input_transform(case.x, asking)
 
 
+@pytest.mark.parametrize("part", ["shift", "cutout", "seed"])
+def test_whole_numbers_as_floats(part):
+    case = make_case(parts=PARTS)
+    floats = case.params._replace(**{part: getattr(case.params, part).double()})
+    with pytest.raises(ValueError, match=rf"params\.{part} has dtype torch.float64"):
+        input_transform(case.x, floats)
+
+
+def test_parameters_on_another_device():
+    case = make_case(parts=("gain",))
+    with pytest.raises(ValueError, match=r"params\.gain lies on meta and x on cpu"):
+        input_transform(case.x, TransformParams(gain=case.params.gain.to("meta")))
+
+
 @pytest.mark.parametrize("part", ["noise_std", "seed"])
 def test_noise_needs_its_scale_and_its_seed(part):
     case = make_case(parts=("noise_std",))

@@ -1,5 +1,6 @@
 """The build of the kernels: sdist, wheel, machines without compilers, and what people are told."""
 
+import importlib.machinery
 import json
 import os
 import shutil
@@ -228,11 +229,23 @@ def test_a_failed_build_leaves_the_kernels_of_these_sources(package):
 
 
 def test_a_tree_that_was_never_built_says_so(package):
-    for content in (None, "", "{"):
+    name = f"_kernels_cpu{importlib.machinery.EXTENSION_SUFFIXES[0]}"
+    for content in (None, "", "{", "[]", json.dumps({name: {"of": "another version"}}), json.dumps({name: 3})):
         if content is not None:
             (package / "kernels.json").write_text(content)
         for kernels in building.report(package).values():
             assert kernels.missing == "the kernels were never built for this Python; run: gan-regularizers build"
+
+
+def test_the_digest_is_of_the_sources_alone(package):
+    sources = package / "csrc"
+    before = building._digest(sources)
+    (sources / ".kernels.h.swp").write_bytes(b"an editor's")
+    assert building._digest(sources) == before
+    (sources / "philox.h").rename(sources / "philox2.h")
+    renamed = building._digest(sources)
+    (sources / "philox2.h").write_bytes((sources / "philox2.h").read_bytes() + b"\n")
+    assert len({before, renamed, building._digest(sources)}) == 3
 
 
 @pytest.mark.parametrize(

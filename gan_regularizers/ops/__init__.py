@@ -61,8 +61,8 @@ def use_backend(name: str) -> Iterator[None]:
     """Run the operator on backend ``"auto"``, ``"reference"`` or ``"native"`` inside a ``with`` block.
 
     ``auto`` takes the native kernels where they are built for the input's device and dtype; else it runs the reference
-    and says why in one ``BackendWarning``. The environment variable ``GAN_REGULARIZERS_BACKEND``, read at import, sets
-    the backend for a whole run.
+    and says why in one ``BackendWarning``. The choice holds for the process: blocks of two threads must not overlap. The
+    environment variable ``GAN_REGULARIZERS_BACKEND``, read at import, sets the backend for a whole run.
 
     Raises:
         ValueError: name is no backend.
@@ -116,7 +116,9 @@ def input_transform(x: Tensor, params: TransformParams) -> Tensor:
 
 def random_words(shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None = None) -> Tensor:
     """Random 64-bit words, int64 of this shape, from torch's generator of the device or the one given."""
-    return torch.randint(-(2**63), 2**63 - 1, shape, device=device, generator=generator)
+    # With generator=None torch takes another overload, which cannot be compiled for a batch size that varies.
+    given = {} if generator is None else {"generator": generator}
+    return torch.randint(-(2**63), 2**63 - 1, shape, device=device, **given)
 
 
 def draw(words: Tensor, *args) -> tuple[Tensor, Tensor]:

@@ -135,7 +135,7 @@ for _schema in (
     "draw(Tensor words, float[] scale, float[] low, int[] row, SymInt[] count, SymInt[] offset) -> (Tensor, Tensor)",
     "look_up(Tensor? words, Tensor? t, Tensor t_list, Tensor gain, Tensor noise_scale) -> (Tensor, Tensor, Tensor)",
 ):
-    # A compiler must keep the strides that it traced: the output takes them over.
+    # A compiler must keep the order of the strides that it traced: the output takes it over.
     _library.define(_schema, tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order))
 
 
@@ -150,9 +150,10 @@ def _input_transform_adjoint(cotangent: Tensor, *linear: Tensor | None) -> Tenso
 def _draw(
     words: Tensor, scale: list[float], low: list[float], row: list[int], count: list[int], offset: list[int]
 ) -> tuple[Tensor, Tensor]:
-    words = words.contiguous()
+    words = _prepared(words, torch.int64)
     reals, integers = _fake_draw(words, scale, low, row, count, offset)
-    drawn = (words.data_ptr(), words.shape[1], scale, low, row, count, offset, reals.data_ptr(), integers.data_ptr())
+    columns = (scale, low, row, count, offset)
+    drawn = (words.data_ptr(), *words.shape, *columns, reals.data_ptr(), integers.data_ptr())
     _kernels[words.device.type].draw(*drawn, *_place(words))
     return reals, integers
 
@@ -160,7 +161,8 @@ def _draw(
 def _look_up(
     words: Tensor | None, t: Tensor | None, t_list: Tensor, gain: Tensor, noise_scale: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    words, t = (None if given is None else given.contiguous() for given in (words, t))
+    words, t, t_list = (_prepared(value, torch.int64) for value in (words, t, t_list))
+    gain, noise_scale = (_prepared(table, torch.float32) for table in (gain, noise_scale))
     outputs = _fake_look_up(words, t, t_list, gain, noise_scale)
     _kernels[t_list.device.type].look_up(
         _address(words),

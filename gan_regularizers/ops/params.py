@@ -43,6 +43,8 @@ class TransformParams(NamedTuple):
             shape = (x.shape[0], *columns.get(name, ()))
             if tuple(value.shape) != shape:
                 raise ValueError(f"params.{name} has shape {list(value.shape)}; this input needs {list(shape)}")
+            if name in ("shift", "cutout", "seed") and (value.is_floating_point() or value.is_complex()):
+                raise ValueError(f"params.{name} has dtype {value.dtype}; whole numbers are needed, best int64")
             if value.device != x.device:
                 raise ValueError(f"params.{name} lies on {value.device} and x on {x.device}; they need one device")
             if value.requires_grad:

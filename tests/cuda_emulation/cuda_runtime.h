@@ -1,5 +1,5 @@
-// Just enough of CUDA to run csrc/kernels_cuda.cu on a CPU: every thread of a block is a fiber, blocks run one after the
-// other. Slow, and it says nothing of speed, but indices, windows, sums and barriers are those of the real kernels.
+// Just enough of CUDA to run csrc/kernels_cuda.cu on a CPU: every thread of a block is a fiber, blocks run one after
+// the other. Slow, and it says nothing of speed, but indices, windows, sums and barriers are those of the real kernels.
 #pragma once
 
 #include <ucontext.h>
@@ -102,6 +102,7 @@ inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
 
 template <typename... Parameters, typename... Arguments>
 void launch(void (*kernel)(Parameters...), int64_t blocks, int threads, void*, Arguments... arguments) {
+  if (threads < 1 || threads > 1024 || threads % 32) std::abort();
   emulation::block.kernel = [=] { kernel(arguments...); };
   blockDim.x = static_cast<unsigned>(threads);
   for (int64_t index = 0; index < blocks; ++index) {
