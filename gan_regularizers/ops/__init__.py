@@ -61,8 +61,8 @@ def use_backend(name: str) -> Iterator[None]:
     """Run the operator on backend ``"auto"``, ``"reference"`` or ``"native"`` inside a ``with`` block.
 
     ``auto`` takes the native kernels where they are built for the input's device and dtype; else it runs the reference
-    and says why in one ``BackendWarning``. The choice holds for the process: blocks of two threads must not overlap. The
-    environment variable ``GAN_REGULARIZERS_BACKEND``, read at import, sets the backend for a whole run.
+    and says why in one ``BackendWarning``. The choice holds for the process: blocks of two threads must not overlap.
+    The environment variable ``GAN_REGULARIZERS_BACKEND``, read at import, sets the backend for a whole run.
 
     Raises:
         ValueError: name is no backend.
