@@ -7,7 +7,6 @@ using namespace gan_regularizers;
 
 PYBIND11_MODULE(_kernels_cuda, module) {
   module.doc() = "CUDA kernels; every address is one on the device. They return before the device is done.";
-  module.attr("architectures") = GR_ARCHITECTURES;
 
   module.def(
       "workspace",

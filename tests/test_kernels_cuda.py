@@ -39,7 +39,7 @@ def emulated(tmp_path_factory) -> ModuleType:
     # A GPU faults on addresses that are not aligned; x86 does not.
     command += ["-fsanitize=undefined", "-fno-sanitize-recover=all"]
     command += [f"-I{folder}" for folder in includes]
-    command += ['-DGR_ARCHITECTURES="emulated"', csrc / "kernels_cuda.cu", csrc / "bind_cuda.cpp", "-o", path]
+    command += [csrc / "kernels_cuda.cu", csrc / "bind_cuda.cpp", "-o", path]
     subprocess.run(command, check=True)
     spec = importlib.util.spec_from_file_location("_kernels_cuda", path)
     module = importlib.util.module_from_spec(spec)
