@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -27,6 +28,14 @@ def DiffAugment(x, policy="", channels_first=True):
     assert policy in ("color", "color,translation,cutout")
     return 2 * x
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _freed_memory_goes_back():
+    """Other tests of this process need it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timing, "keep_freed_memory", lambda: False)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -343,6 +352,7 @@ def test_ctrl_c(tmp_path):
     result = json.loads(path.read_text())
     assert not result["complete"]
     assert 1 <= len(result["cases"]) < 9
+    assert result["keeps_freed_memory"] == (platform.libc_ver()[0] == "glibc")
 
 
 @pytest.mark.parametrize(

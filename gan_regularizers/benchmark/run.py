@@ -15,7 +15,7 @@ from rich.table import Table
 
 from ..errors import CommandError
 from ..files import write_atomically
-from . import cases, chart, machine, report
+from . import cases, chart, machine, report, timing
 from .measure import measure
 from .settings import Settings, shape_name
 
@@ -31,6 +31,7 @@ def start(
     file = None if official is None else cases.load_official(official)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
+    keeps_freed_memory = settings.device == "cpu" and timing.keep_freed_memory()
     name, reason = machine.backend(settings.device)
     result: report.Result = {
         "complete": False,
@@ -39,6 +40,7 @@ def start(
         "versions": machine.versions(settings.device),
         "backend": {"name": name, "reason": reason},
         "settings": {**asdict(settings), "official_file": file is not None, "seed": SEED},
+        "keeps_freed_memory": keeps_freed_memory,
         "cases": [],
     }
     console.print(report.heading(result), markup=False, highlight=False, soft_wrap=True)

@@ -1,5 +1,6 @@
 """Times of several functions, taken in turns."""
 
+import ctypes
 import statistics
 import time
 from collections.abc import Callable, Iterable
@@ -34,6 +35,17 @@ class Times:
     @property
     def host_median(self) -> float | None:
         return statistics.median(self.host_seconds) if self.host_seconds else None
+
+
+def keep_freed_memory() -> bool:
+    """Tell the C library to keep what is freed, for this process from now on; returns whether it could.
+
+    By default glibc hands the end of its heap back to the system when enough of it is free, for milliseconds: whoever
+    happens to free the last piece would pay for what others had allocated.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    trim_threshold, mmap_max = -1, -4  # names of glibc's malloc.h
+    return mallopt is not None and bool(mallopt(trim_threshold, 2**31 - 1)) and bool(mallopt(mmap_max, 0))
 
 
 def warm_up(call: Call) -> None:
