@@ -9,11 +9,7 @@ using namespace gan_regularizers;
 PYBIND11_MODULE(_kernels_cpu, module) {
   module.doc() = "CPU kernels; every address must stay valid during the call.";
 
-  module.def("instruction_sets", [] {
-    int count;
-    const char* const* names = cpu_instruction_sets(count);
-    return std::vector<std::string>(names, names + count);
-  });
+  module.def("instruction_sets", cpu_instruction_sets, "What this machine runs, the preferred one last.");
 
   module.def(
       "transform",

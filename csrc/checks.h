@@ -50,8 +50,6 @@ inline int64_t checked_elements(const Pass& pass) {
 
 inline void check(const Draw& draw) {
   if (draw.samples < 0) refuse("samples is negative");
-  if (draw.real_rows < 0 || draw.real_rows > Draw::max_columns) refuse("too many real rows");
-  if (draw.integer_columns < 0 || draw.integer_columns > Draw::max_columns) refuse("too many integer columns");
   if (draw.real_rows > draw.word_rows) refuse("there are more real rows than rows of words");
   for (int column = 0; column < draw.integer_columns; ++column)
     if (draw.source[column] < 0 || draw.source[column] >= draw.word_rows)

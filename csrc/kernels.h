@@ -6,6 +6,8 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
+#include <vector>
 
 namespace gan_regularizers {
 
@@ -74,8 +76,8 @@ struct LookUp {
 
 // All of them throw std::invalid_argument, before any work, for what cannot be run.
 
-// Returns the instruction sets that this build has and this machine runs, the preferred one last.
-const char* const* cpu_instruction_sets(int& count);
+// The instruction sets that this build has and this machine runs, the preferred one last.
+std::vector<std::string> cpu_instruction_sets();
 
 // instruction_set: an index into them, or -1 for the preferred one.
 void transform_cpu(const Pass& pass, int threads, int instruction_set);

@@ -110,14 +110,10 @@ Pass flattened(Pass pass) {
 
 }  // namespace
 
-const char* const* cpu_instruction_sets(int& count) {
-  static const std::vector<const char*> names = [] {
-    std::vector<const char*> result;
-    for (const InstructionSet& set : instruction_sets()) result.push_back(set.name);
-    return result;
-  }();
-  count = static_cast<int>(names.size());
-  return names.data();
+std::vector<std::string> cpu_instruction_sets() {
+  std::vector<std::string> names;
+  for (const InstructionSet& set : instruction_sets()) names.push_back(set.name);
+  return names;
 }
 
 void transform_cpu(const Pass& given, int threads, int instruction_set) {

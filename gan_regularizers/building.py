@@ -98,11 +98,6 @@ def report(package: Path = PACKAGE) -> dict[str, Kernels]:
     return kernels
 
 
-def reason_missing(name: str) -> str:
-    """Why a module is missing, and the command that mends it; empty where the module is there."""
-    return report()[name].missing
-
-
 def missing_tools() -> list[str]:
     """Those of cmake, ninja and pybind11 that a build would not find."""
     return [name for name in _TOOLS if not _program(name)] + (["pybind11"] if not _pybind11() else [])

@@ -79,6 +79,8 @@ class DiffusionNoise(ExactBuffers):
         ValueError: a setting outside its range, or an unknown name; the message lists the known ones.
     """
 
+    words = 2  # random words that a draw takes per sample: the entry of the list, and the seed
+
     p: Tensor
     T: Tensor
     t_list: Tensor
@@ -194,8 +196,6 @@ class DiffusionNoise(ExactBuffers):
         words = random_words((self.words, *x.shape[: 1 + self.per_channel]), x.device, generator)
         return self.params_from(words, t, alpha_bar=alpha_bar)
 
-    words = 2  # random words that a draw takes per sample: the entry of the list, and the seed
-
     def params_from(
         self, words: Tensor, t: int | Tensor | None = None, *, alpha_bar: float | Tensor | None = None
     ) -> NoiseParams:
@@ -210,7 +210,7 @@ class DiffusionNoise(ExactBuffers):
             return NoiseParams(None, level.sqrt(), (1.0 - level).sqrt() * self.noise_std, seed)
         if t is not None:
             t = _external("t", t, self.t_max, seed.shape, seed.device, torch.int64)
-        t, gain, noise_std = look_up(None if t is not None else entry, t, self.t_list, self.gain, self.noise_scale)
+        t, gain, noise_std = look_up(entry, t, self.t_list, self.gain, self.noise_scale)
         return NoiseParams(t, gain, noise_std, seed)
 
     def forward(

@@ -65,9 +65,6 @@ def test_kernels_agree(emulated, dtype, data):
     check(emulated, case.x, case.params)
 
 
-LINEAR = PARTS[:-1]
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     ("shape", "parts"),

@@ -126,9 +126,9 @@ def draw(words: Tensor, *args) -> tuple[Tensor, Tensor]:
     return _backend_for(words).draw(words, *args)
 
 
-def look_up(words: Tensor | None, t: Tensor | None, t_list: Tensor, *tables: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def look_up(words: Tensor, t: Tensor | None, t_list: Tensor, *tables: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """``reference.look_up`` on the backend in force."""
-    return _backend_for(t_list).look_up(words, t, t_list, *tables)
+    return _backend_for(words).look_up(words, t, t_list, *tables)
 
 
 def _backend_for(x: Tensor, dtype: torch.dtype | None = None) -> ModuleType:

@@ -61,7 +61,7 @@ def draw(
 
 
 def look_up(
-    words: Tensor | None, t: Tensor | None, t_list: Tensor, gain: Tensor, noise_scale: Tensor
+    words: Tensor, t: Tensor | None, t_list: Tensor, gain: Tensor, noise_scale: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """``reference.look_up``."""
     return torch.ops.gan_regularizers.look_up(words, t, t_list, gain, noise_scale)
@@ -133,7 +133,7 @@ for _schema in (
     f"input_transform(Tensor x, Tensor? brightness, {_LINEAR_PARTS}, Tensor? noise_std, Tensor? seed) -> Tensor",
     f"input_transform_adjoint(Tensor cotangent, {_LINEAR_PARTS}) -> Tensor",
     "draw(Tensor words, float[] scale, float[] low, int[] row, SymInt[] count, SymInt[] offset) -> (Tensor, Tensor)",
-    "look_up(Tensor? words, Tensor? t, Tensor t_list, Tensor gain, Tensor noise_scale) -> (Tensor, Tensor, Tensor)",
+    "look_up(Tensor words, Tensor? t, Tensor t_list, Tensor gain, Tensor noise_scale) -> (Tensor, Tensor, Tensor)",
 ):
     # A compiler must keep the order of the strides that it traced: the output takes it over.
     _library.define(_schema, tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order))
@@ -159,22 +159,22 @@ def _draw(
 
 
 def _look_up(
-    words: Tensor | None, t: Tensor | None, t_list: Tensor, gain: Tensor, noise_scale: Tensor
+    words: Tensor, t: Tensor | None, t_list: Tensor, gain: Tensor, noise_scale: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     words, t, t_list = (_prepared(value, torch.int64) for value in (words, t, t_list))
     gain, noise_scale = (_prepared(table, torch.float32) for table in (gain, noise_scale))
     outputs = _fake_look_up(words, t, t_list, gain, noise_scale)
-    _kernels[t_list.device.type].look_up(
-        _address(words),
+    _kernels[words.device.type].look_up(
+        words.data_ptr(),
         _address(t),
-        outputs[0].numel(),
+        words.numel(),
         t_list.data_ptr(),
         t_list.numel(),
         gain.data_ptr(),
         noise_scale.data_ptr(),
         gain.numel(),
         *map(_address, outputs),
-        *_place(t_list),
+        *_place(words),
     )
     return outputs
 
@@ -204,14 +204,13 @@ def _fake_draw(
 
 @torch.library.register_fake("gan_regularizers::look_up")
 def _fake_look_up(
-    words: Tensor | None, t: Tensor | None, _t_list: Tensor, gain: Tensor, _noise_scale: Tensor
+    words: Tensor, _t: Tensor | None, _t_list: Tensor, gain: Tensor, _noise_scale: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    shape = (words if t is None else t).shape
-    return gain.new_empty(shape, dtype=torch.int64), gain.new_empty(shape), gain.new_empty(shape)
+    return gain.new_empty(words.shape, dtype=torch.int64), gain.new_empty(words.shape), gain.new_empty(words.shape)
 
 
-# torch.library.register_autograd does the same as these two classes, in three times the host time, which a small batch
-# on a GPU would wait for.
+# torch.library.register_autograd does the same as these two classes in more of the host's time, for which a small batch
+# on a GPU would wait.
 class _Transform(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, *params: Tensor | None) -> Tensor:

@@ -66,19 +66,19 @@ def draw(
 
 
 def look_up(
-    words: Tensor | None, t: Tensor | None, t_list: Tensor, gain: Tensor, noise_scale: Tensor
+    words: Tensor, t: Tensor | None, t_list: Tensor, gain: Tensor, noise_scale: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Steps t, given or drawn from a list by the words' lowest bits, and the two tables at t.
 
     Args:
-        words: int64 of any shape, where t is None.
-        t: int64 of any shape, in [0, len(gain)).
+        words: int64 of any shape; not read where t is given.
+        t: int64 of the words' shape, in [0, len(gain)).
         t_list: int64 [a power of two].
         gain: float32 [steps + 1].
         noise_scale: float32 [steps + 1].
 
     Returns:
-        t, gain and noise scale, all of the words' or t's shape.
+        t, gain and noise scale, all of the words' shape.
     """
     if t is None:
         t = t_list[words & len(t_list) - 1]
