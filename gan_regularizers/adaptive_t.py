@@ -24,7 +24,8 @@ class AdaptiveT(ExactBuffers):
         T = t_min + round(p (t_max - t_min))
 
     once every ``interval`` batches, where images are those shown since the last move (Eq. 12 of the paper, in the
-    form of the official code, where p is what moves)::
+    form of the official code, where p is what moves). The list of steps is drawn anew each time, also where T stays
+    (Algorithm 1)::
 
         adapt.observe(real_logits)      # in D's step, for every real batch; never waits for the device
         adapt.step(len(real))           # once per iteration; reads the device once per interval
@@ -165,7 +166,7 @@ class AdaptiveT(ExactBuffers):
         direction = (r_d > self.target) - (r_d < self.target)
         before = float(self.p)
         p = min(max(before + direction * images / (1000.0 * self.kimg), 0.0), self.p_max)
-        self.noise.set_p(p)
+        self.noise.set_p(p, redraw=True)
         # The buffer is float32, so the cap itself may lie a little above or below what it holds.
         return p == self.p_max and float(self.p) > before
 

@@ -141,8 +141,12 @@ class DiffusionNoise(ExactBuffers):
         return self.enabled and self.t_max > 0
 
     @torch.no_grad()
-    def set_p(self, p: float) -> None:
+    def set_p(self, p: float, *, redraw: bool = False) -> None:
         """Set the strength p in [0, 1] and with it T; the list is drawn anew when T (or its clean share) moves.
+
+        Args:
+            p: the strength.
+            redraw: draw the list anew in any case.
 
         Raises:
             TypeError: p is no number.
@@ -152,13 +156,14 @@ class DiffusionNoise(ExactBuffers):
         before = int(self.T), self._noisy_entries(float(self.p))
         after = self.t_min + round(p * (self.t_max - self.t_min)), self._noisy_entries(p)
         self.p.fill_(p)
-        if after == before:
+        if after == before and not redraw:
             return
         T = after[0]
         self.T.fill_(T)
         self.redraws += 1
         self._draw_list(T, p)
-        self._fill_tables(T)
+        if before[0] != T:
+            self._fill_tables(T)
 
     def alpha_bar(self, T: int | None = None) -> np.ndarray:
         """alpha_bar_t for t = 0..t_max as float64 [t_max + 1], at chain length T (the current one by default).

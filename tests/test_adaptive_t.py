@@ -63,7 +63,7 @@ def test_published_pace():
 def test_signs_are_averaged_over_the_interval(positive, r_d, direction):
     """Eighty of a hundred is r_d = 0.6, the target: nothing moves."""
     adapt = controller(initial_p=0.5)
-    before = state(adapt)
+    length = adapt.T.clone()
     logits = torch.where(torch.arange(100) < positive, 3.0, -0.1)
     for part in (logits[:70].view(35, 2), logits[70:, None, None]):
         adapt.observe(part)
@@ -71,7 +71,7 @@ def test_signs_are_averaged_over_the_interval(positive, r_d, direction):
     assert float(adapt.r_d) == pytest.approx(r_d)
     assert float(adapt.p) == pytest.approx(0.5 + 0.1 * direction)
     if direction == 0:
-        assert_same(state(adapt)[1:], before[1:])
+        assert torch.equal(adapt.T, length)
 
 
 @pytest.mark.parametrize(("midpoint", "r_d"), [(0.0, 1.0), (0.25, 0.25), (0.5, 0.0), (0.8, -0.5)])
@@ -154,15 +154,14 @@ def test_nothing_observed_moves_nothing(observed):
     assert_same(state(adapt), before)
 
 
-def test_list_is_drawn_anew_when_t_moves_and_only_then():
+def test_list_is_drawn_anew_at_every_move():
     adapt = controller(DiffusionNoise(100, t_min=0), kimg=1.0, initial_p=0.5)
     before, moves = adapt.noise.t_list.clone(), 0
     for _ in range(6):
         T = int(adapt.T)
         interval(adapt, UP, batch_size=2)
-        moved = int(adapt.T) != T
-        assert torch.equal(adapt.noise.t_list, before) is not moved
-        before, moves = adapt.noise.t_list.clone(), moves + moved
+        assert not torch.equal(adapt.noise.t_list, before)
+        before, moves = adapt.noise.t_list.clone(), moves + (int(adapt.T) != T)
     assert 0 < moves < 6
     # The same course elsewhere gives the same list, another seed another one.
     for seed, same in ((0, True), (1, False)):

@@ -301,6 +301,11 @@ def test_list_is_drawn_anew_when_the_length_moves_and_only_then():
         lists.append(noise.t_list.clone())
     assert int(noise.redraws) == 2
     assert not torch.equal(lists[0], lists[-1])
+    gain = noise.gain.clone()
+    noise.set_p(1.0, redraw=True)
+    assert int(noise.redraws) == 3
+    assert not torch.equal(noise.t_list, lists[-1])
+    assert torch.equal(noise.gain, gain)
 
 
 def test_list_depends_on_seed_and_redraws():

@@ -3,6 +3,7 @@
 official_diffusion_gan.json holds the numbers, their settings and the commit; "host" is the code's tree and our preset.
 """
 
+import itertools
 import json
 from pathlib import Path
 
@@ -110,7 +111,7 @@ def test_course(case):
     """
     noise = noise_of(case)
     adapt = AdaptiveT(noise, target=case["target"], kimg=case["kimg"], interval=OFFICIAL["interval"])
-    p, lengths, entries = [], [], []
+    p, lengths, entries, lists = [], [], [], [noise.t_list.clone()]
     for signs in case["signs"]:
         for logits in logits_with(signs).split(OFFICIAL["logits_per_batch"]):
             adapt.observe(logits)
@@ -118,6 +119,9 @@ def test_course(case):
         p.append(float(adapt.p))
         lengths.append(int(adapt.T))
         entries.append(int((noise.t_list > 0).sum()))
+        lists.append(noise.t_list.clone())
     np.testing.assert_allclose(p, case["p"], rtol=0, atol=1e-6)
     assert lengths == case["T"]
     assert entries == case.get("noisy_entries", [32] * len(lengths))
+    if "lists_drawn" in case:
+        assert sum(not torch.equal(*pair) for pair in itertools.pairwise(lists)) == case["lists_drawn"]
