@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import os
 import platform
+import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from typing import Any
 
 import torch
 
-from . import DiffAugment, __version__, building, ops, options
+from . import DiffAugment, __version__, building, ops, options, patching
 from .benchmark import settings as benchmark
 from .demo.settings import RESOLUTIONS, Settings
 from .diffusion_noise import SCHEDULES
@@ -76,6 +77,27 @@ def build(cuda_archs: str | None, verbose: bool) -> None:
     wanted = building.NAMES if cuda_archs else ("cpu",)
     if failed := [name.upper() for name in wanted if outcome[name].missing]:
         raise CommandError(f"no kernels were built for {' and '.join(failed)}")
+
+
+def patch(path: Path | None, check: bool, reverse: bool, known: bool, only: str | None) -> None:
+    """Insert the lines that bring the regularizers into a checkout of a known repository, or take them out."""
+    if known:
+        if path or check or reverse or only:
+            raise CommandError("--list says what is known, without PATH or another option; leave those out")
+        _print_rows({pin.name: f"{pin}: {_counts(pin)}" for pin in patching.pins()})
+        return
+    if path is None:
+        raise CommandError("name the folder with train.py of a checkout; --list says of which repositories")
+    tree = patching.inspect(path)
+    print(tree.pin)
+    states = {file.path: tree.state(file) for file in tree.pin.files}
+    _print_rows({path: state.value for path, state in states.items() if check or state is patching.State.BY_HAND})
+    change = patching.reverse if reverse else patching.apply
+    files = patching.pending(tree, only, reverse) if check else change(tree, only)
+    done = f"{'would be ' * check}{'taken out' if reverse else 'inserted'}"
+    _print_rows({file.path: f"{_lines(file.count)} {done}" for file in files} or {"nothing": done})
+    if not check and not reverse:
+        print(f"Next: cd {shlex.quote(str(path))} && python train.py --help")
 
 
 def demo(resume: bool = False, **given: Any) -> None:
@@ -143,6 +165,17 @@ def _parser() -> argparse.ArgumentParser:
     add = command.add_argument
     add("--cuda-archs", metavar="LIST", help="compute capabilities such as 75;90 (default: all that nvcc knows)")
     add("--verbose", action="store_true", help="show what the compilers say")
+
+    command = commands.add_parser(
+        "patch", help="bring them into a checkout of a known repository", description=patch.__doc__
+    )
+    command.set_defaults(command=patch)
+    add = command.add_argument
+    add("path", nargs="?", type=Path, metavar="PATH", help="the folder with train.py of a checkout")
+    add("--check", action="store_true", help="change nothing; say what each file is and what would be done")
+    add("--reverse", action="store_true", help="take the lines out again")
+    add("--only", choices=patching.PATCHES, help="one of the patches (default: both)")
+    add("--list", dest="known", action="store_true", help="name the repositories, commits and patches that are known")
 
     command = commands.add_parser(
         "demo",
@@ -236,8 +269,18 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _print_rows(rows: dict[str, str]) -> None:
+    width = max([17, *map(len, rows)])
     for name, value in rows.items():
-        print(f"{name:<17} {value}")
+        print(f"{name:<{width}} {value}")
+
+
+def _counts(pin: patching.Pin) -> str:
+    of_patch = {patch: sum(file.count for file in pin.files if file.patch == patch) for patch in patching.PATCHES}
+    return ", ".join(f"{_lines(count)} of {patch}" for patch, count in of_patch.items())
+
+
+def _lines(count: int) -> str:
+    return f"{count} line{'s' * (count != 1)}"
 
 
 def _check_policy(policy: str) -> None:

@@ -1,6 +1,8 @@
 """Files that are whole or not there."""
 
 import os
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 
@@ -13,3 +15,27 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def replace_together(contents: Mapping[Path, bytes]) -> None:
+    """Give files other contents and keep their permissions; on an error all of them stay as they were."""
+    before = {path: path.read_bytes() for path in contents}
+    try:
+        _replace(contents)
+    except BaseException:
+        _replace({path: content for path, content in before.items() if path.read_bytes() != content})
+        raise
+
+
+def _replace(contents: Mapping[Path, bytes]) -> None:
+    """Write all that is new beside the files before the first of them is renamed."""
+    temporary = {path: path.with_name(f".{path.name}.{os.getpid()}") for path in contents}
+    try:
+        for path, content in contents.items():
+            temporary[path].write_bytes(content)
+            shutil.copymode(path, temporary[path])
+        for path in contents:
+            temporary[path].replace(path)
+    finally:
+        for path in temporary.values():
+            path.unlink(missing_ok=True)
