@@ -1,0 +1,1 @@
+"""What the patches of the upstream repositories import; nothing else in the package does."""

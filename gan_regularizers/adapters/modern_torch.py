@@ -1,0 +1,221 @@
+"""What StyleGAN2-ADA, StyleGAN3, ProjectedGAN and InsGen need of a PyTorch that is younger than they are.
+
+Importing this module mends what is broken here and leaves the rest alone. To see what it changed::
+
+    python -m gan_regularizers.adapters.modern_torch
+
+A patched repository imports it before all else of its own, in every script and every process.
+"""
+
+import functools
+import importlib.metadata
+import importlib.util
+import sys
+import time
+import warnings
+from collections.abc import Iterable
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.torch_version import TorchVersion
+
+changes: list[str] = []  # a line for each thing that importing this module changed
+
+
+def prepare(device: torch.device, conv2d_gradfix: ModuleType, grid_sample_gradfix: ModuleType) -> torch.device:
+    """Switch a repository's own convolution and grid_sample off, where torch's do all that they did.
+
+    They were made for torch 1.7 to 1.10, to make double backward quick or possible, and call operators that are gone.
+    torch's ``conv2d`` has double backward; its ``grid_sample`` has it from about 2.11 on, and before that
+    ``grid_sample`` of this module takes its place.
+
+    Args:
+        device: the one that the repository means to train on.
+        conv2d_gradfix, grid_sample_gradfix: the modules ``torch_utils.ops.*`` of the repository.
+
+    Returns:
+        The device, or the CPU where torch finds no CUDA device; a warning says so.
+    """
+    conv2d_gradfix.enabled = grid_sample_gradfix.enabled = False
+    if not _differentiable_twice(torch.nn.functional.grid_sample):
+        grid_sample_gradfix.grid_sample = grid_sample
+    if device.type == "cuda" and not torch.cuda.is_available():
+        warnings.warn("torch finds no CUDA device; training runs on the CPU, which is for tests", stacklevel=2)
+        return torch.device("cpu")
+    return device
+
+
+def grid_sample(input: Tensor, grid: Tensor) -> Tensor:  # noqa: A002
+    """Bilinear ``torch.nn.functional.grid_sample`` (zeros outside, corners not aligned) for old versions of torch.
+
+    Differentiable any number of times with respect to input, in which it is linear, and once with respect to grid,
+    as augmentations need.
+    """
+    return _GridSample.apply(input, grid)
+
+
+_MODES = (0, 0, False)  # bilinear, zeros, corners not aligned
+
+
+class _GridSample(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, grid: Tensor) -> Tensor:  # noqa: A002
+        ctx.save_for_backward(input, grid)
+        return torch.ops.aten.grid_sampler_2d(input, grid, *_MODES)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
+        input, grid = ctx.saved_tensors  # noqa: A001
+        return _GridSampleBackward.apply(grad, input, grid)
+
+
+class _GridSampleBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, input: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:  # noqa: A002
+        ctx.save_for_backward(grid)
+        ctx.set_materialize_grads(False)
+        return torch.ops.aten.grid_sampler_2d_backward(grad, input, grid, *_MODES, [True, True])
+
+    @staticmethod
+    def backward(ctx: Any, grad_input: Tensor | None, grad_grid: Tensor | None) -> tuple[Tensor | None, None, None]:
+        (grid,) = ctx.saved_tensors
+        if grad_grid is not None:
+            raise RuntimeError(f"torch {torch.__version__} has no second derivative of grid_sample for its grid")
+        if grid.requires_grad and grad_input is not None:
+            raise RuntimeError(f"torch {torch.__version__} has no mixed derivative of grid_sample for its grid")
+        return grid_sample(grad_input, grid) if grad_input is not None else None, None, None
+
+
+def _differentiable_twice(function: Any) -> bool:
+    image = torch.ones(1, 1, 1, 1, requires_grad=True)
+    weight = torch.ones(1, 1, 1, 1, requires_grad=True)
+    y = function(image, torch.zeros(1, 1, 1, 2), align_corners=False)
+    (grad,) = torch.autograd.grad(y, image, weight, create_graph=True)
+    try:
+        torch.autograd.grad(grad.sum(), weight)
+    except RuntimeError:
+        return False
+    return True
+
+
+def _mend_sampler() -> str | None:
+    """Upstream's InfiniteSampler passes its data set to ``Sampler.__init__``, which took it until torch 2.x."""
+    sampler = torch.utils.data.Sampler
+    if sampler.__init__ is not object.__init__:
+        return None
+    sampler.__init__ = lambda self, data_source=None: None  # noqa: ARG005
+    return "torch.utils.data.Sampler() takes the data set again, and ignores it"
+
+
+def _mend_adam() -> str | None:
+    """Upstream's options say betas=[0, 0.99], with a whole number."""
+    adam = torch.optim.Adam
+    try:
+        adam([], betas=(0, 0.99))
+    except ValueError as error:
+        if "betas" not in str(error):
+            return None
+    original = adam.__init__
+
+    @functools.wraps(original)
+    def init(self: Any, params: Any, lr: Any = 1e-3, betas: Any = (0.9, 0.999), *args: Any, **kwargs: Any) -> None:
+        original(self, params, lr, tuple(float(b) if isinstance(b, int) else b for b in betas), *args, **kwargs)
+
+    adam.__init__ = init
+    return "torch.optim.Adam() takes whole numbers for its betas again"
+
+
+def _mend_pkg_resources() -> str | None:
+    """StyleGAN3 compares versions with ``pkg_resources.parse_version``, which setuptools has dropped."""
+    if importlib.util.find_spec("pkg_resources"):
+        return None
+    module = sys.modules["pkg_resources"] = ModuleType("pkg_resources", "parse_version alone, by gan_regularizers.")
+    module.parse_version = TorchVersion
+    return "pkg_resources, which is not installed, has parse_version()"
+
+
+def _mend_distutils() -> str | None:
+    """``dnnlib.util`` takes ``strtobool`` from distutils, which left Python with 3.12."""
+    if importlib.util.find_spec("distutils"):
+        return None
+    package = sys.modules["distutils"] = ModuleType("distutils", "util.strtobool alone, by gan_regularizers.")
+    package.__path__ = []
+    package.util = sys.modules["distutils.util"] = ModuleType("distutils.util")
+    package.util.strtobool = _strtobool
+    return "distutils, which is not installed, has util.strtobool()"
+
+
+def _strtobool(text: str) -> int:
+    for value, words in enumerate((("n", "no", "f", "false", "off", "0"), ("y", "yes", "t", "true", "on", "1"))):
+        if text.lower() in words:
+            return value
+    raise ValueError(f"invalid truth value {text!r}")
+
+
+def _mend_sqrtm() -> str | None:
+    """The Frechet distance calls ``scipy.linalg.sqrtm(..., disp=False)`` for a pair; scipy 1.18 drops disp."""
+    try:
+        version = importlib.metadata.version("scipy")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    if TorchVersion(version) < "1.18":
+        return None
+    import scipy.linalg
+
+    original = scipy.linalg.sqrtm
+
+    @functools.wraps(original)
+    def sqrtm(A: Any, disp: bool = True, **kwargs: Any) -> Any:
+        root = original(A, **kwargs)
+        return root if disp else (root, float("nan"))
+
+    scipy.linalg.sqrtm = sqrtm
+    return "scipy.linalg.sqrtm() takes disp again; the error estimate beside its root is NaN"
+
+
+def _mend_missing_cuda() -> str | None:
+    """The training loops pin memory, time phases with CUDA events and read CUDA's memory statistics."""
+    if torch.cuda.is_available():
+        return None
+    moved = Tensor.cuda
+    Tensor.cuda = lambda self, device=None, *args, **kwargs: (
+        self if device == torch.device("cpu") else moved(self, device, *args, **kwargs)
+    )
+    Tensor.pin_memory = lambda self, *args, **kwargs: self  # noqa: ARG005
+    torch.cuda.Event = _HostEvent
+    torch.cuda.current_stream = lambda device=None: None  # noqa: ARG005
+    torch.cuda.reset_peak_memory_stats = lambda device=None: None  # noqa: ARG005
+    return "without a CUDA device, pinning memory, CUDA events and CUDA's statistics work on the CPU or do nothing"
+
+
+class _HostEvent:
+    """A CUDA event by the clock of the host."""
+
+    cuda_event = 1  # the handle, by which ProjectedGAN knows whether an event was recorded
+
+    def __init__(self, **flags: bool) -> None:
+        self.seconds = time.perf_counter()
+
+    def record(self, stream: None = None) -> None:  # noqa: ARG002
+        self.seconds = time.perf_counter()
+
+    def synchronize(self) -> None:
+        pass
+
+    def elapsed_time(self, end: "_HostEvent") -> float:
+        return 1000.0 * (end.seconds - self.seconds)
+
+
+def _mend() -> Iterable[str]:
+    for mend in (_mend_sampler, _mend_adam, _mend_pkg_resources, _mend_distutils, _mend_sqrtm, _mend_missing_cuda):
+        if change := mend():
+            yield change
+
+
+if not changes:  # a reload must not wrap what is wrapped
+    changes.extend(_mend())
+
+if __name__ == "__main__":
+    print("\n".join(changes) or f"Nothing needed mending with torch {torch.__version__}.")

@@ -1,0 +1,166 @@
+"""ProjectedGAN: the regularizers inside D, on its input or on its feature maps, and AdaptiveT in its loss."""
+
+from typing import Any
+
+import click
+from torch import Tensor, nn
+
+from ..adaptive_t import AdaptiveT
+from ..diffaugment import DiffAugment
+from ..diffusion_noise import DiffusionNoise
+from ..regularizer import InputRegularizer
+from . import train_options
+from .stylegan import load_snapshot, path, report
+from .train_options import Host, refuse
+
+ADAPTIVE_INTERVAL = 4  # iterations between moves of p
+
+_HOST = Host(
+    noise={"uniform": "new_data", "priority": "new_data"},
+    features="projected_gan",
+    diffaug="projected_gan",
+    diffaug_and_noise="projected_gan",
+    modes=("none", "diffaug", "diffusion", "diffaug+diffusion"),
+    conditions="none",
+)
+
+options = train_options.options(_HOST)
+
+
+def configure(c: Any, desc: str) -> str:
+    """Put what the options ``--reg...`` ask for into upstream's configuration.
+
+    Args:
+        c: the keyword arguments of upstream's training_loop, changed in place.
+        desc: the name of the run.
+
+    Returns:
+        The name of the run with the regularizers in it.
+
+    Raises:
+        click.UsageError: options that make no sense together, or not with the snapshot of ``--resume``.
+    """
+    regularizers = train_options.resolve(_HOST, c.random_seed)
+    if regularizers is None:
+        return desc
+    if regularizers.condition not in (None, "none"):
+        refuse("condition", regularizers.condition, "is not possible: ProjectedGAN's D has no input that t could enter")
+    if c.G_kwargs.class_name.startswith("pg_modules.networks_fastgan") and c.training_set_kwargs.resolution < 128:
+        size = c.training_set_kwargs.resolution
+        raise click.UsageError(f"FastGAN's generator begins at 128 pixels, these images have {size}; use --cfg=stylegan2")
+    rounds = c.batch_size // (c.batch_gpu * c.num_gpus)
+    c.D_kwargs.update(
+        class_name=path(discriminator),
+        base=c.D_kwargs.class_name,
+        diffaug=regularizers.diffaug,
+        noise=regularizers.noise,
+        where=regularizers.where,
+    )
+    if regularizers.noise is None:
+        return desc + regularizers.desc
+    c.D_kwargs.controller = {
+        "target": regularizers.target,
+        "kimg": regularizers.kimg,
+        "interval": ADAPTIVE_INTERVAL * rounds,
+    }
+    c.loss_kwargs.update(class_name=path(loss), base=c.loss_kwargs.class_name)
+    if c.get("resume_pkl"):
+        _check_snapshot(c.resume_pkl, regularizers.noise)
+    return f"{desc}{regularizers.desc}-{regularizers.where}"
+
+
+def discriminator(
+    base: str,
+    diffaug: dict[str, Any] | None = None,
+    noise: dict[str, Any] | None = None,
+    where: str = "pixels",
+    controller: dict[str, Any] | None = None,
+    **kwargs: Any,
+) -> nn.Module:
+    """Upstream's discriminator with the regularizers inside, so that its snapshots hold their state.
+
+    Args:
+        base: name of upstream's class.
+        diffaug, noise: settings of DiffAugment, which takes the place of upstream's own, and of DiffusionNoise.
+        where: the noise on ``pixels``, or on the four feature maps before (``first``) or after (``last``) their mixing.
+        controller: settings of AdaptiveT.
+        kwargs: of upstream's class.
+    """
+    import dnnlib
+
+    D = dnnlib.util.construct_class_by_name(class_name=base, **{**kwargs, "diffaug": False})
+    augment = DiffAugment(**diffaug) if diffaug is not None else None
+    noise_module = DiffusionNoise(**noise) if noise is not None else None
+    on_pixels = noise_module if where == "pixels" else None
+    if augment is not None or on_pixels is not None:
+        D.input_regularizer = InputRegularizer(augment, on_pixels)
+        D.register_forward_pre_hook(First(D.input_regularizer))
+    if noise_module is not None:
+        D.adaptive_t = AdaptiveT(noise_module, **controller)
+    if where == "first" and noise_module is not None:
+        for i in range(4):
+            getattr(D.feature_network.scratch, f"layer{i}_ccm").register_forward_pre_hook(First(noise_module))
+    if where == "last" and noise_module is not None:
+        D.feature_network.register_forward_hook(Each(noise_module))
+    return D
+
+
+class First:
+    """A forward pre-hook that sends a module's first argument through another module."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def __call__(self, _: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return the arguments, the first one changed."""
+        return (self.module(args[0]), *args[1:])
+
+
+class Each:
+    """A forward hook that sends each tensor of a dictionary that a module returns through another module."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def __call__(self, _: nn.Module, __: Any, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the dictionary, each tensor changed."""
+        return {name: self.module(output) for name, output in outputs.items()}
+
+
+def loss(base: str, D: nn.Module, **kwargs: Any) -> Any:
+    """Upstream's loss, which shows D's outputs on reals to AdaptiveT."""
+    import dnnlib
+    from torch_utils import training_stats
+
+    adaptive_t = D.adaptive_t
+    noise = adaptive_t.noise
+    # A resumed run has copied buffer by buffer, tables included, which follow from the settings of this run.
+    noise.load_state_dict(noise.state_dict())
+
+    class Loss(dnnlib.util.get_obj_by_name(base)):
+        def run_D(self, img: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            logits = super().run_D(img, *args, **kwargs)
+            if img.data_ptr() == self.real_img.data_ptr():  # upstream detaches the reals, but does not copy them
+                adaptive_t.observe(logits)
+            return logits
+
+        def accumulate_gradients(self, phase: str, real_img: Tensor, *args: Any, **kwargs: Any) -> None:
+            self.real_img = real_img
+            super().accumulate_gradients(phase, real_img, *args, **kwargs)
+            if phase in ("Dmain", "Dboth") and adaptive_t.step(len(real_img)):
+                training_stats.report0("Progress/augment", float(noise.p))
+                report(noise)
+
+    return Loss(D=D, **kwargs)
+
+
+def _check_snapshot(resume_pkl: str, noise: dict[str, Any]) -> None:
+    """Upstream copies the state from the snapshot's D into the new one, so both chains must have the same bounds."""
+    adaptive_t = getattr(load_snapshot(resume_pkl)["D"], "adaptive_t", None)
+    if adaptive_t is None:
+        print(f"{resume_pkl} has no state of the noise, which starts at p = 0")
+        return
+    for name in ("t_max", "t_min"):
+        if noise[name] != (before := getattr(adaptive_t.noise, name)):
+            refuse(name, noise[name], f"does not fit {resume_pkl}, whose noise has {before}")
+    print(f"{resume_pkl} goes on with p = {float(adaptive_t.p):g}, T = {int(adaptive_t.T)}")

@@ -1,0 +1,184 @@
+"""The options ``--reg...`` of the train.py of the upstream repositories, and what they resolve to.
+
+They do not reach upstream's own code: they wait in click's context until ``configure`` of an adapter asks for them.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import click
+from click.core import ParameterSource
+
+from ..diffaugment import DiffAugment
+from ..diffusion_noise import PRESETS, SCHEDULES, DiffusionNoise
+from ..settings import number
+
+PLACES = ("first", "last", "pixels")  # of the noise in ProjectedGAN
+CONDITIONS = ("none", "t", "t-raw")
+
+_READ_BY = {
+    "diffaug": ("policy", "cutout"),
+    "diffusion": "noise_std t_max t_min dist schedule target kimg parity condition where".split(),
+}
+_NOISE_SETTINGS = (
+    "t_max t_min noise_std schedule beta_start beta_end distribution clean_share parity per_channel seed".split()
+)
+_POLICY = "color,translation,cutout"
+_TARGET = 0.6
+_KIMG = 100.0
+
+
+@dataclass(frozen=True)
+class Host:
+    """What an upstream repository can do, and its defaults, by names of the presets of the package."""
+
+    noise: dict[str, str]  # on images, by --reg-dist; the first one is the default
+    features: str | None = None  # on feature maps, where D has any
+    diffaug: str = "data_efficient_gans"  # without noise
+    diffaug_and_noise: str = "diffusion_gan"
+    modes: tuple[str, ...] = ("none", "diffaug", "diffusion", "diffaug+diffusion", "ada+diffusion")
+    conditions: str = "t; none where the D of --resume was not told t"  # the default, in words
+
+
+@dataclass(frozen=True)
+class Regularizers:
+    """What was asked for, resolved; settings are keyword arguments of the modules, ready for JSON."""
+
+    mode: str
+    diffaug: dict[str, Any] | None
+    noise: dict[str, Any] | None
+    target: float
+    kimg: float
+    condition: str | None  # None: not given
+    where: str
+
+    @property
+    def desc(self) -> str:
+        """For the name of the run's folder, which ProjectedGAN also reads as a regular expression."""
+        return f"-{self.mode.replace('+', '-')}"
+
+
+def options(host: Host) -> Callable[[Any], Any]:
+    """A decorator that adds the options to a command of click."""
+
+    def decorate(command: Any) -> Any:
+        for name, kind, text in reversed(list(_options(host))):
+            metavar = None if isinstance(kind, click.Choice) else {str: "NAMES", int: "INT", float: "FLOAT"}[kind]
+            command = click.option(
+                name, type=kind, help=text, metavar=metavar, expose_value=False, callback=_keep
+            )(command)
+        return command
+
+    return decorate
+
+
+def resolve(host: Host, seed: int) -> Regularizers | None:
+    """What the running command was asked for; None with ``--reg=none``.
+
+    Raises:
+        click.UsageError: an option that has no effect beside the others, or a value outside its range.
+    """
+    given = dict(click.get_current_context().meta.get(__name__, {}))
+    mode = given.pop("reg", "none")
+    for part, names in _READ_BY.items():
+        for name in names:
+            if name in given and part not in mode.split("+"):
+                refuse(name, given[name], f"needs {part} in --reg, which is {mode}")
+    if mode == "none":
+        return None
+    _refuse_upstream_augmentation(mode)
+    try:
+        return Regularizers(
+            mode,
+            diffaug=_diffaug(host, mode, given) if "diffaug" in mode else None,
+            noise=_noise(host, given, seed) if "diffusion" in mode else None,
+            target=number("target", given.get("target", _TARGET), "(-1, 1)"),
+            kimg=number("kimg", given.get("kimg", _KIMG), "(0, inf)"),
+            condition=given.get("condition"),
+            where=_where(host, given),
+        )
+    except ValueError as error:
+        name, *rest = str(error).partition("=")
+        raise click.UsageError(f"--reg-{name.replace('_', '-')}{''.join(rest)}") from error
+
+
+def refuse(name: str, value: Any, reason: str) -> NoReturn:
+    """Stop with click's error about one of the options."""
+    raise click.UsageError(f"--reg-{name.replace('_', '-')}={value} {reason}")
+
+
+def _options(host: Host) -> Iterable[tuple[str, Any, str]]:
+    """Name, type and help of each option; one that is not typed is None."""
+    alone, beside = (DiffAugment.preset(name).cutout for name in (host.diffaug, host.diffaug_and_noise))
+    cutout = f"{alone}, with diffusion {beside}" if alone != beside else alone
+    dist = _default(host, "distribution") if host.features else next(iter(host.noise))
+
+    yield "--reg", click.Choice(host.modes), "Regularizers of D's input, in place of its augmentation [default: none]"
+    yield "--reg-policy", str, f"DiffAugment policy [default: {_POLICY}]"
+    yield "--reg-cutout", float, f"Side of the cutout as a share of the image's [default: {cutout}]"
+    yield "--reg-noise-std", float, f"Standard deviation of the noise [default: {_default(host, 'noise_std')}]"
+    yield "--reg-t-max", int, f"Longest chain of noise [default: {_default(host, 't_max')}]"
+    yield "--reg-t-min", int, f"Shortest chain of noise [default: {_default(host, 't_min')}; 5 in paper parity]"
+    yield "--reg-dist", click.Choice(("priority", "uniform")), f"Distribution of the steps t [default: {dist}]"
+    yield "--reg-schedule", click.Choice(tuple(SCHEDULES)), "Schedule of the noise over t [default: linear]"
+    yield "--reg-target", float, f"Sign statistic of reals that the noise holds [default: {_TARGET}]"
+    yield "--reg-kimg", float, f"Thousands of images that take p from 0 to 1 [default: {_KIMG:g}]"
+    yield "--reg-parity", click.Choice(("official", "paper")), "As the authors' code or the text [default: official]"
+    if host.features:
+        yield "--reg-where", click.Choice(PLACES), "Noise on feature maps or on pixels [default: first]"
+    yield "--reg-condition", click.Choice(CONDITIONS), f"What D is told of t [default: {host.conditions}]"
+
+
+def _default(host: Host, name: str) -> str:
+    """The value of a setting of DiffusionNoise in the host's presets, with names where they differ."""
+    images = host.noise if len(host.noise) > 1 else {"images": next(iter(host.noise.values()))}
+    presets = {"feature maps": host.features, **images} if host.features else images
+    values = {label: getattr(DiffusionNoise.preset(preset), name) for label, preset in presets.items()}
+    if len(set(values.values())) == 1:
+        return str(values.popitem()[1])
+    return ", ".join(f"{value} with {label}" for label, value in values.items())
+
+
+def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    if value is not None:
+        context.meta.setdefault(__name__, {})[parameter.name.removeprefix("reg_")] = value
+
+
+def _diffaug(host: Host, mode: str, given: dict[str, Any]) -> dict[str, Any]:
+    preset = host.diffaug if mode == "diffaug" else host.diffaug_and_noise
+    ranges = {"cutout": given["cutout"]} if "cutout" in given else {}
+    augment = DiffAugment.preset(preset, given.get("policy", _POLICY), **ranges)
+    if not augment.active:
+        refuse("policy", augment.policy, "is empty; leave diffaug out of --reg instead")
+    return {"policy": augment.policy, "cutout": augment.cutout}
+
+
+def _noise(host: Host, given: dict[str, Any], seed: int) -> dict[str, Any]:
+    dist = given.get("dist", next(iter(host.noise)))
+    preset = host.noise[dist] if _where(host, given) == "pixels" else host.features
+    settings = {name: given[name] for name in ("t_max", "t_min", "noise_std", "schedule", "parity") if name in given}
+    if "dist" in given:
+        settings["distribution"] = dist
+    noise = DiffusionNoise.preset(preset, **settings, seed=seed)
+    if not noise.active:
+        refuse("t_max", 0, "is no chain; leave diffusion out of --reg instead")
+    return {name: getattr(noise, name) for name in _NOISE_SETTINGS}
+
+
+def _where(host: Host, given: dict[str, Any]) -> str:
+    return given.get("where", "first" if host.features else "pixels")
+
+
+def _refuse_upstream_augmentation(mode: str) -> None:
+    """Stop if upstream's own augmentation, whose place the regularizers take, was asked for."""
+    context = click.get_current_context()
+    ada = mode.startswith("ada")
+    for name, value in context.params.items():
+        typed = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if not typed or name not in ("aug", "p", "target", "augpipe"):
+            continue
+        if (name == "augpipe" and ada) or (name == "aug" and value == ("ada" if ada else "noaug")):
+            continue
+        instead = {"aug": "; use --reg=ada+diffusion", "target": "; use --reg-target"}.get(name, "") if not ada else ""
+        raise click.UsageError(f"--{name}={value} does not go with --reg={mode}{instead}")

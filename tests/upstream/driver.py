@@ -1,0 +1,117 @@
+"""Runs a patched upstream repository on a CPU, from its folder and through its own train.py, with tiny networks.
+
+    python driver.py train IMAGES RESULT.json [options of train.py]
+    python driver.py rank RANK RANKS FOLDER IMAGES RESULT.json [options of train.py]    one of several gloo processes
+    python driver.py state SNAPSHOT.pkl RESULT.json
+    python driver.py script NAME.py [options of the script]
+"""
+
+import json
+import os
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+sys.path.insert(0, os.getcwd())
+
+
+def train(images: str, result: str, *options: str) -> None:
+    """Show D that many images; write the keyword arguments of the training loop and the lines of stats.jsonl."""
+    _train(0, int(images), result, options)
+
+
+def rank(number: str, ranks: str, folder: str, images: str, result: str, *options: str) -> None:
+    """The same as one of several processes, which meet in a folder."""
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=int(number), world_size=int(ranks)
+    )
+    from torch_utils import training_stats
+
+    training_stats.init_multiprocessing(rank=int(number), sync_device=torch.device("cpu"))
+    _train(int(number), int(images), result, options)
+    torch.distributed.destroy_process_group()
+
+
+def state(snapshot: str, result: str) -> None:
+    """Load a snapshot as the repository's scripts do, and write what it holds of the noise."""
+    import dnnlib
+    import legacy
+
+    with dnnlib.util.open_url(snapshot) as file:
+        data = legacy.load_network_pkl(file)
+    images, c = torch.zeros(2, data["G"].img_channels, *[data["G"].img_resolution] * 2), torch.zeros(2, data["G"].c_dim)
+    data["D"](images, c)
+    pipe = data["augment_pipe"] or data["D"]
+    found = {name: value.tolist() for name, value in pipe.named_buffers() if value.numel() <= 64}
+    Path(result).write_text(json.dumps(found))
+
+
+def script(name: str, *options: str) -> None:
+    """Run one of the repository's scripts with torch.device("cuda") as the CPU."""
+    device = torch.device
+    torch.device = lambda kind, *index: device("cpu") if kind == "cuda" else device(kind, *index)
+    sys.argv = [name, *options]
+    runpy.run_path(name, run_name="__main__")
+
+
+def _train(number: int, images: int, result: str, options: tuple[str, ...]) -> None:
+    kwargs = _parsed(options)
+    _shrink(kwargs)
+    from training import training_loop as loop
+
+    loop.setup_snapshot_image_grid = _small_grid
+    kwargs.update(total_kimg=images / 1000, kimg_per_tick=1, image_snapshot_ticks=1, network_snapshot_ticks=1)
+    loop.training_loop(rank=number, **kwargs)
+    if number == 0:
+        stats = [json.loads(line) for line in Path(kwargs["run_dir"], "stats.jsonl").read_text().splitlines()]
+        snapshot = str(max(Path(kwargs["run_dir"]).glob("network-snapshot*.pkl")))
+        Path(result).write_text(json.dumps({"kwargs": kwargs, "stats": stats, "snapshot": snapshot}))
+
+
+def _parsed(options: tuple[str, ...]) -> dict[str, Any]:
+    """What train.py makes of its options for the training loop."""
+    import train as command
+
+    parsed = {}
+
+    def catch(rank: int, args: Any = None, c: Any = None, temp_dir: str = "") -> None:
+        parsed.update(args or c)
+
+    command.subprocess_fn = catch
+    torch.multiprocessing.spawn = lambda fn, args, nprocs: fn(0, args[0])
+    command.main(list(options), standalone_mode=False)
+    return parsed
+
+
+def _shrink(kwargs: dict[str, Any]) -> None:
+    """Networks and a batch that a CPU trains in moments; everything that the options ask for stays."""
+    G, D = kwargs["G_kwargs"], kwargs["D_kwargs"]
+    kwargs["data_loader_kwargs"] = {"num_workers": 0, "pin_memory": False}
+    for network in (G, D, G.get("synthesis_kwargs", {})):
+        if "channel_base" in network:
+            network.update(channel_base=512, channel_max=32, num_fp16_res=0, conv_clamp=None)
+    if "backbone_kwargs" in D:
+        D["backbone_kwargs"].update(cout=16)
+    else:
+        G.update(z_dim=32, w_dim=32)
+        G["mapping_kwargs"].update(num_layers=2)
+    if G["class_name"].endswith("networks_stylegan3.Generator"):
+        G.update(num_layers=6, channel_max=16)
+    for head in ("DHead_kwargs", "GHead_kwargs"):
+        if kwargs.get(head):
+            kwargs[head].update(inplanes=32, queue_size=16)
+    kwargs.setdefault("loss_kwargs", {})
+
+
+def _small_grid(training_set: Any, random_seed: int = 0) -> Any:  # noqa: ARG001
+    images, labels = zip(*[training_set[i] for i in range(4)], strict=True)
+    return (2, 2), np.stack(images), np.stack(labels)
+
+
+if __name__ == "__main__":
+    mode, *arguments = sys.argv[1:]
+    {"train": train, "rank": rank, "state": state, "script": script}[mode](*arguments)
