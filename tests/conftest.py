@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,12 @@ if other := os.environ.get("GAN_REGULARIZERS_TEST_KERNELS"):
     spec = importlib.util.spec_from_file_location("gan_regularizers._kernels_cpu", other)
     sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules[spec.name])
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the folder of the checkouts that ``pytest -m upstream`` patches, trains and restores."""
+    parser.addoption("--upstream-root", type=Path, help="holds checkouts such as stylegan3, for -m upstream")
+
 
 settings.register_profile(
     "suite", derandomize=True, deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow]

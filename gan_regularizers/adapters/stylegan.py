@@ -115,12 +115,13 @@ class Pipe(nn.Module):
         return images
 
     def _follow_p(self) -> None:
+        moved = self._followed is not None  # else it is the start, perhaps of a resumed run, whose list stays
         self.p.clamp_(max=1)  # upstream bounds it from below only
         self._followed = self.p._version
         if self.ada is not None:
             self.ada.p.copy_(self.p.clamp(max=ADA_P_MAX))
         if (noise := self.regularizer.noise) is not None:
-            noise.set_p(float(self.p))
+            noise.set_p(float(self.p), redraw=moved)
             report(noise)
 
     def __getstate__(self) -> dict[str, Any]:

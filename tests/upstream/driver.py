@@ -4,6 +4,7 @@
     python driver.py rank RANK RANKS FOLDER IMAGES RESULT.json [options of train.py]    one of several gloo processes
     python driver.py state SNAPSHOT.pkl RESULT.json
     python driver.py script NAME.py [options of the script]
+    python driver.py commands JSON RESULT.json    lists of options of train.py, which trains nothing
 """
 
 import json
@@ -56,6 +57,25 @@ def script(name: str, *options: str) -> None:
     torch.device = lambda kind, *index: device("cpu") if kind == "cuda" else device(kind, *index)
     sys.argv = [name, *options]
     runpy.run_path(name, run_name="__main__")
+
+
+def commands(lines: str, result: str) -> None:
+    """Write the exit status and the output of train.py for each list of options."""
+    import dnnlib
+    import train as command
+    from click.testing import CliRunner
+
+    class Logger:
+        """Upstream's would keep the standard output of the first command line."""
+
+        def __init__(self, **settings: Any) -> None:
+            pass
+
+    dnnlib.util.Logger = Logger
+    command.subprocess_fn = lambda **_: print("Training.")
+    outcomes = [CliRunner().invoke(command.main, line) for line in json.loads(lines)]
+    found = [{"status": outcome.exit_code, "output": outcome.output} for outcome in outcomes]
+    Path(result).write_text(json.dumps(found))
 
 
 def _train(number: int, images: int, result: str, options: tuple[str, ...]) -> None:
@@ -114,4 +134,4 @@ def _small_grid(training_set: Any, random_seed: int = 0) -> Any:  # noqa: ARG001
 
 if __name__ == "__main__":
     mode, *arguments = sys.argv[1:]
-    {"train": train, "rank": rank, "state": state, "script": script}[mode](*arguments)
+    {"train": train, "rank": rank, "state": state, "script": script, "commands": commands}[mode](*arguments)
