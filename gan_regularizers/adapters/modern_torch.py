@@ -33,7 +33,8 @@ def prepare(device: torch.device, conv2d_gradfix: ModuleType, grid_sample_gradfi
 
     Args:
         device: the one that the repository means to train on.
-        conv2d_gradfix, grid_sample_gradfix: the modules ``torch_utils.ops.*`` of the repository.
+        conv2d_gradfix: its module ``torch_utils.ops.conv2d_gradfix``.
+        grid_sample_gradfix: its module ``torch_utils.ops.grid_sample_gradfix``.
 
     Returns:
         The device, or the CPU where torch finds no CUDA device; a warning says so.
@@ -195,7 +196,7 @@ class _HostEvent:
 
     cuda_event = 1  # the handle, by which ProjectedGAN knows whether an event was recorded
 
-    def __init__(self, **flags: bool) -> None:
+    def __init__(self, **flags: bool) -> None:  # noqa: ARG002
         self.seconds = time.perf_counter()
 
     def record(self, stream: None = None) -> None:  # noqa: ARG002

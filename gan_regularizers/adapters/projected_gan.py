@@ -47,7 +47,9 @@ def configure(c: Any, desc: str) -> str:
         refuse("condition", regularizers.condition, "is not possible: ProjectedGAN's D has no input that t could enter")
     if c.G_kwargs.class_name.startswith("pg_modules.networks_fastgan") and c.training_set_kwargs.resolution < 128:
         size = c.training_set_kwargs.resolution
-        raise click.UsageError(f"FastGAN's generator begins at 128 pixels, these images have {size}; use --cfg=stylegan2")
+        raise click.UsageError(
+            f"FastGAN's generator begins at 128 pixels, these images have {size}; use --cfg=stylegan2"
+        )
     rounds = c.batch_size // (c.batch_gpu * c.num_gpus)
     c.D_kwargs.update(
         class_name=path(discriminator),
@@ -81,7 +83,8 @@ def discriminator(
 
     Args:
         base: name of upstream's class.
-        diffaug, noise: settings of DiffAugment, which takes the place of upstream's own, and of DiffusionNoise.
+        diffaug: settings of DiffAugment, which takes the place of upstream's own.
+        noise: settings of DiffusionNoise.
         where: the noise on ``pixels``, or on the four feature maps before (``first``) or after (``last``) their mixing.
         controller: settings of AdaptiveT.
         kwargs: of upstream's class.
@@ -138,7 +141,7 @@ def loss(base: str, D: nn.Module, **kwargs: Any) -> Any:
     noise.load_state_dict(noise.state_dict())
 
     class Loss(dnnlib.util.get_obj_by_name(base)):
-        def run_D(self, img: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        def run_D(self, img: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: N802
             logits = super().run_D(img, *args, **kwargs)
             if img.data_ptr() == self.real_img.data_ptr():  # upstream detaches the reals, but does not copy them
                 adaptive_t.observe(logits)

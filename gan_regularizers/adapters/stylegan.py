@@ -168,7 +168,8 @@ def _resume(args: Any, pipe: nn.Module | None) -> None:
     settings = args.augment_kwargs["noise"]
     changed = [name for name, value in settings.items() if getattr(noise, name) != value]
     if changed:
-        print(f"{args.resume_pkl} has another {' and '.join(changed)}, so of its noise only p = {args.augment_p:g} goes on")
+        others = " and ".join(changed)
+        print(f"{args.resume_pkl} has another {others}, so of its noise only p = {args.augment_p:g} goes on")
         return
     args.augment_kwargs["state"] = {name: value.tolist() for name, value in noise.state_dict().items()}
     print(f"{args.resume_pkl} goes on with p = {args.augment_p:g}, T = {int(noise.T)}")

@@ -65,9 +65,9 @@ def options(host: Host) -> Callable[[Any], Any]:
     def decorate(command: Any) -> Any:
         for name, kind, text in reversed(list(_options(host))):
             metavar = None if isinstance(kind, click.Choice) else {str: "NAMES", int: "INT", float: "FLOAT"}[kind]
-            command = click.option(
-                name, type=kind, help=text, metavar=metavar, expose_value=False, callback=_keep
-            )(command)
+            command = click.option(name, type=kind, help=text, metavar=metavar, expose_value=False, callback=_keep)(
+                command
+            )
         return command
 
     return decorate
@@ -156,13 +156,16 @@ def _diffaug(host: Host, mode: str, given: dict[str, Any]) -> dict[str, Any]:
 
 def _noise(host: Host, given: dict[str, Any], seed: int) -> dict[str, Any]:
     dist = given.get("dist", next(iter(host.noise)))
-    preset = host.noise[dist] if _where(host, given) == "pixels" else host.features
+    preset = dict(PRESETS[host.noise[dist] if _where(host, given) == "pixels" else host.features])
     settings = {name: given[name] for name in ("t_max", "t_min", "noise_std", "schedule", "parity") if name in given}
     if "dist" in given:
         settings["distribution"] = dist
-    noise = DiffusionNoise.preset(preset, **settings, seed=seed)
-    if not noise.active:
-        refuse("t_max", 0, "is no chain; leave diffusion out of --reg instead")
+    if "t_max" in given:
+        if given["t_max"] < 1:
+            refuse("t_max", given["t_max"], "is no chain; leave diffusion out of --reg instead")
+        if preset.get("t_min", 0) > given["t_max"]:
+            preset["t_min"] = given["t_max"]
+    noise = DiffusionNoise(**{**preset, **settings}, seed=seed)
     return {name: getattr(noise, name) for name in _NOISE_SETTINGS}
 
 

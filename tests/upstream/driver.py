@@ -1,10 +1,13 @@
 """Runs a patched upstream repository on a CPU, from its folder and through its own train.py, with tiny networks.
 
-    python driver.py train IMAGES RESULT.json [options of train.py]
-    python driver.py rank RANK RANKS FOLDER IMAGES RESULT.json [options of train.py]    one of several gloo processes
-    python driver.py state SNAPSHOT.pkl RESULT.json
-    python driver.py script NAME.py [options of the script]
-    python driver.py commands JSON RESULT.json    lists of options of train.py, which trains nothing
+::
+
+python driver.py train IMAGES RESULT.json [options of train.py]
+python driver.py rank RANK RANKS FOLDER IMAGES RESULT.json [options of train.py]    one of several gloo processes
+python driver.py state SNAPSHOT.pkl RESULT.json
+python driver.py script NAME.py [options of the script]
+python driver.py without NAME.py [options of the script]    where gan_regularizers is not installed
+python driver.py commands JSON RESULT.json    lists of options of train.py, which trains nothing
 """
 
 import json
@@ -17,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-sys.path.insert(0, os.getcwd())
+sys.path.insert(0, str(Path.cwd()))
 
 
 def train(images: str, result: str, *options: str) -> None:
@@ -59,6 +62,19 @@ def script(name: str, *options: str) -> None:
     runpy.run_path(name, run_name="__main__")
 
 
+def without(name: str, *options: str) -> None:
+    """Run a script as on a machine without the package."""
+
+    class Missing:
+        @staticmethod
+        def find_spec(name: str, *_: Any) -> None:
+            if name == "gan_regularizers":
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    sys.meta_path.insert(0, Missing)
+    script(name, *options)
+
+
 def commands(lines: str, result: str) -> None:
     """Write the exit status and the output of train.py for each list of options."""
     import dnnlib
@@ -98,11 +114,12 @@ def _parsed(options: tuple[str, ...]) -> dict[str, Any]:
 
     parsed = {}
 
-    def catch(rank: int, args: Any = None, c: Any = None, temp_dir: str = "") -> None:
-        parsed.update(args or c)
+    def catch(*positional: Any, **named: Any) -> None:
+        """Upstream's subprocess_fn(rank, args, temp_dir), where StyleGAN3 calls args c."""
+        parsed.update(positional[1] if positional else named.get("args") or named["c"])
 
     command.subprocess_fn = catch
-    torch.multiprocessing.spawn = lambda fn, args, nprocs: fn(0, args[0])
+    torch.multiprocessing.spawn = lambda fn, args, **_: fn(0, *args)
     command.main(list(options), standalone_mode=False)
     return parsed
 
@@ -113,7 +130,7 @@ def _shrink(kwargs: dict[str, Any]) -> None:
     kwargs["data_loader_kwargs"] = {"num_workers": 0, "pin_memory": False}
     for network in (G, D, G.get("synthesis_kwargs", {})):
         if "channel_base" in network:
-            network.update(channel_base=512, channel_max=32, num_fp16_res=0, conv_clamp=None)
+            network.update(channel_base=512, channel_max=32, num_fp16_res=int(os.environ["HALF_BLOCKS"]))
     if "backbone_kwargs" in D:
         D["backbone_kwargs"].update(cout=16)
     else:
@@ -134,4 +151,5 @@ def _small_grid(training_set: Any, random_seed: int = 0) -> Any:  # noqa: ARG001
 
 if __name__ == "__main__":
     mode, *arguments = sys.argv[1:]
-    {"train": train, "rank": rank, "state": state, "script": script, "commands": commands}[mode](*arguments)
+    modes = {function.__name__: function for function in (train, rank, state, script, without, commands)}
+    modes[mode](*arguments)

@@ -3,7 +3,6 @@
 Each runs in processes of its own, in a copy, through its own train.py; ``driver.py`` makes the networks tiny.
 """
 
-import filecmp
 import importlib.util
 import json
 import os
@@ -11,7 +10,8 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 
@@ -28,6 +28,12 @@ DRIVER = Path(__file__).parent / "driver.py"
 MOVING = ("--reg-target=-0.9", "--reg-kimg=0.05")
 IMAGES = 68  # 17 iterations of 4: R1 in the first and the last, four moves of p
 NOISY = ("diffusion", "diffaug+diffusion", "ada+diffusion")
+
+
+# As a person's, but for the threads: those of tiny networks only wait for each other.
+_ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"} | {
+    "OMP_NUM_THREADS": "1"
+}
 
 
 @dataclass(frozen=True)
@@ -94,9 +100,9 @@ class Checkout:
             "--metrics=none",
         ]
 
-    def train(self, *options: str, images: int = IMAGES, size: int = 32) -> Run:
+    def train(self, *options: str, images: int = IMAGES, size: int = 32, half: int = 0) -> Run:
         result = self.folder / "result.json"
-        done = self.python(DRIVER, "train", images, result, *self.options(size), *options)
+        done = self.python(DRIVER, "train", images, result, *self.options(size), *options, half=half)
         return Run(**json.loads(result.read_text()), output=done.stdout)
 
     def state(self, snapshot: str) -> dict:
@@ -111,11 +117,11 @@ class Checkout:
         self.python(DRIVER, "commands", json.dumps(lines), result)
         return json.loads(result.read_text())
 
-    def python(self, *arguments: object, check: bool = True) -> subprocess.CompletedProcess:
+    def python(self, *arguments: object, check: bool = True, half: int = 0) -> subprocess.CompletedProcess:
         done = subprocess.run(
             [sys.executable, *map(str, arguments)],
             cwd=self.path,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},  # threads of tiny networks wait for each other
+            env={**_ENVIRONMENT, "HALF_BLOCKS": str(half)},
             capture_output=True,
             text=True,
             timeout=600,
@@ -204,15 +210,267 @@ def test_trains_resumes_and_generates(checkouts, name, mode):
 def _generates(checkout: Checkout, snapshot: str) -> None:
     out = checkout.folder / "generated"
     shutil.rmtree(out, ignore_errors=True)
-    checkout.python(DRIVER, "script", checkout.repository.generate, f"--network={snapshot}", "--seeds=0", f"--outdir={out}")
+    checkout.python(
+        DRIVER, "script", checkout.repository.generate, f"--network={snapshot}", "--seeds=0", f"--outdir={out}"
+    )
     image = Image.open(out / "seed0000.png")
     assert image.size == (32, 32)
     assert len(image.getcolors(32 * 32)) > 10
 
 
-def test_reversing_restores_every_byte(checkouts, request, tmp_path):
-    original = request.config.getoption("--upstream-root")
-    for name in REPOSITORIES:
-        patched = checkouts(name).path
-        copy = tmp_path / name
-        shutil.copytree(patched, copy)
+@pytest.mark.parametrize("where", ["last", "pixels"])
+def test_projected_gan_has_three_places_for_the_noise(checkouts, where):
+    checkout = checkouts("projected_gan")
+    run = checkout.train("--reg=diffusion", f"--reg-where={where}", *MOVING)
+    assert run.kwargs["D_kwargs"]["noise"]["per_channel"] is (where == "last")
+    state = checkout.state(run.snapshot)
+    assert next(value for key, value in state.items() if key.endswith("noise.T")) > 250
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("stylegan2-ada-pytorch", ("--cond=1", "--reg-condition=t-raw")),
+        ("insgen", ("--cond=1", "--reg-condition=none")),
+        ("stylegan3", ("--cond=1", "--cfg=stylegan3-t")),
+        ("stylegan3", ("--cfg=stylegan3-r",)),  # with blur
+        ("projected_gan", ("--cond=1",)),
+    ],
+)
+def test_trains_with_labels_blur_and_what_else_there_is(checkouts, name, options):
+    checkout = checkouts(name)
+    run = checkout.train("--reg=diffaug+diffusion", *MOVING, *options)
+    if "--cfg=stylegan3-r" in options:
+        assert run.kwargs["loss_kwargs"]["blur_init_sigma"] > 0
+    if "--cond=1" in options:
+        assert run.kwargs["training_set_kwargs"]["use_labels"]
+    assert run.last("Progress/augment_T") > 10
+    checkout.state(run.snapshot)
+
+
+def test_fastgan_trains_from_128_pixels_on(checkouts):
+    checkout = checkouts("projected_gan")
+    run = checkout.train("--cfg=fastgan_lite", "--reg=diffaug+diffusion", *MOVING, images=20, size=128)
+    assert run.last("Progress/augment_T") > 5
+    (refused,) = checkout.commands([*checkout.options(), "--cfg=fastgan_lite", "--dry-run"])
+    assert refused["status"] == 2
+    assert "begins at 128 pixels, these images have 32; use --cfg=stylegan2" in refused["output"]
+
+
+def test_mixed_precision(checkouts):
+    """StyleGAN2-ADA's half-precision blocks run on a CPU too; the others fall back to float32 there by themselves."""
+    run = checkouts("stylegan2-ada-pytorch").train("--reg=diffaug+diffusion", *MOVING, half=1)
+    assert run.kwargs["D_kwargs"]["num_fp16_res"] == 1
+    assert run.last("Loss/r1_penalty") > 0
+
+
+@pytest.mark.parametrize("name", REPOSITORIES)
+def test_a_snapshot_without_the_noise_starts_at_p_0_with_a_note(checkouts, name):
+    checkout = checkouts(name)
+    plain = checkout.train("--reg=none", images=4)
+    run = checkout.train("--reg=diffusion", f"--resume={plain.snapshot}", images=4)
+    assert f"{plain.snapshot} has no state of the noise, which starts at p = 0" in run.output
+    state = checkout.state(run.snapshot)
+    assert next(value for key, value in state.items() if key.endswith("noise.p")) == 0
+    if name in STYLEGANS:
+        assert f"The D of {plain.snapshot} was not told t, and is not told it now" in run.output
+        assert "told" not in run.kwargs["D_kwargs"]
+
+
+@pytest.mark.parametrize("name", STYLEGANS)
+def test_resuming_with_other_settings(checkouts, name):
+    checkout = checkouts(name)
+    first = checkout.train("--reg=diffusion", *MOVING)
+    p = checkout.state(first.snapshot)["p"]
+    resume = f"--resume={first.snapshot}"
+    run = checkout.train("--reg=diffaug+diffusion", "--reg-t-max=300", "--reg-dist=uniform", resume, images=4)
+    assert f"has another t_max, so of its noise only p = {p:g} goes on" in run.output
+    assert checkout.state(run.snapshot)["p"] == p
+    line = [*checkout.options(), "--dry-run", resume]
+    for options, message in (
+        (["--reg=diffusion", "--reg-condition=none"], "does not fit"),
+        (["--reg=diffaug"], "is told t, so --reg=diffaug needs diffusion too"),
+    ):
+        (refused,) = checkout.commands([*line, *options])
+        assert refused["status"] == 2
+        assert message in refused["output"]
+
+
+def test_projected_gan_refuses_a_chain_of_another_length(checkouts):
+    checkout = checkouts("projected_gan")
+    first = checkout.train("--reg=diffusion", images=4)
+    line = [*checkout.options(), "--dry-run", f"--resume={first.snapshot}", "--reg=diffusion", "--reg-t-max=300"]
+    (refused,) = checkout.commands(line)
+    assert refused["status"] == 2
+    assert "--reg-t-max=300 does not fit" in refused["output"]
+
+
+def test_projected_gan_goes_on_by_itself_in_its_folder(checkouts):
+    """Upstream restarts in a folder of the same name from its last snapshot, without --resume."""
+    checkout = checkouts("projected_gan")
+    line = [*checkout.options(), "--reg=diffaug+diffusion", *MOVING]
+    result = checkout.folder / "result.json"
+    checkout.python(DRIVER, "train", IMAGES, result, *line)
+    first = Run(**json.loads(result.read_text()), output="")
+    before = checkout.state(first.snapshot)
+    checkout.python(DRIVER, "train", IMAGES + 4, result, *line)
+    second = Run(**json.loads(result.read_text()), output="")
+    assert second.snapshot == first.snapshot
+    assert checkout.state(second.snapshot)["adaptive_t.noise.redraws"] == before["adaptive_t.noise.redraws"] > 3
+
+
+@pytest.mark.parametrize("name", REPOSITORIES)
+def test_every_option_shows_in_a_dry_run_and_in_the_help(checkouts, name):
+    checkout = checkouts(name)
+    projected = name == "projected_gan"
+    noise = {
+        "--reg-noise-std=0.25": ("noise_std", 0.25),
+        "--reg-t-max=321": ("t_max", 321),
+        "--reg-t-min=12": ("t_min", 12),
+        "--reg-dist=priority": ("distribution", "priority"),
+        "--reg-schedule=cosine": ("schedule", "cosine"),
+        "--reg-parity=paper": ("parity", "paper"),
+    }
+    augment = {
+        "--reg-policy=color,cutout": ("policy", "color,cutout"),
+        "--reg-cutout=0.3": ("cutout", 0.3),
+    }
+    loop = {
+        "--reg-target=0.4": ("target", 0.4) if projected else ("ada_target", 0.4),
+        "--reg-kimg=50": ("kimg", 50.0) if projected else ("ada_kimg", 50.0),
+        "--reg-where=last" if projected else "--reg-condition=t-raw": ("where", "last")
+        if projected
+        else ("told", "t-raw"),
+    }
+    shown = {**noise, **augment, **loop}
+    line = [*checkout.options(), "--dry-run", "--reg=diffaug+diffusion"]
+    defaults, *outcomes, helped = checkout.commands(line, *[[*line, option] for option in shown], ["--help"])
+    for (option, (key, value)), outcome in zip(shown.items(), outcomes, strict=True):
+        assert outcome["status"] == 0, outcome["output"]
+        entry = f'"{key}": {json.dumps(value)}'
+        assert entry in outcome["output"]
+        assert entry not in defaults["output"]
+        assert option.partition("=")[0] in helped["output"]
+    assert "Training." not in defaults["output"]
+
+
+@pytest.mark.parametrize("name", REPOSITORIES)
+def test_what_makes_no_sense_is_refused_by_name(checkouts, name):
+    checkout = checkouts(name)
+    refused = {
+        ("--reg-t-max=100",): "--reg-t-max=100 needs diffusion in --reg, which is none",
+        ("--reg=diffaug", "--reg-target=0.5"): "--reg-target=0.5 needs diffusion in --reg, which is diffaug",
+        ("--reg=diffusion", "--reg-policy=color"): "--reg-policy=color needs diffaug in --reg, which is diffusion",
+        ("--reg=diffaug", "--reg-policy=colour"): "--reg-policy='colour': unknown name 'colour'",
+        ("--reg=diffaug", "--reg-policy="): "--reg-policy= is empty; leave diffaug out of --reg instead",
+        ("--reg=diffaug", "--reg-cutout=1.5"): "--reg-cutout=1.5 is outside [0, 1]",
+        ("--reg=diffusion", "--reg-t-max=0"): "--reg-t-max=0 is no chain; leave diffusion out of --reg instead",
+        ("--reg=diffusion", "--reg-t-min=700"): "--reg-t-min=700 is outside [0, 500]",
+        ("--reg=diffusion", "--reg-target=nan"): "--reg-target=nan is outside (-1, 1)",
+        ("--reg=diffusion", "--reg-kimg=0"): "--reg-kimg=0.0 is outside (0, inf)",
+        ("--reg=both",): "'both' is not one of",
+    }
+    if name == "projected_gan":
+        refused[("--reg=ada+diffusion",)] = "'ada+diffusion' is not one of"
+        refused[("--reg=diffusion", "--reg-condition=t")] = "has no input that t could enter"
+    else:
+        refused[("--reg=diffusion", "--aug=ada")] = (
+            "--aug=ada does not go with --reg=diffusion; use --reg=ada+diffusion"
+        )
+        refused[("--reg=diffusion", "--target=0.5")] = "--target=0.5 does not go with --reg=diffusion; use --reg-target"
+        refused[("--reg=ada+diffusion", "--aug=noaug")] = "--aug=noaug does not go with --reg=ada+diffusion"
+    if name == "insgen":
+        refused[("--reg=diffusion", "--aug=noaug")] = "leaves InsGen's contrastive branches without views"
+        refused[("--reg=diffaug", "--ada_linear=1")] = "--ada_linear moves p, which --reg=diffaug does not have"
+    line = checkout.options()
+    outcomes = checkout.commands(*[[*line, *options] for options in refused])
+    for message, outcome in zip(refused.values(), outcomes, strict=True):
+        assert outcome["status"] == 2, message
+        assert message in " ".join(outcome["output"].split())
+        assert "Training." not in outcome["output"]
+    assert not _outdir(line).exists()
+
+
+def test_two_processes_keep_one_chain(checkouts, tmp_path):
+    """StyleGAN3's check_ddp_consistency, which compares the buffers of the ranks at a snapshot, has to pass."""
+    checkout = checkouts("stylegan3")
+    snapshot = _train_two(checkout, tmp_path / "first", IMAGES)
+    state = checkout.state(snapshot)
+    assert state["p"] > 0.5
+    after = checkout.state(_train_two(checkout, tmp_path / "second", 4, f"--resume={snapshot}"))
+    assert all(after[key] == state[key] for key in ("p", "regularizer.noise.T", "regularizer.noise.t_list"))
+
+
+def _train_two(checkout: Checkout, folder: Path, images: int, *options: str) -> str:
+    folder.mkdir()
+    result = folder / "result.json"
+    line = [*checkout.options(), "--gpus=2", "--mbstd-group=2", "--reg=diffaug+diffusion", *MOVING, *options]
+    with ThreadPoolExecutor() as pool:
+        ranks = [
+            pool.submit(checkout.python, *command, *line, f"--outdir={folder}/{command[2]}")
+            for command in ((DRIVER, "rank", rank, 2, folder, images, result) for rank in range(2))
+        ]
+        for rank in ranks:
+            rank.result()
+    return json.loads(result.read_text())["snapshot"]
+
+
+def test_the_command_line_alone_trains(checkouts):
+    """No driver: train.py as a person types it, for the thousand images that its options allow at least."""
+    checkout = checkouts("stylegan3")
+    line = [
+        *checkout.options(batch=16),
+        "--kimg=1",
+        "--cbase=512",
+        "--cmax=16",
+        "--map-depth=2",
+        "--workers=1",
+        "--snap=1",
+    ]
+    done = checkout.python("train.py", *line, "--reg=diffaug+diffusion", "--reg-kimg=0.5", "--reg-target=-0.9")
+    assert "augment 1.000" in done.stdout
+    (run,) = _outdir(line).iterdir()
+    assert run.name.endswith("-diffaug-diffusion")
+    last = json.loads((run / "stats.jsonl").read_text().splitlines()[-1])
+    assert last["Progress/augment_T"]["mean"] > 100
+    _generates(checkout, str(max(run.glob("network-snapshot*.pkl"))))
+
+
+def _outdir(line: list[str]) -> Path:
+    return next(Path(option.partition("=")[2]) for option in line if option.startswith("--outdir="))
+
+
+@pytest.mark.parametrize("name", REPOSITORIES)
+def test_the_first_patch_alone_mends_the_repository(checkouts, request, tmp_path, name):
+    checkout = checkouts(name)
+    original = _original(name, request.config.getoption("--upstream-root"))
+    shutil.copytree(original, tmp_path / name, ignore=shutil.ignore_patterns(".git", "__pycache__"))
+    assert cli.main(["patch", str(tmp_path / name), "--only", "modern-torch"]) == 0
+    mended = replace(checkout, path=tmp_path / name, folder=tmp_path)
+    run = mended.train(images=4)
+    _generates(mended, run.snapshot)
+
+
+@pytest.mark.parametrize("name", REPOSITORIES)
+def test_reversing_restores_every_byte(checkouts, request, tmp_path, name):
+    original = _original(name, request.config.getoption("--upstream-root"))
+    shutil.copytree(checkouts(name).path, tmp_path / name)
+    assert cli.main(["patch", str(tmp_path / name), "--reverse"]) == 0
+    files = [path for path in original.rglob("*") if path.is_file() and not {".git", "__pycache__"} & set(path.parts)]
+    assert len(files) > 40
+    assert all(path.read_bytes() == (tmp_path / name / path.relative_to(original)).read_bytes() for path in files)
+
+
+@pytest.mark.parametrize("patched", [True, False])
+def test_a_missing_package_is_named(checkouts, request, patched):
+    """A snapshot on a machine without gan_regularizers, in a checkout with the patches or without."""
+    checkout = checkouts("stylegan2-ada-pytorch")
+    run = checkout.train("--reg=diffusion", images=4)
+    if not patched:
+        original = _original("stylegan2-ada-pytorch", request.config.getoption("--upstream-root"))
+        checkout = replace(checkout, path=original)
+    options = [f"--network={run.snapshot}", "--seeds=0", f"--outdir={checkout.folder / 'none'}"]
+    done = checkout.python(DRIVER, "without", "generate.py", *options, check=False)
+    assert done.returncode == 1
+    assert "No module named 'gan_regularizers'" in done.stderr.splitlines()[-1]
+    assert ("pip install gan-regularizers" in done.stderr) is patched
