@@ -323,11 +323,12 @@ def test_projected_gan_goes_on_by_itself_in_its_folder(checkouts):
 def test_every_option_shows_in_a_dry_run_and_in_the_help(checkouts, name):
     checkout = checkouts(name)
     projected = name == "projected_gan"
+    dist = "uniform" if projected else "priority"  # not the default
     noise = {
         "--reg-noise-std=0.25": ("noise_std", 0.25),
         "--reg-t-max=321": ("t_max", 321),
         "--reg-t-min=12": ("t_min", 12),
-        "--reg-dist=priority": ("distribution", "priority"),
+        f"--reg-dist={dist}": ("distribution", dist),
         "--reg-schedule=cosine": ("schedule", "cosine"),
         "--reg-parity=paper": ("parity", "paper"),
     }
