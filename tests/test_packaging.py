@@ -131,6 +131,15 @@ def test_the_wheel_runs_its_kernels(wheel, tmp_path):
     assert "sm_90" in cuda or "missing: " in cuda
 
 
+def test_the_wheel_has_its_patches(wheel, tmp_path):
+    install(wheel, tmp_path)
+    done = run_in(tmp_path, "-m", "gan_regularizers", "patch", "--list")
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()] == sorted(
+        path.name for path in ROOT.glob("patches/*")
+    )
+
+
 def test_a_machine_without_compilers_gets_a_wheel_and_the_reason(tmp_path):
     target = tmp_path / "installed"
     install(wheel_of(tree(tmp_path / "tree"), tmp_path / "wheel", **NO_COMPILERS), target)

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from . import stylegan, train_options
-from .train_options import Host
+from .snapshot_parts import construct, full_name
+from .train_options import Host, refuse
 
 VIEWS_P = 0.2  # of the augmentation of the contrastive branches, in the official Diffusion-InsGen code
 
-_HOST = Host(noise={"uniform": "insgen", "priority": "insgen"})
+_HOST = Host("ADA", noise={"uniform": "insgen", "priority": "insgen"})
 
 options = train_options.options(_HOST)
 
@@ -22,16 +23,21 @@ def configure(args: Any, desc: str) -> str:
     The branches compare two views of an image. As in the official code, upstream's own augmentation makes them, with
     p = ``VIEWS_P``, and D is told t = 0.
     """
+    given = train_options.given()
+    if args.get("ada_linear") and given.get("reg") == "diffaug":
+        raise click.UsageError("--ada_linear moves p, which --reg=diffaug does not have")
+    if args.get("ada_linear") and "kimg" in given:
+        refuse(
+            "kimg", given["kimg"], "has no effect with --ada_linear, where p rises to --reg-target over the whole run"
+        )
     views = args.get("augment_kwargs")
     configured = stylegan.configure(args, desc, _HOST)
     if configured == desc or args.DHead_kwargs is None:
         return configured
-    if args.get("ada_linear") and args.augment_kwargs["noise"] is None:
-        raise click.UsageError("--ada_linear moves p, which --reg=diffaug does not have")
     if args.augment_kwargs["noise"] is not None:
         if views is None:
             raise click.UsageError("--aug=noaug leaves InsGen's contrastive branches without views; leave it out")
-        args.loss_kwargs.update(class_name=stylegan.path(loss), base=args.loss_kwargs.class_name, views=views)
+        args.loss_kwargs.update(class_name=full_name(loss), base=args.loss_kwargs.class_name, views=views)
     return configured
 
 
@@ -47,6 +53,6 @@ def loss(base: str, views: dict[str, Any], device: torch.device, **kwargs: Any) 
             finally:
                 self.augment_pipe = pipe
 
-    augment = dnnlib.util.construct_class_by_name(**views).requires_grad_(False).to(device)
+    augment = construct(views).requires_grad_(False).to(device)
     augment.p.fill_(VIEWS_P)
     return Loss(device=device, **kwargs)

@@ -14,6 +14,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterable
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
@@ -132,8 +133,7 @@ def _mend_pkg_resources() -> str | None:
     """StyleGAN3 compares versions with ``pkg_resources.parse_version``, which setuptools has dropped."""
     if importlib.util.find_spec("pkg_resources"):
         return None
-    module = sys.modules["pkg_resources"] = ModuleType("pkg_resources", "parse_version alone, by gan_regularizers.")
-    module.parse_version = TorchVersion
+    _stand_in("pkg_resources").parse_version = TorchVersion
     return "pkg_resources, which is not installed, has parse_version()"
 
 
@@ -141,11 +141,18 @@ def _mend_distutils() -> str | None:
     """``dnnlib.util`` takes ``strtobool`` from distutils, which left Python with 3.12."""
     if importlib.util.find_spec("distutils"):
         return None
-    package = sys.modules["distutils"] = ModuleType("distutils", "util.strtobool alone, by gan_regularizers.")
+    package = _stand_in("distutils")
     package.__path__ = []
-    package.util = sys.modules["distutils.util"] = ModuleType("distutils.util")
+    package.util = _stand_in("distutils.util")
     package.util.strtobool = _strtobool
     return "distutils, which is not installed, has util.strtobool()"
+
+
+def _stand_in(name: str) -> ModuleType:
+    module = importlib.util.module_from_spec(ModuleSpec(name, None))
+    module.__doc__ = "What StyleGAN needs of a package that is not installed, by gan_regularizers."
+    sys.modules[name] = module
+    return module
 
 
 def _strtobool(text: str) -> int:
@@ -191,8 +198,8 @@ def _mend_missing_cuda() -> str | None:
     return "without a CUDA device, pinning memory, CUDA events and CUDA's statistics work on the CPU or do nothing"
 
 
-class _HostEvent:
-    """A CUDA event by the clock of the host."""
+class _HostEvent(getattr(getattr(torch, "_streambase", None), "_EventBase", object)):
+    """A CUDA event by the clock of the host; torch 2.4's compiler looks at what it is made of."""
 
     cuda_event = 1  # the handle, by which ProjectedGAN knows whether an event was recorded
 
@@ -201,6 +208,12 @@ class _HostEvent:
 
     def record(self, stream: None = None) -> None:  # noqa: ARG002
         self.seconds = time.perf_counter()
+
+    def wait(self, stream: None = None) -> None:
+        pass
+
+    def query(self) -> bool:
+        return True
 
     def synchronize(self) -> None:
         pass

@@ -10,12 +10,13 @@ from ..diffaugment import DiffAugment
 from ..diffusion_noise import DiffusionNoise
 from ..regularizer import InputRegularizer
 from . import train_options
-from .stylegan import load_snapshot, path, report
-from .train_options import Host, refuse
+from .snapshot_parts import ThroughEach, ThroughFirst, add_hook, construct, full_name, report_T
+from .train_options import Host, load_snapshot, refuse
 
 ADAPTIVE_INTERVAL = 4  # iterations between moves of p
 
 _HOST = Host(
+    "the repository's DiffAugment",
     noise={"uniform": "new_data", "priority": "new_data"},
     features="projected_gan",
     diffaug="projected_gan",
@@ -40,35 +41,32 @@ def configure(c: Any, desc: str) -> str:
     Raises:
         click.UsageError: options that make no sense together, or not with the snapshot of ``--resume``.
     """
+    size = c.training_set_kwargs.resolution
+    if c.G_kwargs.class_name.startswith("pg_modules.networks_fastgan") and size < 128:
+        raise click.UsageError(f"FastGAN's G begins at 128 pixels, these images have {size}; use --cfg=stylegan2")
     regularizers = train_options.resolve(_HOST, c.random_seed)
     if regularizers is None:
         return desc
     if regularizers.condition not in (None, "none"):
         refuse("condition", regularizers.condition, "is not possible: ProjectedGAN's D has no input that t could enter")
-    if c.G_kwargs.class_name.startswith("pg_modules.networks_fastgan") and c.training_set_kwargs.resolution < 128:
-        size = c.training_set_kwargs.resolution
-        raise click.UsageError(
-            f"FastGAN's generator begins at 128 pixels, these images have {size}; use --cfg=stylegan2"
-        )
-    rounds = c.batch_size // (c.batch_gpu * c.num_gpus)
     c.D_kwargs.update(
-        class_name=path(discriminator),
+        class_name=full_name(discriminator),
         base=c.D_kwargs.class_name,
         diffaug=regularizers.diffaug,
         noise=regularizers.noise,
         where=regularizers.where,
     )
-    if regularizers.noise is None:
-        return desc + regularizers.desc
-    c.D_kwargs.controller = {
-        "target": regularizers.target,
-        "kimg": regularizers.kimg,
-        "interval": ADAPTIVE_INTERVAL * rounds,
-    }
-    c.loss_kwargs.update(class_name=path(loss), base=c.loss_kwargs.class_name)
-    if c.get("resume_pkl"):
-        _check_snapshot(c.resume_pkl, regularizers.noise)
-    return f"{desc}{regularizers.desc}-{regularizers.where}"
+    if regularizers.noise is not None:
+        rounds = c.batch_size // (c.batch_gpu * c.num_gpus)
+        c.D_kwargs.controller = {
+            "target": regularizers.target,
+            "kimg": regularizers.kimg,
+            "interval": ADAPTIVE_INTERVAL * rounds,
+        }
+        c.loss_kwargs.update(class_name=full_name(loss), base=c.loss_kwargs.class_name)
+        if c.get("resume_pkl"):
+            _check_snapshot(c.resume_pkl, regularizers.noise)
+    return desc + regularizers.desc
 
 
 def discriminator(
@@ -89,45 +87,23 @@ def discriminator(
         controller: settings of AdaptiveT.
         kwargs: of upstream's class.
     """
-    import dnnlib
-
-    D = dnnlib.util.construct_class_by_name(class_name=base, **{**kwargs, "diffaug": False})
+    D = construct({"class_name": base, **kwargs, "diffaug": False})
     augment = DiffAugment(**diffaug) if diffaug is not None else None
-    noise_module = DiffusionNoise(**noise) if noise is not None else None
-    on_pixels = noise_module if where == "pixels" else None
+    on_pixels = None
+    if noise is not None:
+        diffuse = DiffusionNoise(**noise)
+        D.adaptive_t = AdaptiveT(diffuse, **controller)  # first: so its buffers have one name, wherever the noise goes
+        if where == "pixels":
+            on_pixels = diffuse
+        elif where == "first":
+            for i in range(4):
+                add_hook(getattr(D.feature_network.scratch, f"layer{i}_ccm")._forward_pre_hooks, ThroughFirst(diffuse))
+        else:
+            add_hook(D.feature_network._forward_hooks, ThroughEach(diffuse))
     if augment is not None or on_pixels is not None:
         D.input_regularizer = InputRegularizer(augment, on_pixels)
-        D.register_forward_pre_hook(First(D.input_regularizer))
-    if noise_module is not None:
-        D.adaptive_t = AdaptiveT(noise_module, **controller)
-    if where == "first" and noise_module is not None:
-        for i in range(4):
-            getattr(D.feature_network.scratch, f"layer{i}_ccm").register_forward_pre_hook(First(noise_module))
-    if where == "last" and noise_module is not None:
-        D.feature_network.register_forward_hook(Each(noise_module))
+        add_hook(D._forward_pre_hooks, ThroughFirst(D.input_regularizer))
     return D
-
-
-class First:
-    """A forward pre-hook that sends a module's first argument through another module."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-
-    def __call__(self, _: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Return the arguments, the first one changed."""
-        return (self.module(args[0]), *args[1:])
-
-
-class Each:
-    """A forward hook that sends each tensor of a dictionary that a module returns through another module."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-
-    def __call__(self, _: nn.Module, __: Any, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the dictionary, each tensor changed."""
-        return {name: self.module(output) for name, output in outputs.items()}
 
 
 def loss(base: str, D: nn.Module, **kwargs: Any) -> Any:
@@ -152,7 +128,7 @@ def loss(base: str, D: nn.Module, **kwargs: Any) -> Any:
             super().accumulate_gradients(phase, real_img, *args, **kwargs)
             if phase in ("Dmain", "Dboth") and adaptive_t.step(len(real_img)):
                 training_stats.report0("Progress/augment", float(noise.p))
-                report(noise)
+                report_T(noise)
 
     return Loss(D=D, **kwargs)
 

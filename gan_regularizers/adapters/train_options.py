@@ -33,6 +33,7 @@ _KIMG = 100.0
 class Host:
     """What an upstream repository can do, and its defaults, by names of the presets of the package."""
 
+    augmentation: str  # its own, which the regularizers take the place of
     noise: dict[str, str]  # on images, by --reg-dist; the first one is the default
     features: str | None = None  # on feature maps, where D has any
     diffaug: str = "data_efficient_gans"  # without noise
@@ -52,11 +53,7 @@ class Regularizers:
     kimg: float
     condition: str | None  # None: not given
     where: str
-
-    @property
-    def desc(self) -> str:
-        """For the name of the run's folder, which ProjectedGAN also reads as a regular expression."""
-        return f"-{self.mode.replace('+', '-')}"
+    desc: str  # for the name of the run: what was asked for
 
 
 def options(host: Host) -> Callable[[Any], Any]:
@@ -79,28 +76,51 @@ def resolve(host: Host, seed: int) -> Regularizers | None:
     Raises:
         click.UsageError: an option that has no effect beside the others, or a value outside its range.
     """
-    given = dict(click.get_current_context().meta.get(__name__, {}))
-    mode = given.pop("reg", "none")
+    values = given()
+    mode = values.pop("reg", "none")
     for part, names in _READ_BY.items():
         for name in names:
-            if name in given and part not in mode.split("+"):
-                refuse(name, given[name], f"needs {part} in --reg, which is {mode}")
+            if name in values and part not in mode.split("+"):
+                refuse(name, values[name], f"needs {part} in --reg, which is {mode}")
     if mode == "none":
         return None
     _refuse_upstream_augmentation(mode)
     try:
         return Regularizers(
             mode,
-            diffaug=_diffaug(host, mode, given) if "diffaug" in mode else None,
-            noise=_noise(host, given, seed) if "diffusion" in mode else None,
-            target=number("target", given.get("target", _TARGET), "(-1, 1)"),
-            kimg=number("kimg", given.get("kimg", _KIMG), "(0, inf)"),
-            condition=given.get("condition"),
-            where=_where(host, given),
+            diffaug=_diffaug(host, mode, values) if "diffaug" in mode else None,
+            noise=_noise(host, values, seed) if "diffusion" in mode else None,
+            target=number("target", values.get("target", _TARGET), "(-1, 1)"),
+            kimg=number("kimg", values.get("kimg", _KIMG), "(0, inf)"),
+            condition=values.get("condition"),
+            where=_where(host, values),
+            # ProjectedGAN reads the name as a regular expression.
+            desc="".join([f"-{mode.replace('+', '-')}", *(f"-{name}{value}" for name, value in values.items())]),
         )
     except ValueError as error:
         name, *rest = str(error).partition("=")
         raise click.UsageError(f"--reg-{name.replace('_', '-')}{''.join(rest)}") from error
+
+
+def given() -> dict[str, Any]:
+    """The options that the running command was given, by their names without ``reg_``."""
+    return dict(click.get_current_context().meta.get(__name__, {}))
+
+
+def load_snapshot(path: str) -> dict[str, Any]:
+    """The contents of one of upstream's pickles, by upstream's own code, which downloads a URL.
+
+    Raises:
+        click.UsageError: it cannot be had.
+    """
+    import dnnlib
+    import legacy
+
+    try:
+        with dnnlib.util.open_url(path) as file:
+            return legacy.load_network_pkl(file)
+    except OSError as error:
+        raise click.UsageError(f"--resume={path}: {error}") from error
 
 
 def refuse(name: str, value: Any, reason: str) -> NoReturn:
@@ -114,7 +134,11 @@ def _options(host: Host) -> Iterable[tuple[str, Any, str]]:
     cutout = f"{alone}, with diffusion {beside}" if alone != beside else alone
     dist = _default(host, "distribution") if host.features else next(iter(host.noise))
 
-    yield "--reg", click.Choice(host.modes), "Regularizers of D's input, in place of its augmentation [default: none]"
+    yield (
+        "--reg",
+        click.Choice(host.modes),
+        f"Regularizers of D's input, in place of {host.augmentation} [default: none]",
+    )
     yield "--reg-policy", str, f"DiffAugment policy [default: {_POLICY}]"
     yield "--reg-cutout", float, f"Side of the cutout as a share of the image's [default: {cutout}]"
     yield "--reg-noise-std", float, f"Standard deviation of the noise [default: {_default(host, 'noise_std')}]"
@@ -145,32 +169,34 @@ def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> Non
         context.meta.setdefault(__name__, {})[parameter.name.removeprefix("reg_")] = value
 
 
-def _diffaug(host: Host, mode: str, given: dict[str, Any]) -> dict[str, Any]:
+def _diffaug(host: Host, mode: str, values: dict[str, Any]) -> dict[str, Any]:
     preset = host.diffaug if mode == "diffaug" else host.diffaug_and_noise
-    ranges = {"cutout": given["cutout"]} if "cutout" in given else {}
-    augment = DiffAugment.preset(preset, given.get("policy", _POLICY), **ranges)
+    ranges = {"cutout": values["cutout"]} if "cutout" in values else {}
+    augment = DiffAugment.preset(preset, values.get("policy", _POLICY), **ranges)
     if not augment.active:
         refuse("policy", augment.policy, "is empty; leave diffaug out of --reg instead")
+    if ranges and "cutout" not in augment.policy:
+        refuse("cutout", augment.cutout, f"has no effect with --reg-policy={augment.policy}")
     return {"policy": augment.policy, "cutout": augment.cutout}
 
 
-def _noise(host: Host, given: dict[str, Any], seed: int) -> dict[str, Any]:
-    dist = given.get("dist", next(iter(host.noise)))
-    preset = dict(PRESETS[host.noise[dist] if _where(host, given) == "pixels" else host.features])
-    settings = {name: given[name] for name in ("t_max", "t_min", "noise_std", "schedule", "parity") if name in given}
-    if "dist" in given:
+def _noise(host: Host, values: dict[str, Any], seed: int) -> dict[str, Any]:
+    dist = values.get("dist", next(iter(host.noise)))
+    preset = dict(PRESETS[host.noise[dist] if _where(host, values) == "pixels" else host.features])
+    settings = {name: values[name] for name in ("t_max", "t_min", "noise_std", "schedule", "parity") if name in values}
+    if "dist" in values:
         settings["distribution"] = dist
-    if "t_max" in given:
-        if given["t_max"] < 1:
-            refuse("t_max", given["t_max"], "is no chain; leave diffusion out of --reg instead")
-        if preset.get("t_min", 0) > given["t_max"]:
-            preset["t_min"] = given["t_max"]
+    if "t_max" in values:
+        if values["t_max"] < 1:
+            refuse("t_max", values["t_max"], "is no chain; leave diffusion out of --reg instead")
+        if preset.get("t_min", 0) > values["t_max"]:
+            preset["t_min"] = values["t_max"]
     noise = DiffusionNoise(**{**preset, **settings}, seed=seed)
     return {name: getattr(noise, name) for name in _NOISE_SETTINGS}
 
 
-def _where(host: Host, given: dict[str, Any]) -> str:
-    return given.get("where", "first" if host.features else "pixels")
+def _where(host: Host, values: dict[str, Any]) -> str:
+    return values.get("where", "first" if host.features else "pixels")
 
 
 def _refuse_upstream_augmentation(mode: str) -> None:
