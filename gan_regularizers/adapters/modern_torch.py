@@ -14,6 +14,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterable
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.torch_version import TorchVersion
 
-changes: list[str] = []  # a line for each thing that importing this module changed
+changes: list[str]  # a line for each thing that importing this module changed
 
 
 def prepare(device: torch.device, conv2d_gradfix: ModuleType, grid_sample_gradfix: ModuleType) -> torch.device:
@@ -132,8 +133,7 @@ def _mend_pkg_resources() -> str | None:
     """StyleGAN3 compares versions with ``pkg_resources.parse_version``, which setuptools has dropped."""
     if importlib.util.find_spec("pkg_resources"):
         return None
-    module = sys.modules["pkg_resources"] = ModuleType("pkg_resources", "parse_version alone, by gan_regularizers.")
-    module.parse_version = TorchVersion
+    _stand_in("pkg_resources").parse_version = TorchVersion
     return "pkg_resources, which is not installed, has parse_version()"
 
 
@@ -141,11 +141,16 @@ def _mend_distutils() -> str | None:
     """``dnnlib.util`` takes ``strtobool`` from distutils, which left Python with 3.12."""
     if importlib.util.find_spec("distutils"):
         return None
-    package = sys.modules["distutils"] = ModuleType("distutils", "util.strtobool alone, by gan_regularizers.")
-    package.__path__ = []
-    package.util = sys.modules["distutils.util"] = ModuleType("distutils.util")
+    package = _stand_in("distutils")
+    package.util = _stand_in("distutils.util")
     package.util.strtobool = _strtobool
     return "distutils, which is not installed, has util.strtobool()"
+
+
+def _stand_in(name: str) -> ModuleType:
+    """An empty package in sys.modules, with a spec, because other libraries look for it with find_spec."""
+    module = sys.modules[name] = importlib.util.module_from_spec(ModuleSpec(name, None, is_package=True))
+    return module
 
 
 def _strtobool(text: str) -> int:
@@ -215,8 +220,8 @@ def _mend() -> Iterable[str]:
             yield change
 
 
-if not changes:  # a reload must not wrap what is wrapped
-    changes.extend(_mend())
+if "changes" not in globals():  # a reload must not wrap what is wrapped
+    changes = list(_mend())
 
 if __name__ == "__main__":
     print("\n".join(changes) or f"Nothing needed mending with torch {torch.__version__}.")
