@@ -440,7 +440,7 @@ def test_d_is_told_the_t_of_its_images(told, width, c_dim, copied):
     D(images.detach(), c.half())  # another tensor: nothing is known of its t, so it counts as clean
     clean = torch.zeros(8)
     expected = clean[:, None] if told == "t-raw" else timestep_embedding(clean, 64)
-    assert torch.equal(D.seen[0], torch.cat([c.half(), expected.half()], 1))
+    torch.testing.assert_close(D.seen[0], torch.cat([c.half(), expected.half()], 1), rtol=0, atol=0)  # dtype too
 
 
 # Resuming.
