@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.torch_version import TorchVersion
 
-changes: list[str] = []  # a line for each thing that importing this module changed
+changes: list[str]  # a line for each thing that importing this module changed
 
 
 def prepare(device: torch.device, conv2d_gradfix: ModuleType, grid_sample_gradfix: ModuleType) -> torch.device:
@@ -142,16 +142,14 @@ def _mend_distutils() -> str | None:
     if importlib.util.find_spec("distutils"):
         return None
     package = _stand_in("distutils")
-    package.__path__ = []
     package.util = _stand_in("distutils.util")
     package.util.strtobool = _strtobool
     return "distutils, which is not installed, has util.strtobool()"
 
 
 def _stand_in(name: str) -> ModuleType:
-    module = importlib.util.module_from_spec(ModuleSpec(name, None))
-    module.__doc__ = "What StyleGAN needs of a package that is not installed, by gan_regularizers."
-    sys.modules[name] = module
+    """An empty package in sys.modules, with a spec, because other libraries look for it with find_spec."""
+    module = sys.modules[name] = importlib.util.module_from_spec(ModuleSpec(name, None, is_package=True))
     return module
 
 
@@ -228,8 +226,8 @@ def _mend() -> Iterable[str]:
             yield change
 
 
-if not changes:  # a reload must not wrap what is wrapped
-    changes.extend(_mend())
+if "changes" not in globals():  # a reload must not wrap what is wrapped
+    changes = list(_mend())
 
 if __name__ == "__main__":
     print("\n".join(changes) or f"Nothing needed mending with torch {torch.__version__}.")

@@ -133,6 +133,8 @@ def _options(host: Host) -> Iterable[tuple[str, Any, str]]:
     alone, beside = (DiffAugment.preset(name).cutout for name in (host.diffaug, host.diffaug_and_noise))
     cutout = f"{alone}, with diffusion {beside}" if alone != beside else alone
     dist = _default(host, "distribution") if host.features else next(iter(host.noise))
+    t_min = _default(host, "t_min")
+    t_min += "; 5 in paper parity" if t_min != "5" else ""
 
     yield (
         "--reg",
@@ -143,7 +145,7 @@ def _options(host: Host) -> Iterable[tuple[str, Any, str]]:
     yield "--reg-cutout", float, f"Side of the cutout as a share of the image's [default: {cutout}]"
     yield "--reg-noise-std", float, f"Standard deviation of the noise [default: {_default(host, 'noise_std')}]"
     yield "--reg-t-max", int, f"Longest chain of noise [default: {_default(host, 't_max')}]"
-    yield "--reg-t-min", int, f"Shortest chain of noise [default: {_default(host, 't_min')}; 5 in paper parity]"
+    yield "--reg-t-min", int, f"Shortest chain of noise [default: {t_min}]"
     yield "--reg-dist", click.Choice(("priority", "uniform")), f"Distribution of the steps t [default: {dist}]"
     yield "--reg-schedule", click.Choice(tuple(SCHEDULES)), "Schedule of the noise over t [default: linear]"
     yield "--reg-target", float, f"Sign statistic of reals that the noise holds [default: {_TARGET}]"
@@ -156,7 +158,7 @@ def _options(host: Host) -> Iterable[tuple[str, Any, str]]:
 
 def _default(host: Host, name: str) -> str:
     """The value of a setting of DiffusionNoise in the host's presets, with names where they differ."""
-    images = host.noise if len(host.noise) > 1 else {"images": next(iter(host.noise.values()))}
+    images = host.noise if len(set(host.noise.values())) > 1 else {"images": next(iter(host.noise.values()))}
     presets = {"feature maps": host.features, **images} if host.features else images
     values = {label: getattr(DiffusionNoise.preset(preset), name) for label, preset in presets.items()}
     if len(set(values.values())) == 1:

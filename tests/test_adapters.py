@@ -1,0 +1,667 @@
+"""The adapters without upstream: small classes of upstream's shapes, and a command that stands for its train.py."""
+
+import copy
+import importlib
+import json
+import pickle
+import sys
+from contextlib import nullcontext
+from types import ModuleType, SimpleNamespace
+
+import click
+import pytest
+import torch
+from click.testing import CliRunner
+from torch import nn
+
+from gan_regularizers import timestep_embedding
+from gan_regularizers.adapters import insgen, projected_gan, stylegan
+from gan_regularizers.adapters.stylegan import Pipe, path, told_discriminator
+
+HOSTS = {"stylegan": stylegan, "insgen": insgen, "projected_gan": projected_gan}
+STYLEGANS = ("stylegan", "insgen")
+NOISE = {"t_max": 500, "t_min": 10, "seed": 7}
+
+
+class EasyDict(dict):
+    """dnnlib's."""
+
+    __getattr__ = dict.__getitem__
+    __setattr__ = dict.__setitem__
+
+
+class Augment(nn.Module):
+    """Upstream's augmentation: what it does shows in the images."""
+
+    def __init__(self, scale: float = 2.0) -> None:
+        super().__init__()
+        self.register_buffer("p", torch.ones(()))
+        self.scale = scale
+
+    def forward(self, images):
+        return self.scale * images
+
+
+@pytest.fixture(autouse=True)
+def upstream(monkeypatch) -> SimpleNamespace:
+    """Upstream's modules; the statistics that were reported, and what the snapshots hold, by name."""
+    seen = SimpleNamespace(reports=[], snapshots={})
+
+    def find(name):
+        module, _, item = name.rpartition(".")
+        return getattr(importlib.import_module(module), item)
+
+    def add(name, **content):
+        module = ModuleType(name)
+        vars(module).update(content)
+        monkeypatch.setitem(sys.modules, name, module)
+        return module
+
+    util = add(
+        "dnnlib.util",
+        get_obj_by_name=find,
+        construct_class_by_name=lambda class_name, **kwargs: find(class_name)(**kwargs),
+        open_url=nullcontext,
+    )
+    add("dnnlib", util=util)
+    add("legacy", load_network_pkl=seen.snapshots.__getitem__)
+    statistics = add("torch_utils.training_stats", report0=lambda *report: seen.reports.append(report))
+    add("torch_utils", training_stats=statistics)
+    return seen
+
+
+def invoke(host: str, line: str, **changes):
+    """What upstream's train.py makes of the options: the arguments of its training loop, and click's outcome."""
+    args = EasyDict(
+        random_seed=3,
+        batch_size=32,
+        batch_gpu=8,
+        num_gpus=2,
+        training_set_kwargs=EasyDict(resolution=64),
+        G_kwargs=EasyDict(class_name="training.networks.Generator"),
+        D_kwargs=EasyDict(class_name="training.networks.Discriminator", channel_max=512),
+        DHead_kwargs=EasyDict(inplanes=512),
+        loss_kwargs=EasyDict(class_name="training.loss.Loss", r1_gamma=1.0),
+        augment_kwargs=EasyDict(class_name="training.augment.AugmentPipe", xflip=1),
+        ada_target=0.6,
+    )
+    args.update(changes)
+    if "noaug" in line:
+        del args["augment_kwargs"]
+
+    @click.command()
+    @click.option("--aug", type=click.Choice(["noaug", "ada", "fixed"]), default="ada")
+    @click.option("--p", type=float)
+    @click.option("--target", type=float)
+    @click.option("--augpipe")
+    @HOSTS[host].options
+    def train(**_):
+        return HOSTS[host].configure(args, "00000-data")
+
+    return args, CliRunner().invoke(train, line.split(), standalone_mode=False)
+
+
+def configured(host: str, line: str, **changes) -> EasyDict:
+    args, outcome = invoke(host, line, **changes)
+    if outcome.exception:
+        raise outcome.exception
+    args.desc, args.output = outcome.return_value, outcome.output
+    json.dumps(args)
+    return args
+
+
+def regularizers_of(args: EasyDict) -> EasyDict:
+    """The settings, which are the pipe's or D's."""
+    return EasyDict(args.D_kwargs if "where" in args.D_kwargs else args.augment_kwargs)
+
+
+# The train.py.
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_without_reg_nothing_changes(host):
+    assert invoke(host, "--reg=none --aug=ada")[0] == invoke(host, "--help")[0]
+    assert configured(host, "").desc == "00000-data"
+
+
+@pytest.mark.parametrize(
+    ("host", "line", "expected"),
+    [
+        ("stylegan", "", (500, 10, 0.05, 2e-2, "uniform", False)),
+        ("stylegan", "--reg-dist=priority", (1000, 10, 0.05, 2e-2, "priority", False)),
+        ("stylegan", "--reg-parity=paper", (500, 5, 0.05, 2e-2, "uniform", False)),
+        ("insgen", "", (500, 5, 0.05, 2e-2, "uniform", False)),
+        ("insgen", "--reg-dist=priority", (500, 5, 0.05, 2e-2, "priority", False)),
+        ("projected_gan", "", (500, 5, 0.5, 1e-2, "priority", True)),
+        ("projected_gan", "--reg-dist=uniform", (500, 5, 0.5, 1e-2, "uniform", True)),
+        ("projected_gan", "--reg-where=last", (500, 5, 0.5, 1e-2, "priority", True)),
+        ("projected_gan", "--reg-where=pixels", (500, 10, 0.05, 2e-2, "uniform", False)),
+        ("projected_gan", "--reg-t-max=3", (3, 3, 0.5, 1e-2, "priority", True)),
+    ],
+)
+def test_defaults_of_the_noise(host, line, expected):
+    noise = regularizers_of(configured(host, f"--reg=diffusion {line}")).noise
+    names = ("t_max", "t_min", "noise_std", "beta_end", "distribution", "per_channel")
+    assert tuple(noise[name] for name in names) == expected
+    assert (noise["seed"], noise["schedule"]) == (3, "linear")
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_defaults_of_diffaug(host):
+    alone, beside = (regularizers_of(configured(host, f"--reg={mode}")) for mode in ("diffaug", "diffaug+diffusion"))
+    assert alone.diffaug == {"policy": "color,translation,cutout", "cutout": 0.2 if host == "projected_gan" else 0.5}
+    assert alone.noise is None
+    assert beside.diffaug == {"policy": "color,translation,cutout", "cutout": 0.2}
+    assert beside.noise is not None
+    assert regularizers_of(configured(host, "--reg=diffusion")).diffaug is None
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_every_option_arrives(host):
+    line = (
+        "--reg=diffaug+diffusion --reg-policy=color --reg-cutout=0.3 --reg-noise-std=0.25 --reg-t-max=321 "
+        "--reg-t-min=12 --reg-dist=uniform --reg-schedule=cosine --reg-target=0.4 --reg-kimg=50 --reg-parity=paper "
+    )
+    args = configured(host, line + ("--reg-where=last" if host == "projected_gan" else "--reg-condition=t-raw"))
+    found = regularizers_of(args)
+    assert found.diffaug == {"policy": "color", "cutout": 0.3}
+    expected = {
+        "noise_std": 0.25,
+        "t_max": 321,
+        "t_min": 12,
+        "distribution": "uniform",
+        "schedule": "cosine",
+        "parity": "paper",
+    }
+    assert expected.items() <= found.noise.items()
+    if host == "projected_gan":
+        # 32 images in two rounds of 8 on each of two GPUs
+        assert found.controller == {"target": 0.4, "kimg": 50.0, "interval": 8}
+        assert found.where == "last"
+        assert args.desc == "00000-data-diffaug-diffusion-last"
+    else:
+        assert (args.augment_p, args.ada_target, args.ada_kimg) == (0.0, 0.4, 50.0)
+        assert args.D_kwargs.told == "t-raw"
+        assert args.desc == "00000-data-diffaug-diffusion"
+
+
+@pytest.mark.parametrize("host", STYLEGANS)
+def test_what_stylegan_builds(host):
+    args = configured(host, "--reg=ada+diffusion --aug=ada --augpipe=bg")
+    assert args.augment_kwargs["ada"] == {"class_name": "training.augment.AugmentPipe", "xflip": 1}
+    assert args.augment_kwargs["class_name"] == "gan_regularizers.adapters.stylegan.Pipe"
+    assert args.D_kwargs == {
+        "class_name": "gan_regularizers.adapters.stylegan.told_discriminator",
+        "base": "training.networks.Discriminator",
+        "channel_max": 512,
+        "told": "t",
+    }
+    assert args.desc == "00000-data-ada-diffusion"
+
+    constant = configured(host, "--reg=diffaug --aug=noaug" if host == "stylegan" else "--reg=diffaug")
+    assert constant.augment_p == 1.0
+    assert "ada_target" not in constant
+    assert "told" not in constant.D_kwargs
+    assert "told" not in configured(host, "--reg=diffusion --reg-condition=none").D_kwargs
+
+
+def test_what_insgen_builds():
+    loss = configured("insgen", "--reg=diffusion").loss_kwargs
+    assert loss == {
+        "class_name": "gan_regularizers.adapters.insgen.loss",
+        "base": "training.loss.Loss",
+        "r1_gamma": 1.0,
+        "views": {"class_name": "training.augment.AugmentPipe", "xflip": 1},
+    }
+    for changes in ({"line": "--reg=diffaug"}, {"line": "--reg=diffusion", "DHead_kwargs": None}):
+        assert configured("insgen", **changes).loss_kwargs.class_name == "training.loss.Loss"
+
+
+def test_what_projected_gan_builds():
+    args = configured("projected_gan", "--reg=diffusion")
+    assert args.D_kwargs["class_name"] == "gan_regularizers.adapters.projected_gan.discriminator"
+    assert args.D_kwargs["base"] == "training.networks.Discriminator"
+    assert args.D_kwargs["controller"] == {"target": 0.6, "kimg": 100.0, "interval": 8}
+    assert args.loss_kwargs == {
+        "class_name": "gan_regularizers.adapters.projected_gan.loss",
+        "base": "training.loss.Loss",
+        "r1_gamma": 1.0,
+    }
+    assert args.desc == "00000-data-diffusion-first"
+    args = configured("projected_gan", "--reg=diffaug")
+    assert args.desc == "00000-data-diffaug"
+    assert args.loss_kwargs.class_name == "training.loss.Loss"
+
+
+@pytest.mark.parametrize(
+    ("host", "line", "said"),
+    [
+        *(
+            (host, *case)
+            for host in HOSTS
+            for case in (
+                ("--reg-t-max=100", "--reg-t-max=100 needs diffusion in --reg, which is none"),
+                ("--reg=diffaug --reg-target=0.5", "--reg-target=0.5 needs diffusion in --reg, which is diffaug"),
+                ("--reg=diffusion --reg-policy=color", "--reg-policy=color needs diffaug in --reg, which is diffusion"),
+                ("--reg=diffaug --reg-policy=colour", "--reg-policy='colour': unknown name 'colour'"),
+                ("--reg=diffaug --reg-policy=", "--reg-policy= is empty; leave diffaug out of --reg instead"),
+                ("--reg=diffaug --reg-cutout=1.5", "--reg-cutout=1.5 is outside [0, 1]"),
+                ("--reg=diffusion --reg-t-max=0", "--reg-t-max=0 is no chain; leave diffusion out of --reg instead"),
+                ("--reg=diffusion --reg-t-min=700", "--reg-t-min=700 is outside [0, 500]"),
+                ("--reg=diffusion --reg-noise-std=-1", "--reg-noise-std=-1.0 is outside [0, inf)"),
+                ("--reg=diffusion --reg-target=nan", "--reg-target=nan is outside (-1, 1)"),
+                ("--reg=diffusion --reg-kimg=0", "--reg-kimg=0.0 is outside (0, inf)"),
+                ("--reg=both", "'both' is not one of"),
+            )
+        ),
+        *(
+            (host, *case)
+            for host in STYLEGANS
+            for case in (
+                ("--reg=diffusion --aug=ada", "--aug=ada does not go with --reg=diffusion; use --reg=ada+diffusion"),
+                ("--reg=diffaug --p=0.1", "--p=0.1 does not go with --reg=diffaug"),
+                (
+                    "--reg=diffusion --target=0.5",
+                    "--target=0.5 does not go with --reg=diffusion; use --reg-target",
+                ),
+                ("--reg=diffaug --augpipe=bg", "--augpipe=bg does not go with --reg=diffaug"),
+                ("--reg=ada+diffusion --aug=noaug", "--aug=noaug does not go with --reg=ada+diffusion"),
+                ("--reg=diffusion --reg-where=last", "No such option"),
+            )
+        ),
+        ("insgen", "--reg=diffusion --aug=noaug", "leaves InsGen's contrastive branches without views; leave it out"),
+        ("projected_gan", "--reg=ada+diffusion", "'ada+diffusion' is not one of"),
+        ("projected_gan", "--reg=diffusion --reg-condition=t", "--reg-condition=t is not possible: ProjectedGAN's D"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_by_name(host, line, said):
+    with pytest.raises(click.UsageError) as refused:
+        configured(host, line)
+    assert said in refused.value.format_message()
+
+
+def test_what_upstreams_options_rule_out():
+    for host, line, changes, said in (
+        ("insgen", "--reg=diffaug", {"ada_linear": True}, "--ada_linear moves p, which --reg=diffaug does not have"),
+        (
+            "projected_gan",
+            "--reg=diffusion",
+            {"G_kwargs": EasyDict(class_name="pg_modules.networks_fastgan.Generator")},
+            "FastGAN's generator begins at 128 pixels, these images have 64; use --cfg=stylegan2",
+        ),
+    ):
+        with pytest.raises(click.UsageError) as refused:
+            configured(host, line, **changes)
+        assert refused.value.message == said
+    assert configured("insgen", "--reg=diffusion", ada_linear=True).augment_p == 0.0
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_the_help_names_every_option_and_the_defaults(host):
+    text = " ".join(invoke(host, "--help")[1].output.split())
+    options = "policy cutout noise-std t-max t-min dist schedule target kimg parity condition".split()
+    assert all(f"--reg-{name} " in text for name in options)
+    if host == "stylegan":
+        assert "[default: 0.5, with diffusion 0.2]" in text
+        assert "[default: 500 with uniform, 1000 with priority]" in text
+        assert "[default: 10; 5 in paper parity]" in text
+    if host == "insgen":
+        assert "Shortest chain of noise [default: 5]" in text
+    if host == "projected_gan":
+        assert "[default: 0.5 with feature maps, 0.05 with images]" in text
+        assert "[default: priority with feature maps, uniform with images]" in text
+        assert "--reg-where" in text
+
+
+# The pipe of StyleGAN2-ADA and StyleGAN3.
+
+
+def state_of(pipe: Pipe) -> dict:
+    return {name: value.tolist() for name, value in pipe.regularizer.noise.state_dict().items()}
+
+
+def moved(pipe: Pipe, *ps: float) -> Pipe:
+    """Upstream's controller writes p, and a batch follows."""
+    for p in ps:
+        pipe.p.fill_(p)
+        pipe(torch.zeros(1, 3, 4, 4))
+    return pipe
+
+
+def test_t_follows_p_and_p_is_read_when_it_was_written_only(upstream, monkeypatch):
+    read = []
+    follow = Pipe._follow_p
+    monkeypatch.setattr(Pipe, "_follow_p", lambda self: read.append(float(self.p)) or follow(self))
+    pipe = Pipe(noise=NOISE)
+    noise = pipe.regularizer.noise
+    x = torch.zeros(2, 3, 4, 4)
+    for _ in range(3):
+        pipe(x)
+    assert (read, int(noise.T)) == ([0.0], 10)
+    drawn = [int(noise.redraws)]
+    for p in (0.5, 0.5, 1.75):  # a move may end where it began
+        pipe.p.fill_(p)
+        for _ in range(2):
+            pipe(x)
+        drawn.append(int(noise.redraws))
+    assert read == [0.0, 0.5, 0.5, 1.75]
+    assert drawn == [drawn[0] + i for i in range(4)]
+    assert float(pipe.p) == float(noise.p) == 1.0
+    assert upstream.reports == [("Progress/augment_T", T) for T in (10, 255, 255, 500)]
+
+
+def test_a_resumed_pipe_goes_on_to_the_bit():
+    first = moved(Pipe(noise=NOISE), 0.0, 0.3, 0.3)
+    state = state_of(first)
+    resumed = Pipe(noise=NOISE, state=json.loads(json.dumps(state)))
+    assert state_of(moved(resumed, state["p"])) == state
+    assert torch.equal(resumed.regularizer.noise.gain, first.regularizer.noise.gain)
+    assert state_of(moved(resumed, 0.4)) == state_of(moved(first, 0.4)) != state
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda pipe: pickle.loads(pickle.dumps(pipe))])
+def test_copies_keep_the_state_and_follow_p(copied):
+    pipe = moved(Pipe(noise=NOISE, ada={"class_name": path(Augment)}), 0.0, 0.3)
+    state = state_of(pipe)
+    other = copied(pipe)
+    assert state_of(moved(other, 0.3)) == state
+    assert state_of(moved(other, 0.6)) != state == state_of(pipe)
+    assert float(other.ada.p) == 0.25
+    # The copy of one that has followed as many writes as the copy has seen.
+    other = copied(moved(Pipe(noise=NOISE), 0.0))
+    assert int(moved(other, 1.0).regularizer.noise.T) == 500
+
+
+def test_upstreams_augmentation_comes_first_with_a_p_of_its_own():
+    pipe = Pipe(noise={**NOISE, "noise_std": 0.0}, ada={"class_name": path(Augment), "scale": 3.0})
+    for p, ada_p in ((0.0, 0.0), (0.2, 0.2), (0.7, 0.25)):
+        assert float(moved(pipe, p).ada.p) == pytest.approx(ada_p)
+    x = torch.ones(8, 3, 4, 4)
+    y = pipe(x)
+    gain = pipe.regularizer.noise.gain[y.diffusion_t]
+    torch.testing.assert_close(y, 3 * gain[:, None, None, None] * x)
+
+
+def test_diffaug_alone_and_p_of_1():
+    pipe = Pipe(diffaug={"policy": "color", "cutout": 0.5})
+    pipe.p.fill_(1.0)
+    y = pipe(torch.zeros(4, 3, 8, 8))
+    assert y.abs().max() > 0
+    assert y.diffusion_t.tolist() == [0] * 4
+
+
+def test_gradients_reach_the_images_twice():
+    pipe = moved(Pipe(noise=NOISE), 1.0)
+    x = torch.randn(16, 3, 4, 4, requires_grad=True)
+    y = pipe(x)
+    gain = pipe.regularizer.noise.gain[y.diffusion_t][:, None, None, None]
+    assert 0 < gain.min() < 0.99  # a step of the chain's end, and clean ones beside it
+    (grad,) = torch.autograd.grad(y.square().sum() / 2, x, create_graph=True)
+    torch.testing.assert_close(grad, gain * y)
+    (second,) = torch.autograd.grad(grad.sum(), x)
+    torch.testing.assert_close(second, (gain**2).expand_as(x))
+
+
+# What D is told.
+
+
+class Discriminator(nn.Module):
+    """A D that keeps the label it saw."""
+
+    def __init__(self, c_dim: int, channels: int) -> None:
+        super().__init__()
+        self.c_dim = c_dim
+        self.convolution = nn.Conv2d(3, channels, 1)
+
+    def forward(self, images, c, *others, **kwargs):
+        self.seen = c, others, kwargs
+        return self.convolution(images).mean([1, 2, 3]) + c.sum(1)
+
+
+@pytest.mark.parametrize(("told", "width"), [("t", 64), ("t-raw", 1)])
+@pytest.mark.parametrize("c_dim", [0, 3])
+@pytest.mark.parametrize("copied", [lambda D: D, copy.deepcopy, lambda D: pickle.loads(pickle.dumps(D))])
+def test_d_is_told_the_t_of_its_images(told, width, c_dim, copied):
+    D = copied(told_discriminator(base=path(Discriminator), told=told, c_dim=c_dim, channels=5))
+    assert (D.c_dim, D.convolution.out_channels) == (c_dim + width, 5)
+    images = moved(Pipe(noise=NOISE), 1.0)(1e6 * torch.ones(8, 3, 4, 4))
+    c = torch.randn(8, c_dim)
+
+    D(images, c, "extra", update_emas=True)
+    seen, *others = D.seen
+    steps = moved(Pipe(noise=NOISE), 1.0).regularizer.noise.gain
+    # The images are so bright that their noise is nothing beside their gain, which says what t was.
+    t = (images[:, :1, 0, 0] / 1e6 - steps).abs().argmin(1)
+    assert t.unique().numel() > 1
+    expected = t[:, None].float() if told == "t-raw" else timestep_embedding(t, 64)
+    assert torch.equal(seen, torch.cat([c, expected], 1))
+    assert others == [("extra",), {"update_emas": True}]
+
+    D(images.detach(), c.half())  # another tensor: nothing is known of its t, so it counts as clean
+    clean = torch.zeros(8)
+    expected = clean[:, None] if told == "t-raw" else timestep_embedding(clean, 64)
+    torch.testing.assert_close(D.seen[0], torch.cat([c.half(), expected.half()], 1), rtol=0, atol=0)  # dtype too
+
+
+# Resuming.
+
+
+def snapshot_of(pipe: nn.Module | None, told: int = 0, c_dim: int = 2) -> dict:
+    return {"augment_pipe": pipe, "G": SimpleNamespace(c_dim=c_dim), "D": SimpleNamespace(c_dim=c_dim + told)}
+
+
+@pytest.mark.parametrize("host", STYLEGANS)
+def test_stylegan_goes_on_from_a_snapshot(upstream, host):
+    noise = regularizers_of(configured(host, "--reg=diffusion")).noise
+    pipe = moved(Pipe(noise=noise), 0.0, 0.3)
+    upstream.snapshots["run.pkl"] = snapshot_of(pipe, told=1)
+    args = configured(host, "--reg=diffusion", resume_pkl="run.pkl")
+    assert args.output == f"run.pkl goes on with p = 0.3, T = {int(pipe.regularizer.noise.T)}\n"
+    assert args.D_kwargs.told == "t-raw"  # as the snapshot's D was
+    kwargs = json.loads(json.dumps(args.augment_kwargs))
+    del kwargs["class_name"]
+    assert state_of(moved(Pipe(**kwargs), args.augment_p)) == state_of(pipe)
+
+    args = configured(host, "--reg=diffusion --reg-t-max=300", resume_pkl="run.pkl")
+    assert "run.pkl has another t_max, so of its noise only p = 0.3 goes on" in args.output
+    assert args.augment_p == pytest.approx(0.3)
+    assert "state" not in args.augment_kwargs
+
+
+@pytest.mark.parametrize("pipe", [None, Augment(), Pipe(diffaug={"policy": "color"})])
+def test_a_stylegan_without_noise_starts_at_p_0(upstream, pipe):
+    upstream.snapshots["run.pkl"] = snapshot_of(pipe)
+    args = configured("stylegan", "--reg=diffusion", resume_pkl="run.pkl")
+    assert "run.pkl has no state of the noise, which starts at p = 0" in args.output
+    assert "The D of run.pkl was not told t, and is not told it now" in args.output
+    assert args.augment_p == 0.0
+    assert "told" not in args.D_kwargs
+
+
+@pytest.mark.parametrize(
+    ("line", "told", "said"),
+    [
+        ("--reg=diffusion --reg-condition=none", 64, "whose D was trained with --reg-condition=t"),
+        ("--reg=diffusion --reg-condition=t", 0, "--reg-condition=t does not fit run.pkl"),
+        ("--reg=diffaug", 1, "the D of run.pkl is told t, so --reg=diffaug needs diffusion too"),
+    ],
+)
+def test_a_snapshot_whose_d_does_not_fit(upstream, line, told, said):
+    upstream.snapshots["run.pkl"] = snapshot_of(Pipe(noise=NOISE), told)
+    with pytest.raises(click.UsageError) as refused:
+        configured("stylegan", line, resume_pkl="run.pkl")
+    assert said in refused.value.message
+
+
+def test_projected_gan_goes_on_from_a_snapshot(upstream):
+    D = projected_discriminator("--reg=diffusion")
+    D.adaptive_t.noise.set_p(0.5)
+    upstream.snapshots.update({"run.pkl": {"D": D}, "plain.pkl": {"D": nn.Identity()}})
+    said = configured("projected_gan", "--reg=diffusion", resume_pkl="run.pkl").output
+    assert said == f"run.pkl goes on with p = 0.5, T = {int(D.adaptive_t.T)}\n"
+    said = configured("projected_gan", "--reg=diffusion", resume_pkl="plain.pkl").output
+    assert said == "plain.pkl has no state of the noise, which starts at p = 0\n"
+    for option in ("--reg-t-max=300", "--reg-t-min=7"):
+        with pytest.raises(click.UsageError) as refused:
+            configured("projected_gan", f"--reg=diffusion {option}", resume_pkl="run.pkl")
+        assert refused.value.message.startswith(f"{option} does not fit run.pkl, whose noise has 5")
+
+
+# InsGen's loss.
+
+
+class InsGenLoss:
+    """Upstream's loss, as far as the contrastive branches go."""
+
+    def __init__(self, device, augment_pipe, weight):
+        self.device, self.augment_pipe, self.weight = device, augment_pipe, weight
+
+    def run_cl(self, images, weight=1.0):
+        views = self.augment_pipe
+        assert isinstance(views, Augment)
+        assert not views.p.requires_grad
+        return weight * views(images), float(views.p)
+
+
+def test_insgens_branches_see_views_without_noise():
+    views = {"class_name": path(Augment), "scale": 5.0}
+    pipe = Pipe(noise=NOISE)
+    device = torch.device("cpu")
+    loss = insgen.loss(path(InsGenLoss), views, device, augment_pipe=pipe, weight=0.5)
+    assert (loss.device, loss.weight) == (device, 0.5)
+    image, p = loss.run_cl(torch.ones(()), weight=2.0)
+    assert (float(image), p) == (10.0, pytest.approx(0.2))
+    assert loss.augment_pipe is pipe
+    with pytest.raises(TypeError):
+        loss.run_cl(None)
+    assert loss.augment_pipe is pipe
+
+
+# ProjectedGAN.
+
+
+class Mixing(nn.Conv2d):
+    """Keeps its input, and returns zeros."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 4, 1)
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, x):
+        self.seen = x
+        return super().forward(x)
+
+
+class Features(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scratch = nn.ModuleDict({f"layer{i}_ccm": Mixing() for i in range(4)})
+
+    def forward(self, x):
+        self.seen = x
+        return {str(i): layer(x[..., i:, i:]) for i, layer in enumerate(self.scratch.values())}
+
+
+class ProjectedDiscriminator(nn.Module):
+    """Upstream's D, whose logits here are the brightness of its images, whatever the features."""
+
+    def __init__(self, diffaug: bool = True, channel_max: int = 0) -> None:
+        super().__init__()
+        self.diffaug, self.channel_max = diffaug, channel_max
+        self.feature_network = Features()
+
+    def forward(self, x, c):  # noqa: ARG002
+        if self.diffaug:
+            x = 1000 + x
+        self.features = self.feature_network(x)
+        return x.mean([1, 2, 3])
+
+
+def projected_discriminator(line: str, **changes) -> nn.Module:
+    kwargs = EasyDict(class_name=path(ProjectedDiscriminator), diffaug=True, channel_max=9)
+    kwargs = configured("projected_gan", line, D_kwargs=kwargs, **changes).D_kwargs
+    del kwargs["class_name"]
+    return projected_gan.discriminator(**kwargs)
+
+
+def noisy_places(D: nn.Module) -> tuple[bool, bool, bool]:
+    """Whether there is noise on what the feature network sees, what its mixing layers see, and what they return."""
+    with torch.no_grad():
+        D(torch.ones(64, 3, 8, 8), None)
+    network = D.feature_network
+    places = [network.seen], [layer.seen for layer in network.scratch.values()], list(D.features.values())
+    noisy = [[tensor.std() > 0 for tensor in tensors] for tensors in places]
+    assert all(len(set(map(bool, each))) == 1 for each in noisy)  # all four maps alike
+    return tuple(bool(each[0]) for each in noisy)
+
+
+PLACES = {"pixels": (True, True, False), "first": (False, True, False), "last": (False, False, True)}
+
+
+@pytest.mark.parametrize("where", PLACES)
+def test_projected_gans_noise_acts_where_it_should(where):
+    D = projected_discriminator(f"--reg=diffusion --reg-where={where}")
+    assert (D.diffaug, D.channel_max) == (False, 9)
+    assert float(D.adaptive_t.p) == 0.0
+    D.adaptive_t.noise.set_p(1.0)
+    assert noisy_places(D) == PLACES[where]
+    names = [name for name in D.state_dict() if name.endswith("t_list")]
+    assert len(names) == (2 if where == "pixels" else 1)  # of one tensor
+    for other in (copy.deepcopy(D), pickle.loads(pickle.dumps(D))):
+        other.adaptive_t.noise.enabled = False
+        assert noisy_places(other) == (False, False, False)
+    assert noisy_places(D) == PLACES[where]
+
+
+def test_diffaug_takes_the_place_of_upstreams():
+    for line in ("--reg=diffaug --reg-policy=color", "--reg=diffaug+diffusion --reg-policy=color"):
+        D = projected_discriminator(line)
+        assert noisy_places(D)[0]
+        assert D.feature_network.seen.abs().max() < 3
+        assert hasattr(D, "adaptive_t") is ("diffusion" in line)
+
+
+class ProjectedLoss:
+    """Upstream's loss: reals are bright and fakes dark."""
+
+    def __init__(self, device, D, weight):
+        self.device, self.D, self.weight = device, D, weight
+
+    def run_D(self, img, c, blur_sigma=0):  # noqa: ARG002, N802
+        return self.D(img, c)
+
+    def accumulate_gradients(self, phase, real_img, real_c):
+        fakes = -torch.ones_like(real_img)
+        if phase in ("Gmain", "Gboth", "Dmain", "Dboth"):
+            self.run_D(fakes, real_c)
+        if phase in ("Dmain", "Dboth"):
+            self.run_D(real_img.detach().requires_grad_(False), real_c, blur_sigma=0)
+
+
+@pytest.mark.parametrize("phase", ["Dmain", "Dboth"])
+def test_projected_gans_t_moves_by_its_reals(upstream, phase):
+    D = projected_discriminator("--reg=diffusion --reg-kimg=0.1", batch_gpu=16)
+    loss = projected_gan.loss(path(ProjectedLoss), D, device="cpu", weight=2)
+    assert (loss.device, loss.weight) == ("cpu", 2)
+    reals = torch.ones(5, 3, 8, 8)
+    for _ in range(4):
+        assert upstream.reports == []
+        for name in ("Gboth", phase, "Greg", "Dreg"):
+            loss.accumulate_gradients(name, reals, None)
+    assert float(D.adaptive_t.r_d) == 1.0  # fakes would have halved it
+    assert float(D.adaptive_t.p) == pytest.approx(4 * 5 / 100)
+    assert upstream.reports == [("Progress/augment", pytest.approx(0.2)), ("Progress/augment_T", 5 + 99)]
+
+
+def test_projected_gans_loss_makes_the_tables_of_a_copied_state():
+    """Upstream resumes by copying parameters and buffers into a new D, one by one."""
+    source, D = (projected_discriminator("--reg=diffusion") for _ in range(2))
+    source.adaptive_t.noise.set_p(0.5)
+    state = source.state_dict()
+    for name, value in D.named_buffers():
+        if name in state:
+            value.copy_(state[name])
+    projected_gan.loss(path(ProjectedLoss), D, device="cpu", weight=1)
+    for name, value in source.adaptive_t.noise.named_buffers():
+        assert torch.equal(D.adaptive_t.noise.get_buffer(name), value), name
