@@ -14,9 +14,11 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
-from gan_regularizers import timestep_embedding
-from gan_regularizers.adapters import insgen, projected_gan, stylegan
-from gan_regularizers.adapters.stylegan import Pipe, path, told_discriminator
+from gan_regularizers import AdaptiveT, DiffAugment, DiffusionNoise, timestep_embedding
+from gan_regularizers.adapters import insgen, projected_gan, snapshot_parts, stylegan
+from gan_regularizers.adapters.snapshot_parts import Pipe, full_name
+from gan_regularizers.adapters.stylegan import told_discriminator
+from gan_regularizers.regularizer import InputRegularizer
 
 HOSTS = {"stylegan": stylegan, "insgen": insgen, "projected_gan": projected_gan}
 STYLEGANS = ("stylegan", "insgen")
@@ -77,7 +79,7 @@ def invoke(host: str, line: str, **changes):
         batch_size=32,
         batch_gpu=8,
         num_gpus=2,
-        training_set_kwargs=EasyDict(resolution=64),
+        training_set_kwargs=EasyDict(resolution=64, use_labels=True),
         G_kwargs=EasyDict(class_name="training.networks.Generator"),
         D_kwargs=EasyDict(class_name="training.networks.Discriminator", channel_max=512),
         DHead_kwargs=EasyDict(inplanes=512),
@@ -159,12 +161,12 @@ def test_defaults_of_diffaug(host):
 @pytest.mark.parametrize("host", HOSTS)
 def test_every_option_arrives(host):
     line = (
-        "--reg=diffaug+diffusion --reg-policy=color --reg-cutout=0.3 --reg-noise-std=0.25 --reg-t-max=321 "
+        "--reg=diffaug+diffusion --reg-policy=color,cutout --reg-cutout=0.3 --reg-noise-std=0.25 --reg-t-max=321 "
         "--reg-t-min=12 --reg-dist=uniform --reg-schedule=cosine --reg-target=0.4 --reg-kimg=50 --reg-parity=paper "
     )
     args = configured(host, line + ("--reg-where=last" if host == "projected_gan" else "--reg-condition=t-raw"))
     found = regularizers_of(args)
-    assert found.diffaug == {"policy": "color", "cutout": 0.3}
+    assert found.diffaug == {"policy": "color,cutout", "cutout": 0.3}
     expected = {
         "noise_std": 0.25,
         "t_max": 321,
@@ -178,18 +180,21 @@ def test_every_option_arrives(host):
         # 32 images in two rounds of 8 on each of two GPUs
         assert found.controller == {"target": 0.4, "kimg": 50.0, "interval": 8}
         assert found.where == "last"
-        assert args.desc == "00000-data-diffaug-diffusion-last"
     else:
         assert (args.augment_p, args.ada_target, args.ada_kimg) == (0.0, 0.4, 50.0)
         assert args.D_kwargs.told == "t-raw"
-        assert args.desc == "00000-data-diffaug-diffusion"
+    assert args.desc == (
+        "00000-data-diffaug-diffusion-policycolor,cutout-cutout0.3-noise_std0.25-t_max321-t_min12-distuniform"
+        "-schedulecosine-target0.4-kimg50.0-paritypaper"
+        + ("-wherelast" if host == "projected_gan" else "-conditiont-raw")
+    )
 
 
 @pytest.mark.parametrize("host", STYLEGANS)
 def test_what_stylegan_builds(host):
     args = configured(host, "--reg=ada+diffusion --aug=ada --augpipe=bg")
     assert args.augment_kwargs["ada"] == {"class_name": "training.augment.AugmentPipe", "xflip": 1}
-    assert args.augment_kwargs["class_name"] == "gan_regularizers.adapters.stylegan.Pipe"
+    assert args.augment_kwargs["class_name"] == "gan_regularizers.adapters.snapshot_parts.Pipe"
     assert args.D_kwargs == {
         "class_name": "gan_regularizers.adapters.stylegan.told_discriminator",
         "base": "training.networks.Discriminator",
@@ -227,7 +232,7 @@ def test_what_projected_gan_builds():
         "base": "training.loss.Loss",
         "r1_gamma": 1.0,
     }
-    assert args.desc == "00000-data-diffusion-first"
+    assert args.desc == "00000-data-diffusion"
     args = configured("projected_gan", "--reg=diffaug")
     assert args.desc == "00000-data-diffaug"
     assert args.loss_kwargs.class_name == "training.loss.Loss"
@@ -245,6 +250,7 @@ def test_what_projected_gan_builds():
                 ("--reg=diffusion --reg-policy=color", "--reg-policy=color needs diffaug in --reg, which is diffusion"),
                 ("--reg=diffaug --reg-policy=colour", "--reg-policy='colour': unknown name 'colour'"),
                 ("--reg=diffaug --reg-policy=", "--reg-policy= is empty; leave diffaug out of --reg instead"),
+                ("--reg=diffaug --reg-policy=color --reg-cutout=0.5", "has no effect with --reg-policy=color"),
                 ("--reg=diffaug --reg-cutout=1.5", "--reg-cutout=1.5 is outside [0, 1]"),
                 ("--reg=diffusion --reg-t-max=0", "--reg-t-max=0 is no chain; leave diffusion out of --reg instead"),
                 ("--reg=diffusion --reg-t-min=700", "--reg-t-min=700 is outside [0, 500]"),
@@ -287,7 +293,7 @@ def test_what_upstreams_options_rule_out():
             "projected_gan",
             "--reg=diffusion",
             {"G_kwargs": EasyDict(class_name="pg_modules.networks_fastgan.Generator")},
-            "FastGAN's generator begins at 128 pixels, these images have 64; use --cfg=stylegan2",
+            "FastGAN's G begins at 128 pixels, these images have 64; use --cfg=stylegan2",
         ),
     ):
         with pytest.raises(click.UsageError) as refused:
@@ -361,7 +367,7 @@ def test_a_resumed_pipe_goes_on_to_the_bit():
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda pipe: pickle.loads(pickle.dumps(pipe))])
 def test_copies_keep_the_state_and_follow_p(copied):
-    pipe = moved(Pipe(noise=NOISE, ada={"class_name": path(Augment)}), 0.0, 0.3)
+    pipe = moved(Pipe(noise=NOISE, ada={"class_name": full_name(Augment)}), 0.0, 0.3)
     state = state_of(pipe)
     other = copied(pipe)
     assert state_of(moved(other, 0.3)) == state
@@ -373,7 +379,7 @@ def test_copies_keep_the_state_and_follow_p(copied):
 
 
 def test_upstreams_augmentation_comes_first_with_a_p_of_its_own():
-    pipe = Pipe(noise={**NOISE, "noise_std": 0.0}, ada={"class_name": path(Augment), "scale": 3.0})
+    pipe = Pipe(noise={**NOISE, "noise_std": 0.0}, ada={"class_name": full_name(Augment), "scale": 3.0})
     for p, ada_p in ((0.0, 0.0), (0.2, 0.2), (0.7, 0.25)):
         assert float(moved(pipe, p).ada.p) == pytest.approx(ada_p)
     x = torch.ones(8, 3, 4, 4)
@@ -422,7 +428,7 @@ class Discriminator(nn.Module):
 @pytest.mark.parametrize("c_dim", [0, 3])
 @pytest.mark.parametrize("copied", [lambda D: D, copy.deepcopy, lambda D: pickle.loads(pickle.dumps(D))])
 def test_d_is_told_the_t_of_its_images(told, width, c_dim, copied):
-    D = copied(told_discriminator(base=path(Discriminator), told=told, c_dim=c_dim, channels=5))
+    D = copied(told_discriminator(base=full_name(Discriminator), told=told, c_dim=c_dim, channels=5))
     assert (D.c_dim, D.convolution.out_channels) == (c_dim + width, 5)
     images = moved(Pipe(noise=NOISE), 1.0)(1e6 * torch.ones(8, 3, 4, 4))
     c = torch.randn(8, c_dim)
@@ -433,14 +439,45 @@ def test_d_is_told_the_t_of_its_images(told, width, c_dim, copied):
     # The images are so bright that their noise is nothing beside their gain, which says what t was.
     t = (images[:, :1, 0, 0] / 1e6 - steps).abs().argmin(1)
     assert t.unique().numel() > 1
-    expected = t[:, None].float() if told == "t-raw" else timestep_embedding(t, 64)
-    assert torch.equal(seen, torch.cat([c, expected], 1))
+    expected = t[:, None].float() if told == "t-raw" else timestep_embedding(t, 64) / 32**0.5
+    torch.testing.assert_close(seen, torch.cat([c, expected], 1))
     assert others == [("extra",), {"update_emas": True}]
 
     D(images.detach(), c.half())  # another tensor: nothing is known of its t, so it counts as clean
     clean = torch.zeros(8)
-    expected = clean[:, None] if told == "t-raw" else timestep_embedding(clean, 64)
+    expected = clean[:, None] if told == "t-raw" else timestep_embedding(clean, 64) / 32**0.5
     torch.testing.assert_close(D.seen[0], torch.cat([c.half(), expected.half()], 1), rtol=0, atol=0)  # dtype too
+
+    if c_dim == 0:
+        D(images, c=None)
+        torch.testing.assert_close(D.seen[0], seen)
+
+
+@pytest.mark.parametrize("told", ["t", "t-raw"])
+def test_a_hook_that_comes_later_leaves_d_told(told, monkeypatch):
+    """Numbers of hooks begin anew in the process that loads a snapshot, so ours must not have one."""
+    D = told_discriminator(base=full_name(Discriminator), told=told, c_dim=0, channels=5)
+    for handle in range(3):
+        monkeypatch.setattr(torch.utils.hooks.RemovableHandle, "next_id", handle)
+        D.register_forward_pre_hook(lambda *_: None)
+    D(torch.zeros(2, 3, 4, 4), torch.zeros(2, 0))
+    assert D.seen[0].shape[1] == D.c_dim
+
+
+def test_snapshots_name_what_they_named_before():
+    """Renaming one of these would leave people with snapshots that no longer load."""
+    names = {*map(full_name, (Pipe, DiffAugment, DiffusionNoise, InputRegularizer, AdaptiveT))}
+    names |= {full_name(getattr(snapshot_parts, name)) for name in ("TellT", "ThroughFirst", "ThroughEach")}
+    assert names == {
+        "gan_regularizers.adapters.snapshot_parts.Pipe",
+        "gan_regularizers.adapters.snapshot_parts.TellT",
+        "gan_regularizers.adapters.snapshot_parts.ThroughFirst",
+        "gan_regularizers.adapters.snapshot_parts.ThroughEach",
+        "gan_regularizers.diffaugment.DiffAugment",
+        "gan_regularizers.diffusion_noise.DiffusionNoise",
+        "gan_regularizers.regularizer.InputRegularizer",
+        "gan_regularizers.adaptive_t.AdaptiveT",
+    }
 
 
 # Resuming.
@@ -483,7 +520,8 @@ def test_a_stylegan_without_noise_starts_at_p_0(upstream, pipe):
     [
         ("--reg=diffusion --reg-condition=none", 64, "whose D was trained with --reg-condition=t"),
         ("--reg=diffusion --reg-condition=t", 0, "--reg-condition=t does not fit run.pkl"),
-        ("--reg=diffaug", 1, "the D of run.pkl is told t, so --reg=diffaug needs diffusion too"),
+        ("--reg=diffaug", 1, "the D of run.pkl is told t of a noise; --reg needs diffusion"),
+        ("", 64, "the D of run.pkl is told t of a noise; --reg needs diffusion"),
     ],
 )
 def test_a_snapshot_whose_d_does_not_fit(upstream, line, told, said):
@@ -491,6 +529,38 @@ def test_a_snapshot_whose_d_does_not_fit(upstream, line, told, said):
     with pytest.raises(click.UsageError) as refused:
         configured("stylegan", line, resume_pkl="run.pkl")
     assert said in refused.value.message
+
+
+def test_a_snapshot_with_other_labels_or_none_at_all(upstream, monkeypatch):
+    upstream.snapshots["run.pkl"] = snapshot_of(Pipe(noise=NOISE), 64)
+    unlabelled = EasyDict(resolution=64, use_labels=False)
+    with pytest.raises(click.UsageError, match=r"run\.pkl was trained with --cond"):
+        configured("stylegan", "--reg=diffusion", resume_pkl="run.pkl", training_set_kwargs=unlabelled)
+    monkeypatch.setattr(sys.modules["dnnlib"].util, "open_url", open)
+    with pytest.raises(click.UsageError, match=r"--resume=gone\.pkl: .*No such file"):
+        configured("stylegan", "--reg=diffusion", resume_pkl="gone.pkl")
+
+
+def test_a_snapshot_from_between_a_move_and_the_next_batch(upstream):
+    """Upstream has written p, and the noise has not read it yet."""
+    noise = regularizers_of(configured("stylegan", "--reg=diffusion")).noise
+    pipe = moved(Pipe(noise=noise), 0.0, 0.9)
+    before = int(pipe.regularizer.noise.redraws)
+    pipe.p.fill_(1.2)
+    upstream.snapshots["run.pkl"] = snapshot_of(pipe, told=64)
+    args = configured("stylegan", "--reg=diffusion", resume_pkl="run.pkl")
+    assert args.augment_p == 1.0
+    assert args.augment_kwargs["state"]["T"] == 500
+    assert args.augment_kwargs["state"]["redraws"] == before + 1
+    assert "goes on with p = 1, T = 500" in args.output
+
+
+@pytest.mark.parametrize(("written", "stays"), [(-0.5, 0.0), (1.5, 1.0), (float("nan"), 0.25)])
+def test_p_is_bounded_on_both_sides_and_survives_nan(written, stays):
+    pipe = moved(Pipe(noise=NOISE), 0.25)
+    with pytest.warns(UserWarning, match="NaN; p stays") if written != written else nullcontext():
+        moved(pipe, written)
+    assert float(pipe.p) == float(pipe.regularizer.noise.p) == stays
 
 
 def test_projected_gan_goes_on_from_a_snapshot(upstream):
@@ -524,10 +594,10 @@ class InsGenLoss:
 
 
 def test_insgens_branches_see_views_without_noise():
-    views = {"class_name": path(Augment), "scale": 5.0}
+    views = {"class_name": full_name(Augment), "scale": 5.0}
     pipe = Pipe(noise=NOISE)
     device = torch.device("cpu")
-    loss = insgen.loss(path(InsGenLoss), views, device, augment_pipe=pipe, weight=0.5)
+    loss = insgen.loss(full_name(InsGenLoss), views, device, augment_pipe=pipe, weight=0.5)
     assert (loss.device, loss.weight) == (device, 0.5)
     image, p = loss.run_cl(torch.ones(()), weight=2.0)
     assert (float(image), p) == (10.0, pytest.approx(0.2))
@@ -579,7 +649,7 @@ class ProjectedDiscriminator(nn.Module):
 
 
 def projected_discriminator(line: str, **changes) -> nn.Module:
-    kwargs = EasyDict(class_name=path(ProjectedDiscriminator), diffaug=True, channel_max=9)
+    kwargs = EasyDict(class_name=full_name(ProjectedDiscriminator), diffaug=True, channel_max=9)
     kwargs = configured("projected_gan", line, D_kwargs=kwargs, **changes).D_kwargs
     del kwargs["class_name"]
     return projected_gan.discriminator(**kwargs)
@@ -642,7 +712,7 @@ class ProjectedLoss:
 @pytest.mark.parametrize("phase", ["Dmain", "Dboth"])
 def test_projected_gans_t_moves_by_its_reals(upstream, phase):
     D = projected_discriminator("--reg=diffusion --reg-kimg=0.1", batch_gpu=16)
-    loss = projected_gan.loss(path(ProjectedLoss), D, device="cpu", weight=2)
+    loss = projected_gan.loss(full_name(ProjectedLoss), D, device="cpu", weight=2)
     assert (loss.device, loss.weight) == ("cpu", 2)
     reals = torch.ones(5, 3, 8, 8)
     for _ in range(4):
@@ -662,6 +732,6 @@ def test_projected_gans_loss_makes_the_tables_of_a_copied_state():
     for name, value in D.named_buffers():
         if name in state:
             value.copy_(state[name])
-    projected_gan.loss(path(ProjectedLoss), D, device="cpu", weight=1)
+    projected_gan.loss(full_name(ProjectedLoss), D, device="cpu", weight=1)
     for name, value in source.adaptive_t.noise.named_buffers():
         assert torch.equal(D.adaptive_t.noise.get_buffer(name), value), name

@@ -189,7 +189,7 @@ def test_trains_resumes_and_generates(checkouts, name, mode):
 
     state = checkout.state(run.snapshot)
     if mode in NOISY:
-        assert run.kwargs["run_dir"].endswith(mode.replace("+", "-") + "-first" * (name == "projected_gan"))
+        assert mode.replace("+", "-") + "-target-0.9-kimg0.05" in run.kwargs["run_dir"]
         p, T = (next(value for key, value in state.items() if key.endswith(f"noise.{end}")) for end in "pT")
         t_min = 10 if name.startswith("stylegan") else 5
         assert p > 0.5
@@ -289,7 +289,8 @@ def test_resuming_with_other_settings(checkouts, name):
     line = [*checkout.options(), "--dry-run", resume]
     for options, message in (
         (["--reg=diffusion", "--reg-condition=none"], "does not fit"),
-        (["--reg=diffaug"], "is told t, so --reg=diffaug needs diffusion too"),
+        (["--reg=none"], "is told t of a noise; --reg needs diffusion"),
+        (["--reg=diffaug"], "is told t of a noise; --reg needs diffusion"),
     ):
         (refused,) = checkout.commands([*line, *options])
         assert refused["status"] == 2
@@ -431,7 +432,7 @@ def test_the_command_line_alone_trains(checkouts):
     done = checkout.python("train.py", *line, "--reg=diffaug+diffusion", "--reg-kimg=0.5", "--reg-target=-0.9")
     assert "augment 1.000" in done.stdout
     (run,) = _outdir(line).iterdir()
-    assert run.name.endswith("-diffaug-diffusion")
+    assert run.name.endswith("-diffaug-diffusion-target-0.9-kimg0.5")
     last = json.loads((run / "stats.jsonl").read_text().splitlines()[-1])
     assert last["Progress/augment_T"]["mean"] > 100
     _generates(checkout, str(max(run.glob("network-snapshot*.pkl"))))
