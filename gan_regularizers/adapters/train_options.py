@@ -94,8 +94,7 @@ def resolve(host: Host, seed: int) -> Regularizers | None:
             kimg=number("kimg", values.get("kimg", _KIMG), "(0, inf)"),
             condition=values.get("condition"),
             where=_where(host, values),
-            # ProjectedGAN reads the name as a regular expression.
-            desc="".join([f"-{mode.replace('+', '-')}", *(f"-{name}{value}" for name, value in values.items())]),
+            desc=_desc(mode, values),
         )
     except ValueError as error:
         name, *rest = str(error).partition("=")
@@ -164,6 +163,12 @@ def _default(host: Host, name: str) -> str:
     if len(set(values.values())) == 1:
         return str(values.popitem()[1])
     return ", ".join(f"{value} with {label}" for label, value in values.items())
+
+
+def _desc(mode: str, values: dict[str, Any]) -> str:
+    """The mode and what was given beside it; ProjectedGAN reads a + as a regular expression, and goes on by the name."""
+    ordered = [name for names in _READ_BY.values() for name in names if name in values]
+    return f"-{mode.replace('+', '-')}" + "".join(f"-{name}{values[name]}" for name in ordered)
 
 
 def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:
