@@ -166,7 +166,7 @@ def _default(host: Host, name: str) -> str:
 
 
 def _desc(mode: str, values: dict[str, Any]) -> str:
-    """The mode and what was given beside it; ProjectedGAN reads a + as a regular expression, and goes on by the name."""
+    """The mode and what was given beside it; ProjectedGAN reads the name as a regular expression."""
     ordered = [name for names in _READ_BY.values() for name in names if name in values]
     return f"-{mode.replace('+', '-')}" + "".join(f"-{name}{values[name]}" for name in ordered)
 
