@@ -13,9 +13,9 @@ from click.core import ParameterSource
 from ..diffaugment import DiffAugment
 from ..diffusion_noise import PRESETS, SCHEDULES, DiffusionNoise
 from ..settings import number
+from .snapshot_parts import TOLD
 
 PLACES = ("first", "last", "pixels")  # of the noise in ProjectedGAN
-CONDITIONS = ("none", "t", "t-raw")
 
 _READ_BY = {
     "diffaug": ("policy", "cutout"),
@@ -61,10 +61,9 @@ def options(host: Host) -> Callable[[Any], Any]:
 
     def decorate(command: Any) -> Any:
         for name, kind, text in reversed(list(_options(host))):
-            metavar = None if isinstance(kind, click.Choice) else {str: "NAMES", int: "INT", float: "FLOAT"}[kind]
-            command = click.option(name, type=kind, help=text, metavar=metavar, expose_value=False, callback=_keep)(
-                command
-            )
+            metavar = {str: "NAMES", int: "INT", float: "FLOAT"}.get(kind)  # a choice shows its values
+            add = click.option(name, type=kind, help=text, metavar=metavar, expose_value=False, callback=_keep)
+            command = add(command)
         return command
 
     return decorate
@@ -135,11 +134,7 @@ def _options(host: Host) -> Iterable[tuple[str, Any, str]]:
     t_min = _default(host, "t_min")
     t_min += "; 5 in paper parity" if t_min != "5" else ""
 
-    yield (
-        "--reg",
-        click.Choice(host.modes),
-        f"Regularizers of D's input, in place of {host.augmentation} [default: none]",
-    )
+    yield "--reg", click.Choice(host.modes), f"Regularises D's input, in place of {host.augmentation} [default: none]"
     yield "--reg-policy", str, f"DiffAugment policy [default: {_POLICY}]"
     yield "--reg-cutout", float, f"Side of the cutout as a share of the image's [default: {cutout}]"
     yield "--reg-noise-std", float, f"Standard deviation of the noise [default: {_default(host, 'noise_std')}]"
@@ -152,7 +147,7 @@ def _options(host: Host) -> Iterable[tuple[str, Any, str]]:
     yield "--reg-parity", click.Choice(("official", "paper")), "As the authors' code or the text [default: official]"
     if host.features:
         yield "--reg-where", click.Choice(PLACES), "Noise on feature maps or on pixels [default: first]"
-    yield "--reg-condition", click.Choice(CONDITIONS), f"What D is told of t [default: {host.conditions}]"
+    yield "--reg-condition", click.Choice(tuple(TOLD)), f"What D is told of t [default: {host.conditions}]"
 
 
 def _default(host: Host, name: str) -> str:
