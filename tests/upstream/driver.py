@@ -12,6 +12,7 @@ python driver.py commands JSON RESULT.json    lists of options of train.py, whic
 
 import json
 import os
+import re
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -56,9 +57,22 @@ def state(snapshot: str, result: str) -> None:
 
 def script(name: str, *options: str) -> None:
     """Run one of the repository's scripts on the CPU, where it names CUDA."""
-    source = Path(name).read_text(encoding="utf-8-sig").replace("torch.device('cuda')", "torch.device('cpu')")
+    source = Path(name).read_text(encoding="utf-8-sig")
+    source = re.sub(r"torch\.device\('cuda'(, rank)?\)", "torch.device('cpu')", source)
     sys.argv = [name, *options]
     exec(compile(source, name, "exec"), {"__name__": "__main__"})
+
+
+def metrics(snapshot: str) -> None:
+    """Calculate the mean of an image in place of upstream's metrics, whose networks are downloaded."""
+    from metrics import metric_main
+
+    def mean(options: Any) -> dict[str, float]:
+        G = options.G
+        return {"mean": float(G(torch.zeros(1, G.z_dim), torch.zeros(1, G.c_dim)).mean())}
+
+    metric_main._metric_dict["fid50k_full"] = mean
+    script("calc_metrics.py", f"--network={snapshot}", "--metrics=fid50k_full", "--gpus=1")
 
 
 def without(name: str, *options: str) -> None:
@@ -151,5 +165,5 @@ def _small_grid(training_set: Any, random_seed: int = 0) -> Any:  # noqa: ARG001
 
 if __name__ == "__main__":
     mode, *arguments = sys.argv[1:]
-    modes = {function.__name__: function for function in (train, rank, state, script, without, commands)}
+    modes = {function.__name__: function for function in (train, rank, state, script, metrics, without, commands)}
     modes[mode](*arguments)

@@ -205,6 +205,7 @@ def test_trains_resumes_and_generates(checkouts, name, mode):
             if key.split(".")[-1] in ("p", "T", "t_list", "redraws"):
                 assert after[key] == state[key], key
     _generates(checkout, run.snapshot)
+    assert '"mean": ' in checkout.python(DRIVER, "metrics", run.snapshot).stdout
 
 
 def _generates(checkout: Checkout, snapshot: str) -> None:
