@@ -1,5 +1,6 @@
 """Two processes with different data end with one p, T and list, as one process with all the data does."""
 
+import importlib
 import math
 from pathlib import Path
 
@@ -54,11 +55,25 @@ def two_updates() -> dict[str, torch.Tensor]:
     return {name.removeprefix("module."): value for name, value in parallel.state_dict().items()}
 
 
+def buffers_at_the_start() -> list[float]:
+    """A buffer that differs between ranks, under DistributedDataParallel(broadcast_buffers=False), then mended."""
+
+    def start() -> float:
+        module = nn.Linear(1, 1)
+        module.register_buffer("noise", torch.tensor(float(dist.get_rank())))
+        DistributedDataParallel(module, broadcast_buffers=False)
+        return float(module.noise)
+
+    before = start()
+    importlib.import_module("gan_regularizers.adapters.modern_torch")
+    return [before, start()]
+
+
 def run_rank(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=Path(folder, "meeting").as_uri(), rank=rank, world_size=RANKS)
     try:
         states = course(controller(), [reals(rank, iteration) for iteration in range(ITERATIONS)])
-        torch.save((states, two_updates()), Path(folder, f"{rank}.pt"))
+        torch.save((states, two_updates(), buffers_at_the_start()), Path(folder, f"{rank}.pt"))
     finally:
         dist.destroy_process_group()
 
@@ -80,7 +95,7 @@ def test_ranks_agree_with_one_process_that_saw_everything(ranks):
     together = [torch.cat([reals(rank, iteration) for rank in range(RANKS)]) for iteration in range(ITERATIONS)]
     expected = course(controller(), together)
     assert len({int(state["noise.T"]) for state in expected}) > 2
-    for states, _ in ranks:
+    for states, _, _ in ranks:
         for actual, wanted in zip(states, expected, strict=True):
             assert_same(actual, wanted)
 
@@ -92,8 +107,12 @@ def test_one_rank_alone_would_go_elsewhere():
 
 
 def test_data_parallel_training_of_a_wrapped_discriminator(ranks):
-    (_, first), (_, second) = ranks
+    (_, first, _), (_, second, _) = ranks
     assert_same(first, second)
     assert "0.weight" in first
     assert "input_regularizer.noise.T" in first
     assert all(value.isfinite().all() for value in first.values())
+
+
+def test_ranks_start_from_the_buffers_of_the_first_one_where_upstream_counts_on_it(ranks):
+    assert [buffers for _, _, buffers in ranks] == [[0.0, 0.0], [1.0, 0.0]]

@@ -22,6 +22,7 @@ ABSENT = ("pkg_resources", "distutils", "distutils.util")
 CHANGED = [
     (Sampler, "__init__"),
     (torch.optim.Adam, "__init__"),
+    (torch.nn.parallel.DistributedDataParallel, "__init__"),
     (torch.Tensor, "cuda"),
     (torch.Tensor, "pin_memory"),
     (torch.cuda, "Event"),
@@ -47,6 +48,7 @@ class Mended:
             monkeypatch.setitem(sys.modules, name, module)
         monkeypatch.setattr(Sampler, "__init__", lambda self, data_source=None: None)  # noqa: ARG005
         monkeypatch.setattr(torch.optim.Adam, "__init__", self.adam)
+        monkeypatch.setattr(torch.distributed.utils, "_sync_module_states", lambda module: None)  # noqa: ARG005
         monkeypatch.setattr(importlib.metadata, "version", {"scipy": "1.17.1"}.__getitem__)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
 
@@ -131,13 +133,16 @@ probes = [
     cuda,
 ]
 broken = sum(not works(probe) for probe in probes)
+broken += torch.distributed.is_available()  # test_distributed.py has the ranks that this takes to see
 import gan_regularizers.adapters.modern_torch as m
 for probe in probes:
     probe()
-made = [torch.utils.data.Sampler.__init__, torch.optim.Adam.__init__, torch.Tensor.cuda, torch.cuda.Event]
+classes = (torch.utils.data.Sampler, torch.nn.parallel.DistributedDataParallel, torch.optim.Adam)
+changed = [*((kind, "__init__") for kind in classes), (torch.Tensor, "cuda"), (torch.cuda, "Event")]
+made = [getattr(*item) for item in changed]
 changes = list(m.changes)
 importlib.reload(m)
-again = [torch.utils.data.Sampler.__init__, torch.optim.Adam.__init__, torch.Tensor.cuda, torch.cuda.Event]
+again = [getattr(*item) for item in changed]
 assert m.changes == changes and all(a is b for a, b in zip(made, again))
 print(json.dumps([broken, changes]))
 """

@@ -10,6 +10,7 @@ A patched repository imports it before all else of its own, in every script and 
 import functools
 import importlib.metadata
 import importlib.util
+import inspect
 import sys
 import time
 import warnings
@@ -129,6 +130,32 @@ def _mend_adam() -> str | None:
     return "torch.optim.Adam() takes whole numbers for its betas again"
 
 
+def _mend_parallel() -> str | None:
+    """StyleGAN2-ADA and InsGen count on it that all ranks start from the buffers of rank 0.
+
+    DistributedDataParallel does so no more with ``broadcast_buffers=False``. Every rank would keep its own constant
+    noise and, after ``--resume``, its own average of w, and upstream's check would stop the run at a snapshot.
+    """
+    if not torch.distributed.is_available():
+        return None
+    from torch.distributed.utils import _sync_module_states
+
+    if "broadcast_buffers" not in inspect.signature(_sync_module_states).parameters:
+        return None
+    parallel = torch.nn.parallel.DistributedDataParallel
+    original = parallel.__init__
+
+    @functools.wraps(original)
+    def init(self: Any, module: torch.nn.Module, *args: Any, **kwargs: Any) -> None:
+        if kwargs.get("broadcast_buffers") is False:
+            for buffer in module.buffers():
+                torch.distributed.broadcast(buffer, src=0, group=kwargs.get("process_group"))
+        original(self, module, *args, **kwargs)
+
+    parallel.__init__ = init
+    return "DistributedDataParallel(broadcast_buffers=False) starts from the buffers of rank 0 again"
+
+
 def _mend_pkg_resources() -> str | None:
     """StyleGAN3 compares versions with ``pkg_resources.parse_version``, which setuptools has dropped."""
     if importlib.util.find_spec("pkg_resources"):
@@ -221,7 +248,15 @@ class _HostEvent(getattr(getattr(torch, "_streambase", None), "_EventBase", obje
 
 
 def _mend() -> Iterable[str]:
-    for mend in (_mend_sampler, _mend_adam, _mend_pkg_resources, _mend_distutils, _mend_sqrtm, _mend_missing_cuda):
+    for mend in (
+        _mend_sampler,
+        _mend_adam,
+        _mend_parallel,
+        _mend_pkg_resources,
+        _mend_distutils,
+        _mend_sqrtm,
+        _mend_missing_cuda,
+    ):
         if change := mend():
             yield change
 

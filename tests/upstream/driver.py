@@ -31,6 +31,15 @@ def train(images: str, result: str, *options: str) -> None:
 
 def rank(number: str, ranks: str, folder: str, images: str, result: str, *options: str) -> None:
     """The same as one of several processes, which meet in a folder."""
+    parallel = torch.nn.parallel.DistributedDataParallel
+
+    class OnCPU(parallel):
+        """Upstream names the device of a rank, which must not be named where it is the CPU."""
+
+        def __init__(self, module: torch.nn.Module, device_ids: Any = None, **settings: Any) -> None:  # noqa: ARG002
+            super().__init__(module, **settings)
+
+    torch.nn.parallel.DistributedDataParallel = OnCPU
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/meeting", rank=int(number), world_size=int(ranks)
     )
