@@ -164,7 +164,6 @@ def _shrink(kwargs: dict[str, Any]) -> None:
     for head in ("DHead_kwargs", "GHead_kwargs"):
         if kwargs.get(head):
             kwargs[head].update(inplanes=32, queue_size=16)
-    kwargs.setdefault("loss_kwargs", {})
 
 
 def _small_grid(training_set: Any, random_seed: int = 0) -> Any:  # noqa: ARG001

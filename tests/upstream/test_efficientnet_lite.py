@@ -12,11 +12,17 @@ timm = pytest.importorskip("timm", reason="ProjectedGAN's feature network is tim
 def model():
     from gan_regularizers.adapters import efficientnet_lite
 
+    create, downloads = timm.create_model, []
+
+    def watched(name, pretrained, **settings):
+        downloads.append(pretrained)
+        return create(name, pretrained=pretrained, **settings)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            timm.models, "load_pretrained", lambda *_, **__: pytest.fail("timm must not download"), raising=False
-        )
-        return efficientnet_lite.create_model("tf_efficientnet_lite0", pretrained=True).eval()
+        patch.setattr(timm, "create_model", watched)
+        made = efficientnet_lite.create_model("tf_efficientnet_lite0", pretrained=True).eval()
+    assert downloads == [False]
+    return made
 
 
 def test_the_features_are_those_of_the_package(model):
