@@ -123,11 +123,26 @@ def _train(number: int, images: int, result: str, options: tuple[str, ...]) -> N
 
     loop.setup_snapshot_image_grid = _small_grid
     kwargs.update(total_kimg=images / 1000, kimg_per_tick=1, image_snapshot_ticks=1, network_snapshot_ticks=1)
+    told = _watch_what_d_is_told()
     loop.training_loop(rank=number, **kwargs)
     if number == 0:
         stats = [json.loads(line) for line in Path(kwargs["run_dir"], "stats.jsonl").read_text().splitlines()]
         snapshot = str(max(Path(kwargs["run_dir"]).glob("network-snapshot*.pkl")))
-        Path(result).write_text(json.dumps({"kwargs": kwargs, "stats": stats, "snapshot": snapshot}))
+        Path(result).write_text(json.dumps({"kwargs": kwargs, "stats": stats, "snapshot": snapshot, "told": told}))
+
+
+def _watch_what_d_is_told() -> list[bool]:
+    """Whether D was told a t, for each of its runs to come; it is not where the images did not come from the pipe."""
+    from gan_regularizers.adapters.snapshot_parts import TellT
+
+    told, tell = [], TellT.__call__
+
+    def watched(self: TellT, D: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> Any:
+        told.append(hasattr(args[0], "diffusion_t"))
+        return tell(self, D, args, kwargs)
+
+    TellT.__call__ = watched
+    return told
 
 
 def _parsed(options: tuple[str, ...]) -> dict[str, Any]:

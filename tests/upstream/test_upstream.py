@@ -73,6 +73,7 @@ class Run:
     kwargs: dict
     stats: list[dict]
     snapshot: str
+    told: list[bool]
     output: str
 
     def last(self, name: str) -> float:
@@ -194,6 +195,10 @@ def test_trains_resumes_and_generates(checkouts, name, mode):
         t_min = 10 if name.startswith("stylegan") else 5
         assert p > 0.5
         assert pytest.approx(T, abs=0.51) == t_min + p * (500 - t_min)
+        if name in STYLEGANS:
+            # G's fakes, D's fakes and D's reals in 17 iterations, and R1 in two; without t the summary of D's layers
+            # and, in InsGen, three contrastive losses with two runs each.
+            assert (run.told.count(True), run.told.count(False)) == (3 * 17 + 2, 1 + 6 * 17 * (name == "insgen"))
         assert run.last("Progress/augment") > 0
         assert run.last("Progress/augment_T") > 10
 
