@@ -47,6 +47,7 @@ def rank(number: str, ranks: str, folder: str, images: str, result: str, *option
 
     training_stats.init_multiprocessing(rank=int(number), sync_device=torch.device("cpu"))
     _train(int(number), int(images), result, options)
+    torch.distributed.barrier()  # a rank that leaves while another still works has been seen to abort at its exit
     torch.distributed.destroy_process_group()
 
 
