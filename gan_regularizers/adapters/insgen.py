@@ -31,14 +31,12 @@ def configure(args: Any, desc: str) -> str:
             "kimg", given["kimg"], "has no effect with --ada_linear, where p rises to --reg-target over the whole run"
         )
     views = args.get("augment_kwargs")
-    configured = stylegan.configure(args, desc, _HOST)
-    if configured == desc or args.DHead_kwargs is None:
-        return configured
-    if args.augment_kwargs["noise"] is not None:
+    desc = stylegan.configure(args, desc, _HOST)
+    if "diffusion" in given.get("reg", "none") and args.DHead_kwargs is not None:
         if views is None:
             raise click.UsageError("--aug=noaug leaves InsGen's contrastive branches without views; leave it out")
         args.loss_kwargs.update(class_name=full_name(loss), base=args.loss_kwargs.class_name, views=views)
-    return configured
+    return desc
 
 
 def loss(base: str, views: dict[str, Any], device: torch.device, **kwargs: Any) -> Any:

@@ -30,7 +30,7 @@ def prepare(device: torch.device, conv2d_gradfix: ModuleType, grid_sample_gradfi
     """Switch a repository's own convolution and grid_sample off, where torch's do all that they did.
 
     They were made for torch 1.7 to 1.10, to make double backward quick or possible, and call operators that are gone.
-    torch's ``conv2d`` has double backward; its ``grid_sample`` has it from about 2.11 on, and before that
+    torch's ``conv2d`` has double backward. Its ``grid_sample`` has it in 2.13 and has not in 2.4; where it has not,
     ``grid_sample`` of this module takes its place.
 
     Args:

@@ -64,11 +64,13 @@ class Pipe(nn.Module):
         moved = self._followed is not None  # else it is the start, perhaps of a resumed run, whose list stays
         noise = self.regularizer.noise
         if noise is not None:
-            if self.p.isnan():
+            p = float(self.p)
+            if math.isnan(p):
                 warnings.warn("the sign statistic of D's outputs on reals is NaN; p stays as it was", stacklevel=3)
-                self.p.copy_(noise.p)
-            self.p.clamp_(0, 1)  # upstream bounds it from below at most
-            noise.set_p(float(self.p), redraw=moved)
+                p = float(noise.p)
+            p = min(max(p, 0.0), 1.0)  # upstream bounds it from below at most
+            self.p.fill_(p)
+            noise.set_p(p, redraw=moved)
             report_T(noise)
         if self.ada is not None:
             self.ada.p.copy_(self.p.clamp(max=ADA_P_MAX))
