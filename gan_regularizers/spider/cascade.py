@@ -1,0 +1,52 @@
+"""Cascades of Spider GAN (arXiv 2305.07613): the images of one generator are the input of the next."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from .image_latents import ImageLatents
+
+
+class Cascade(nn.Module):
+    """Generators in a row: the first maps z to images, each other one the latents that ``ImageLatents`` makes of them.
+
+    All but the last are frozen copies, as in ``ImageLatents``; the last one is the module itself, to be trained. A
+    cascade is a generator, so it may be a part of another one. One pickle or ``state_dict`` holds all of it.
+
+    Args:
+        generators: at least two. Each maps latents [N, k] to images [N, C, H, W] in [-1, 1], the frozen ones
+            deterministically; k is their attribute ``z_dim``.
+        z_dim: numbers in the latents of generators without such an attribute.
+        geometry: of ``ImageLatents``.
+
+    Raises:
+        TypeError: one of them is no module.
+        ValueError: fewer than two, or one whose latents have an unknown size.
+    """
+
+    def __init__(self, *generators: nn.Module, z_dim: int | None = None, geometry: Sequence[int] | None = None) -> None:
+        super().__init__()
+        if len(generators) < 2:
+            raise ValueError(f"{len(generators)} generators are no cascade; give at least two")
+        for generator in generators:
+            if not isinstance(generator, nn.Module):
+                raise TypeError(f"a {type(generator).__name__} is no generator; give modules")
+        *earlier, last = generators
+        source = earlier[0] if len(earlier) == 1 else Cascade(*earlier, z_dim=z_dim, geometry=geometry)
+        latent_dim = getattr(last, "z_dim", z_dim)
+        if latent_dim is None:
+            raise ValueError(
+                f"z_dim: how many numbers {type(last).__name__} takes is unknown, as it has no z_dim; say it"
+            )
+        self.latents = ImageLatents(source, latent_dim, geometry=geometry)
+        self.generator = last
+
+    @property
+    def z_dim(self) -> int:
+        """Numbers in z, which the first generator takes."""
+        return getattr(self.latents.source, "z_dim", self.latents.z_dim)
+
+    def forward(self, z: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Z [N, z_dim] -> images of the last generator, which is given all other arguments."""
+        return self.generator(self.latents(z), *args, **kwargs)
