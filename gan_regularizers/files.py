@@ -5,6 +5,8 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from .errors import CommandError
+
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a temporary file beside path and rename it to path; on an error path stays as it was."""
@@ -15,6 +17,14 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def check_output(option: str, path: Path, suffix: str) -> None:
+    """Say so before any work, if a file that an option names cannot be written."""
+    if path.suffix != suffix:
+        raise CommandError(f"{option} {path} does not end in {suffix}")
+    if path.is_dir() or not path.parent.is_dir():
+        raise CommandError(f"{option} {path}: {'it is a folder' if path.is_dir() else 'its folder does not exist'}")
 
 
 def replace_together(contents: Mapping[Path, bytes]) -> None:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from gan_regularizers.cli import main
 from gan_regularizers.demo import images, kid
+from gan_regularizers.spider.features import Lite0Features
 
 COMMAND = [sys.executable, "-m", "gan_regularizers", "demo"]
 SMALL = ["--resolution", "16", "--kimg", "1.28", "--device", "cpu"]
@@ -59,7 +60,7 @@ def test_a_quarter_of_a_persons_own_images_is_held_out(pictures):
 
 
 def test_kid_lite0_orders_sets_by_their_distance(monkeypatch):
-    features = kid.Lite0Features()
+    features = Lite0Features()
     train, held_out = images.split_portraits(32, 64)
     train, held_out = (part[:64].float() / 127.5 - 1 for part in (train, held_out))
     real = features(held_out)

@@ -1,13 +1,12 @@
 """The benchmark's picture: every competitor's time in times of a copy."""
 
-import io
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from ..files import write_atomically
+from .. import plots
 from .cases import CLONE, COMPETITORS, OURS
 from .report import Case, Result, batch_name, heading, relative_to_clone
 
@@ -34,9 +33,7 @@ def save(path: Path, result: Result) -> None:
     handles, labels = grid[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(shown) + 1, frameon=False, fontsize=9)
     figure.suptitle(heading(result), fontsize=9, color="#666666")
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=110)
-    write_atomically(path, stream.getvalue())
+    plots.save(figure, path)
 
 
 def _panel(axes: Axes, cases: list[Case], batches: list[str], shown: list[str]) -> None:

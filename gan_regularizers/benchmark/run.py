@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ..errors import CommandError
-from ..files import write_atomically
+from ..files import check_output, write_atomically
 from . import cases, chart, machine, report, timing
 from .measure import measure
 from .settings import Settings, shape_name
@@ -69,12 +69,8 @@ def _outputs(json_path: Path | None, chart_path: Path | None) -> tuple[Path | No
     if chart_path is None and json_path is not None:
         chart_path = json_path.with_suffix(".png")
     for option, path, suffix in (("--json", json_path, ".json"), ("--chart", chart_path, ".png")):
-        if path is None:
-            continue
-        if path.suffix != suffix:
-            raise CommandError(f"{option} {path} does not end in {suffix}")
-        if path.is_dir() or not path.parent.is_dir():
-            raise CommandError(f"{option} {path}: {'it is a folder' if path.is_dir() else 'its folder does not exist'}")
+        if path is not None:
+            check_output(option, path, suffix)
     return json_path, chart_path
 
 

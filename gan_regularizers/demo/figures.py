@@ -1,20 +1,16 @@
 """The demo's pictures: samples side by side, and the curves."""
 
-import io
 from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ..files import write_atomically
+from ..plots import BLUE, INK, RED, save, style
 from .settings import ARMS
 
-RED, BLUE = "#d1495b", "#00798c"
 COLOURS = dict(zip(ARMS, (RED, BLUE), strict=True))
-INK = "#333333"
 Histories = dict[str, list[dict[str, float]]]
 
 
@@ -63,17 +59,3 @@ def image_grid(images: Tensor) -> np.ndarray:
     blank = images.new_full((rows * columns - len(images), *images.shape[1:]), 255)
     grid = torch.cat([images, blank]).unflatten(0, (rows, columns))
     return grid.permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2).numpy()
-
-
-def style(axes: Axes) -> None:
-    """Fewer lines."""
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#dddddd", lw=0.6)
-    axes.set_axisbelow(True)
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a PNG, whole or not at all."""
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=110)
-    write_atomically(path, stream.getvalue())

@@ -7,10 +7,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .. import DiffAugment, DiffusionNoise, InputRegularizer
+from .. import DiffAugment, DiffusionNoise, InputRegularizer, plots
 from ..errors import CommandError
 from ..images import decode, square
-from . import figures
 
 SIDE = 128
 AUGMENTED = 6
@@ -48,27 +47,27 @@ def draw(paths: list[Path], policy: str, noise_std: float, t_max: int, schedule:
     for axes_row, (label, titles, shown) in zip(grid, rows, strict=True):
         for axes, title, image in zip(axes_row, titles, shown, strict=True):
             axes.imshow(_to_uint8(image), interpolation="nearest")
-            axes.set_title(title, fontsize=9, color=figures.INK)
+            axes.set_title(title, fontsize=9, color=plots.INK)
             axes.set_xticks([])
             axes.set_yticks([])
             axes.spines[:].set_visible(False)
         axes_row[0].set_ylabel(label, fontsize=9)
     _draw_schedule(bottom, noise)
-    figures.save(figure, out)
+    plots.save(figure, out)
 
 
 def _draw_schedule(figure: Figure, noise: DiffusionNoise) -> None:
     t = np.arange(noise.t_max + 1)
     alpha_bar = noise.alpha_bar()
     gain, std = figure.subplots(1, 2)
-    gain.plot(t, np.sqrt(alpha_bar), color=figures.BLUE, lw=2)
+    gain.plot(t, np.sqrt(alpha_bar), color=plots.BLUE, lw=2)
     gain.set_title(f"signal gain, {noise.schedule} schedule", fontsize=10, loc="left")
-    std.plot(t, noise.noise_std * np.sqrt(1.0 - alpha_bar), color=figures.RED, lw=2)
+    std.plot(t, noise.noise_std * np.sqrt(1.0 - alpha_bar), color=plots.RED, lw=2)
     std.set_title("noise std, for images in [-1, 1]", fontsize=10, loc="left")
     for axes in (gain, std):
         axes.set_xlabel("t")
         axes.set_ylim(bottom=0.0)
-        figures.style(axes)
+        plots.style(axes)
 
 
 def _to_uint8(image: Tensor) -> np.ndarray:

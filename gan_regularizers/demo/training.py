@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from .. import AdaptiveT, DiffAugment, DiffusionNoise, wrap
 from ..errors import CommandError
 from ..files import write_atomically
-from .kid import Lite0Features, kid_x1000
+from ..spider.features import Lite0Features
+from .kid import kid_x1000
 from .networks import LATENT_DIM, Discriminator, Generator
 from .settings import Settings
 

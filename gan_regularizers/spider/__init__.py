@@ -3,5 +3,13 @@
 from .cascade import Cascade
 from .distance import SIDCurve, signed_inception_distance
 from .image_latents import ImageLatents
+from .neighbours import Neighbour, friendly_neighbours
 
-__all__ = ["Cascade", "ImageLatents", "SIDCurve", "signed_inception_distance"]
+__all__ = [
+    "Cascade",
+    "ImageLatents",
+    "Neighbour",
+    "SIDCurve",
+    "friendly_neighbours",
+    "signed_inception_distance",
+]

@@ -14,6 +14,9 @@ from ..settings import number, whole_number
 RADII = tuple(range(1, 51))
 _BLOCK = 2**19  # distances at a time
 
+# From centers, in blocks [K, d], their mean kernel to x, over x uniform in each cube about 0: [R].
+_Potential = Callable[[Iterable[Tensor]], Tensor]
+
 
 @dataclass(frozen=True)
 class SIDCurve:
@@ -61,7 +64,8 @@ def signed_inception_distance(
     Args:
         source: features [N, d] of generated images or of a candidate data set, of any floating dtype, all finite.
         target: features [M, d] of the real images.
-        order: exponent of the kernel, above -d and not 0; the reference code uses 1, -1, -3 and -5.
+        order: exponent of the kernel, above -d and not 0; the reference code uses 1, -1, -3 and -5. At -d / 2 and below
+            the mean over points has no finite variance, so its standard error says little.
         polyharmonic: the paper's kernel of order 2m - d for a whole m >= 1, that is ||.||^order ln||.|| where the order
             is not negative and d is even; 0 is then allowed.
         radii: r of each cube.
@@ -96,16 +100,17 @@ def signed_inception_distance(
         raise ValueError("target has features that are all equal, so there is no cube about them; give varied images")
     half_widths = [0.25 * r * deviation for r in radii]
     device = generator.device if generator is not None else target.device
+    rows_at_once = min(1024, max(1, _BLOCK // n_points))
 
-    def subsets(features: Tensor) -> Iterator[Tensor]:
+    def subsets(features: Tensor) -> Iterator[Iterator[Tensor]]:
         size = n_centers or math.ceil(len(features) / n_subsets)
         for index in _subsets(len(features), size, n_subsets, generator, device):
-            yield features[index.to(features.device)].double() - mean
+            yield (features[rows].double() - mean for rows in index.to(features.device).split(rows_at_once))
 
     rows = []
     for source_centers, target_centers in zip(subsets(source), subsets(target), strict=True):
         if closed := None if polyharmonic else _CLOSED_FORMS.get(order):
-            potential = _in_closed_form(closed, half_widths)
+            potential = _in_closed_form(closed, half_widths, d)
         else:
             points = torch.rand(n_points, d, generator=generator, dtype=torch.float64, device=device)
             potential = _at_points(kernel, (2 * points - 1).to(target.device), half_widths)
@@ -162,33 +167,30 @@ _CLOSED_FORMS: dict[float, Callable[[Tensor, float, int], Tensor]] = {
 }
 
 
-def _in_closed_form(
-    closed: Callable[[Tensor, float, int], Tensor], half_widths: list[float]
-) -> Callable[[Tensor], Tensor]:
-    def potential(centers: Tensor) -> Tensor:
-        squared = centers.square().sum(1)
-        return torch.stack([closed(squared, h, centers.shape[1]).mean() for h in half_widths])
+def _in_closed_form(closed: Callable[[Tensor, float, int], Tensor], half_widths: list[float], d: int) -> _Potential:
+    def potential(centers: Iterable[Tensor]) -> Tensor:
+        squared = torch.cat([block.square().sum(1) for block in centers])
+        return torch.stack([closed(squared, h, d).mean() for h in half_widths])
 
     return potential
 
 
-def _at_points(
-    kernel: Callable[[Tensor], Tensor], points: Tensor, half_widths: list[float]
-) -> Callable[[Tensor], Tensor]:
-    """For centers [K, d] the mean kernel to points [P, d], given in (-1, 1), in each cube about 0: [R].
+def _at_points(kernel: Callable[[Tensor], Tensor], points: Tensor, half_widths: list[float]) -> _Potential:
+    """With the mean over points [P, d], given in (-1, 1), in place of that over the cube.
 
     ||h u - v||^2 = h^2 ||u||^2 - 2 h u.v + ||v||^2, so one product u.v serves all cubes.
     """
     points_squared = points.square().sum(1)
 
-    def potential(centers: Tensor) -> Tensor:
-        total = points.new_zeros(len(half_widths))
-        for block in centers.split(max(1, _BLOCK // len(points))):
+    def potential(centers: Iterable[Tensor]) -> Tensor:
+        total, count = points.new_zeros(len(half_widths)), 0
+        for block in centers:
             products, squared = block @ points.T, block.square().sum(1, keepdim=True)
             for i, h in enumerate(half_widths):
                 distances = torch.add(squared + h**2 * points_squared, products, alpha=-2 * h)
                 total[i] += kernel(distances.clamp_(min=torch.finfo(distances.dtype).tiny)).sum()
-        return total / (len(centers) * len(points))
+            count += len(block)
+        return total / (count * len(points))
 
     return potential
 

@@ -27,7 +27,7 @@ def model():
 
 def test_the_features_are_those_of_the_package(model):
     """The network code of another package, for which the weights were made, gives the same numbers."""
-    from gan_regularizers.demo.kid import Lite0Features
+    from gan_regularizers.spider.features import Lite0Features
 
     images = torch.rand(2, 3, 224, 224) * 2 - 1
     with torch.no_grad():

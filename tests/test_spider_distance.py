@@ -1,0 +1,244 @@
+"""The signed inception distance: against brute force, closed forms, and what its sign must be."""
+
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gan_regularizers.spider import signed_inception_distance
+from gan_regularizers.spider.distance import _subsets
+
+ORDERS = (1, 0.5, 3, -1, -3, -5)
+
+
+def draw(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def features(count: int, d: int, seed: int, spread: float = 1.0, shift: float = 0.0) -> torch.Tensor:
+    return torch.randn(count, d, generator=draw(seed), dtype=torch.float64) * spread + shift
+
+
+def brute_force(source, target, kernel, r, n_points, n_subsets, seed):
+    """With whole sets in each subset, and the points of the same generator: pair by pair, in plain Python loops."""
+    generator = draw(seed)
+    points = []
+    for _ in range(n_subsets):
+        for features in (source, target):
+            torch.randperm(len(features), generator=generator)
+        points.append(torch.rand(n_points, source.shape[1], generator=generator, dtype=torch.float64))
+    half_width = 0.25 * r * float(np.std(target.double().numpy(), axis=0, ddof=1).mean())
+    mean = target.double().mean(0)
+    values = []
+    for drawn in points:
+        total = 0.0
+        for x in mean + half_width * (2 * drawn - 1):
+            total += sum(kernel(math.dist(x, c)) for c in source.double().tolist()) / len(source)
+            total -= sum(kernel(math.dist(x, c)) for c in target.double().tolist()) / len(target)
+        values.append(total / n_points)
+    return np.mean(values), np.std(values, ddof=1) / math.sqrt(n_subsets)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])
+def test_brute_force(order, dtype):
+    source, target = features(9, 7, 1, 1.3, 0.2).to(dtype), features(9, 7, 2).to(dtype)
+    radii, n_points, n_subsets = (0.5, 4.0, 40.0), 6, 3
+    curve = signed_inception_distance(
+        source, target, order=order, radii=radii, n_centers=9, n_points=n_points, n_subsets=n_subsets, generator=draw(3)
+    )
+    expected = [
+        brute_force(source, target, lambda s: math.copysign(s**order, order), r, n_points, n_subsets, 3) for r in radii
+    ]
+    np.testing.assert_allclose(curve.sid, [value for value, _ in expected], rtol=1e-9, atol=1e-13)
+    np.testing.assert_allclose(curve.standard_errors, [error for _, error in expected], rtol=1e-7)
+    assert curve.csid == pytest.approx(sum(curve.sid))
+
+
+@pytest.mark.parametrize(
+    ("m", "d", "logarithm"), [(3, 6, True), (4, 6, True), (1, 6, False), (4, 5, False), (2, 5, False)]
+)
+def test_polyharmonic_kernels_have_the_logarithm_where_the_paper_has_it(m, d, logarithm):
+    order = 2 * m - d
+    sign = -1.0 if order < 0 else 1.0
+    source, target = features(8, d, 1, 1.3, 0.2), features(8, d, 2)
+    settings = {"radii": (2.0, 20.0), "n_centers": 8, "n_points": 6, "n_subsets": 3}
+    curve = signed_inception_distance(source, target, order=order, polyharmonic=True, **settings, generator=draw(3))
+    expected = [
+        brute_force(source, target, lambda s: sign * s**order * (math.log(s) if logarithm else 1), r, 6, 3, 3)[0]
+        for r in settings["radii"]
+    ]
+    np.testing.assert_allclose(curve.sid, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("order", [2, 4])
+def test_even_orders_are_exact(order):
+    """Against the mean over a fine grid of x, which is exact for polynomials of this degree by Gauss's rule."""
+    source, target = features(12, 2, 1, 1.4, 0.3), features(9, 2, 2)
+    nodes, weights = np.polynomial.legendre.leggauss(4)
+    deviation = target.std(0).mean().item()
+    curve = signed_inception_distance(source, target, order=order, radii=(1, 6), n_centers=9, n_subsets=2)
+    again = signed_inception_distance(source, target, order=order, radii=(1, 6), n_subsets=4)
+    assert again.sid == pytest.approx(curve.sid, rel=0.5)  # equal parts of the sets, in place of parts drawn anew
+    whole = signed_inception_distance(source[:9], target, order=order, radii=(1, 6), n_centers=9, n_subsets=2)
+    for r, sid in zip(curve.radii, whole.sid, strict=True):
+        grid = np.stack(np.meshgrid(nodes, nodes), -1).reshape(-1, 2) * 0.25 * r * deviation + target.mean(0).numpy()
+        weight = np.outer(weights, weights).reshape(-1) / 4
+        potentials = [
+            (weight[:, None] * (((grid[:, None] - c.numpy()) ** 2).sum(-1)) ** (order / 2)).sum(0).mean()
+            for c in (source[:9], target)
+        ]
+        assert sid == pytest.approx(potentials[0] - potentials[1], rel=1e-12)
+    assert max(whole.standard_errors) < 1e-12
+
+
+@pytest.mark.parametrize("order", [1, -0.5, 3])
+def test_in_one_dimension_the_mean_over_the_cube_is_known(order):
+    """The integral of |x - c|^order over (-h, h) is elementary."""
+    source, target = features(40, 1, 1, 1.6, 0.5), features(50, 1, 2)
+    curve = signed_inception_distance(
+        source, target, order=order, radii=(2, 12), n_centers=40, n_points=200_000, n_subsets=8, generator=draw(0)
+    )
+
+    def power(a):
+        return np.sign(a) * np.abs(a) ** (order + 1)
+
+    for h, sid, error in zip(curve.half_widths, curve.sid, curve.standard_errors, strict=True):
+        source_mean, target_mean = (
+            (power(h - v) + power(h + v)).mean() / (2 * h * (order + 1)) * math.copysign(1, order)
+            for v in ((c - target.mean()).numpy() for c in (source, target))
+        )
+        assert abs(sid - (source_mean - target_mean)) < 5 * error
+
+
+@pytest.mark.parametrize("order", [1, -1, -3, -5, 2])
+def test_sign(order):
+    target = features(1000, 16, 0)
+    others = {
+        "equal": (features(1000, 16, 1), 0),
+        "shifted": (features(1000, 16, 2, shift=1.0), 1),
+        "spread": (features(1000, 16, 3, spread=1.5), 1),
+        "shrunk": (features(1000, 16, 4, spread=0.6), -1),
+    }
+    for name, (source, sign) in others.items():
+        curve = signed_inception_distance(source, target, order=order, radii=range(1, 21), generator=draw(5))
+        significant = abs(curve.csid) > 4 * curve.csid_standard_error
+        assert (math.copysign(significant, curve.csid) if significant else 0) == sign, name
+
+
+def test_a_set_has_no_distance_from_itself():
+    target = features(60, 5, 0)
+    curve = signed_inception_distance(target.flip(0), target, n_centers=60, radii=(1, 10))
+    assert max(map(abs, curve.sid)) < 1e-12
+
+
+def test_the_order_of_the_samples_does_not_matter():
+    source, target = features(300, 6, 1, 1.2), features(200, 6, 2)
+    shuffled = source[torch.randperm(300, generator=draw(0))], target[torch.randperm(200, generator=draw(1))]
+    exact = [
+        signed_inception_distance(*sets, n_centers=200, n_subsets=2, radii=(1, 9), order=2)
+        for sets in ((source[:200], target), (source[:200].flip(0), target.flip(0)))
+    ]
+    np.testing.assert_allclose(exact[0].sid, exact[1].sid, rtol=1e-10)
+    first, second = (signed_inception_distance(*sets, generator=draw(2)) for sets in ((source, target), shuffled))
+    assert abs(first.csid - second.csid) < 4 * math.hypot(first.csid_standard_error, second.csid_standard_error)
+
+
+def test_the_standard_error_falls_with_the_root_of_the_subsets():
+    source, target = features(400, 6, 1, 1.2), features(400, 6, 2)
+    few, many = (
+        signed_inception_distance(
+            source, target, n_centers=40, n_points=100, n_subsets=k, radii=(8,), generator=draw(k)
+        ).csid_standard_error
+        for k in (50, 800)
+    )
+    assert few / many == pytest.approx(4, rel=0.35)
+
+
+def test_the_standard_error_is_that_of_new_samples():
+    """By default the features are used once, so the error says how much values of others scatter."""
+    values, errors = [], []
+    for i in range(60):
+        curve = signed_inception_distance(
+            features(200, 5, 2 * i, 1.2), features(200, 5, 2 * i + 1), radii=(6,), generator=draw(i)
+        )
+        values.append(curve.csid)
+        errors.append(curve.csid_standard_error)
+    assert np.std(values) / np.mean(errors) == pytest.approx(1, rel=0.3)
+
+
+def test_tensors_arrays_dtypes_and_seeds():
+    source, target = features(50, 4, 1).float(), features(70, 4, 2).float()
+    first = signed_inception_distance(source, target, generator=draw(0))
+    assert signed_inception_distance(source.numpy(), target.numpy(), generator=draw(0)) == first
+    assert signed_inception_distance(source.double(), target.half().double(), generator=draw(0)) != first
+    torch.manual_seed(7)
+    default = signed_inception_distance(source, target)
+    torch.manual_seed(7)
+    assert signed_inception_distance(source, target) == default
+
+
+@settings(deadline=None, max_examples=60)
+@given(count=st.integers(1, 40), size=st.integers(1, 40), n_subsets=st.integers(1, 12), seed=st.integers(0, 99))
+def test_subsets_use_each_sample_once_before_any_twice(count, size, n_subsets, seed):
+    size = min(size, count)
+    drawn = [subset.tolist() for subset in _subsets(count, size, n_subsets, draw(seed), torch.device("cpu"))]
+    assert all(len(subset) == len(set(subset)) == size for subset in drawn)
+    uses = np.bincount(np.concatenate(drawn), minlength=count)
+    assert uses.sum() == size * n_subsets
+    assert uses.max() - uses.min() <= 1
+
+
+def test_fifty_thousand_inception_features_fit_in_memory():
+    """50,000 x 2,048 against as many in 4 GiB, the features' own 0.8 GB and torch included."""
+    code = """
+import resource, torch
+from gan_regularizers.spider import signed_inception_distance
+source, target = torch.randn(50_000, 2_048), torch.randn(50_000, 2_048)
+curve = signed_inception_distance(source, target)
+assert abs(curve.csid) < 5 * curve.csid_standard_error, curve
+whole = signed_inception_distance(source, target, n_centers=50_000, n_subsets=2, n_points=50, radii=(10,))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert int(done.stdout) * 1024 < 4 * 2**30
+
+
+BAD = {
+    "one sample": ({"source": torch.randn(1, 4)}, ValueError, r"source has shape \[1, 4\].*at least 2"),
+    "dimensions": ({"source": torch.randn(5, 3)}, ValueError, "source has features of 3 numbers, target of 4"),
+    "rank": ({"target": torch.randn(5)}, ValueError, r"target has shape \[5\]"),
+    "integers": ({"target": torch.ones(5, 4, dtype=torch.int64)}, ValueError, "torch.int64"),
+    "list": ({"source": [[1.0, 2.0]]}, TypeError, "source is a list"),
+    "equal": ({"target": torch.full((5, 4), 0.1)}, ValueError, "all equal"),
+    "order": ({"order": 0}, ValueError, "order=0 makes"),
+    "singular": ({"order": -4}, ValueError, "more than -4"),
+    "order nan": ({"order": math.nan}, ValueError, "order=nan"),
+    "polyharmonic": ({"order": 1, "polyharmonic": True}, ValueError, "not 2m - 4.*try 2"),
+    "no radii": ({"radii": ()}, ValueError, "radii is empty"),
+    "radius": ({"radii": (1, 0)}, ValueError, "radii=0"),
+    "points": ({"n_points": 0}, ValueError, "n_points=0"),
+    "subsets": ({"n_subsets": 1}, ValueError, "n_subsets=1"),
+    "centers": ({"n_centers": 6}, ValueError, r"n_centers=6 is outside \[1, 5\]"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_named(name):
+    wrong, error, message = BAD[name]
+    good = {"source": torch.randn(5, 4), "target": torch.randn(8, 4)}
+    with pytest.raises(error, match=message):
+        signed_inception_distance(**{**good, **wrong})
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_features_that_are_not_finite_are_counted(value):
+    source = torch.randn(6, 4)
+    source[2, 1] = source[4, 0] = value
+    with pytest.raises(ValueError, match="source has NaN or infinity in 2 of 6"):
+        signed_inception_distance(source, torch.randn(5, 4))
