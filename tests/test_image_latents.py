@@ -132,8 +132,8 @@ def test_jitter_gives_gaussian_neighbours_of_an_image():
 
 
 def test_images_and_licence_travel():
-    latents = ImageLatents(pictures(), 64, geometry=(8, 8), licence="CC-BY 4.0, Twitter")
-    assert "CC-BY 4.0, Twitter" in repr(latents)
+    latents = ImageLatents(pictures(), 64, geometry=(8, 8), licence="CC-BY 4.0, Zoë")
+    assert "CC-BY 4.0, Zoë" in repr(latents)
     z = gaussian(9, 64)
     for copied in (pickle.loads(pickle.dumps(latents)), copy.deepcopy(latents)):
         assert copied.licence == latents.licence
@@ -145,7 +145,7 @@ def test_images_and_licence_travel():
     other.load_state_dict(torch.load(stream, weights_only=True))
     assert other.licence == latents.licence
     assert torch.equal(other(z), latents(z))
-    assert latents.state_dict()["images"].dtype == torch.uint8
+    assert {value.dtype for value in latents.state_dict().values()} == {torch.uint8}  # an average can go over them
     assert latents.half().images.dtype == torch.uint8
     assert not list(latents.parameters())
 
