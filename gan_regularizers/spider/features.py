@@ -121,7 +121,9 @@ def feature_space(name: str, device: str = "cpu") -> FeatureSpace:
         raise CommandError(f"features {name}: no such file; give {LITE0}, or the file of a network")
     identity = hashlib.sha256(path.read_bytes()).hexdigest()
     try:
-        detector = torch.jit.load(path, map_location=device)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`torch.jit.load` is", DeprecationWarning)  # but the file is what it is
+            detector = torch.jit.load(path, map_location=device)
     except RuntimeError:
         network = TorchvisionInceptionFeatures(_weights(path)).to(device)
         return FeatureSpace("inception-torchvision", _INCEPTION_SIDE, network, identity)
@@ -181,7 +183,7 @@ def _digest(source: Path, space: FeatureSpace) -> tuple[str, int]:
 def _read(path: Path, digest: str) -> Tensor | None:
     """The features in a file of the cache; None where there is none, or it is torn."""
     try:
-        with np.load(path) as kept:
+        with path.open("rb") as stream, np.load(stream) as kept:
             return torch.from_numpy(kept["features"]) if str(kept["digest"]) == digest else None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
