@@ -42,7 +42,7 @@ class ToyGenerator(nn.Module):
 def test_latents_are_those_of_the_official_geometries(geometry, pixels):
     """Channel mean, bilinear resize of 32 x 32 by hand, flatten, cut to 512, root mean square 1."""
     images = pictures()
-    latents = ImageLatents(images, 512, geometry=geometry)
+    latents = ImageLatents(images, 512, geometry=geometry, centered=False)
     z = gaussian(30)
     actual = latents(z)
     gray = (images.double() / 127.5 - 1).mean(1).numpy()
@@ -62,6 +62,31 @@ def test_latents_are_those_of_the_official_geometries(geometry, pixels):
         assert len(flat) == pixels
         flat = flat[:512]
         np.testing.assert_allclose(latent, flat / np.sqrt((flat**2).mean()), atol=1e-5)
+
+
+@pytest.mark.parametrize("source", ["images", "generator"])
+def test_what_all_images_share_is_subtracted(source):
+    shared = torch.linspace(-1, 1, 32).expand(3, 32, 32) * 0.8
+    if source == "images":
+        own = pictures(64).float() / 255 * 0.2
+        made = ((shared + own + 1) * 127.5).clamp(0, 255).to(torch.uint8)
+    else:
+        made = ToyGenerator(side=8)
+        made.layers[0].weight.data.mul_(0.1)
+        made.layers[0].bias.data.copy_(F.adaptive_avg_pool2d(shared, 8).flatten())
+    plain, centered = (ImageLatents(made, 64, centered=flag) for flag in (False, True))
+    z = gaussian(500, 64)
+
+    def cosine(latents):  # the mean one between two latents
+        x = latents(z)
+        return float((x @ x.T / 64).mean())
+
+    assert cosine(plain) > 0.8
+    assert abs(cosine(centered)) < 0.1
+    assert not plain.mean_latent.any()
+    if source == "images":
+        expected = plain._flatten(plain.images.float() / 127.5 - 1).mean(0)
+        torch.testing.assert_close(centered.mean_latent, expected)
 
 
 def test_a_gaussian_z_picks_all_images_alike():
@@ -145,7 +170,8 @@ def test_images_and_licence_travel():
     other.load_state_dict(torch.load(stream, weights_only=True))
     assert other.licence == latents.licence
     assert torch.equal(other(z), latents(z))
-    assert {value.dtype for value in latents.state_dict().values()} == {torch.uint8}  # an average can go over them
+    assert all(isinstance(value, torch.Tensor) for value in latents.state_dict().values())  # averages go over them
+    assert latents.state_dict()["images"].dtype == torch.uint8
     assert latents.half().images.dtype == torch.uint8
     assert not list(latents.parameters())
 
@@ -167,6 +193,7 @@ def test_a_generator_is_frozen_for_good():
     optimizer.step()
     assert torch.equal(latents(z), before)
     expected = F.interpolate(freeze(source)(z).mean(1, keepdim=True), (4, 4), mode="area").flatten(1)
+    expected = expected - latents.mean_latent
     torch.testing.assert_close(before, expected / expected.square().mean(1, keepdim=True).sqrt(), rtol=1e-4, atol=1e-5)
 
 
@@ -188,12 +215,12 @@ def test_a_wider_z_gives_the_generator_what_it_takes():
 def test_cascades_of_any_depth():
     torch.manual_seed(0)
     first, second, third = ToyGenerator(8).eval(), ToyGenerator(16).eval(), ToyGenerator(9).eval()
-    cascade = Cascade(first, second, third)
+    cascade = Cascade(first, second, third, centered=False)
     assert cascade.z_dim == 8
     z = gaussian(5, 8)
     expected = third(_by_hand(first, second, z))
     torch.testing.assert_close(cascade(z), expected)
-    torch.testing.assert_close(Cascade(Cascade(first, second), third)(z), expected)
+    torch.testing.assert_close(Cascade(Cascade(first, second, centered=False), third, centered=False)(z), expected)
     loaded = pickle.loads(pickle.dumps(cascade))
     assert torch.equal(loaded(z), cascade(z))
     trained = {name for name, _ in cascade.named_parameters()}
@@ -239,7 +266,8 @@ BAD = {
     "rank": (lambda: ImageLatents(pictures(), 4)(torch.randn(4)), ValueError, r"z has shape \[4\]"),
     "lone": (lambda: Cascade(ToyGenerator()), ValueError, "1 generators are no cascade"),
     "function": (lambda: Cascade(ToyGenerator(), torch.tanh), TypeError, "is no generator"),
-    "unknown": (lambda: Cascade(ToyGenerator(), nn.Linear(2, 3)), ValueError, "z_dim: .*Linear"),
+    "no z_dim": (lambda: Cascade(ToyGenerator(), nn.Linear(2, 3)), ValueError, "a Linear has no z_dim"),
+    "plain source": (lambda: ImageLatents(nn.Linear(2, 3), 4), ValueError, "source is a Linear without z_dim"),
 }
 
 

@@ -17,35 +17,32 @@ class Cascade(nn.Module):
     Args:
         generators: at least two. Each maps latents [N, k] to images [N, C, H, W] in [-1, 1], the frozen ones
             deterministically; k is their attribute ``z_dim``.
-        z_dim: numbers in the latents of generators without such an attribute.
         geometry: of ``ImageLatents``.
+        centered: of ``ImageLatents``.
 
     Raises:
         TypeError: one of them is no module.
-        ValueError: fewer than two, or one whose latents have an unknown size.
+        ValueError: fewer than two, or one without ``z_dim``.
     """
 
-    def __init__(self, *generators: nn.Module, z_dim: int | None = None, geometry: Sequence[int] | None = None) -> None:
+    def __init__(self, *generators: nn.Module, geometry: Sequence[int] | None = None, centered: bool = True) -> None:
         super().__init__()
         if len(generators) < 2:
             raise ValueError(f"{len(generators)} generators are no cascade; give at least two")
         for generator in generators:
             if not isinstance(generator, nn.Module):
                 raise TypeError(f"a {type(generator).__name__} is no generator; give modules")
+            if not hasattr(generator, "z_dim"):
+                raise ValueError(f"a {type(generator).__name__} has no z_dim; set that to what it takes")
         *earlier, last = generators
-        source = earlier[0] if len(earlier) == 1 else Cascade(*earlier, z_dim=z_dim, geometry=geometry)
-        latent_dim = getattr(last, "z_dim", z_dim)
-        if latent_dim is None:
-            raise ValueError(
-                f"z_dim: how many numbers {type(last).__name__} takes is unknown, as it has no z_dim; say it"
-            )
-        self.latents = ImageLatents(source, latent_dim, geometry=geometry)
+        source = earlier[0] if len(earlier) == 1 else Cascade(*earlier, geometry=geometry, centered=centered)
+        self.latents = ImageLatents(source, last.z_dim, geometry=geometry, centered=centered)
         self.generator = last
 
     @property
     def z_dim(self) -> int:
         """Numbers in z, which the first generator takes."""
-        return getattr(self.latents.source, "z_dim", self.latents.z_dim)
+        return self.latents.source.z_dim
 
     def forward(self, z: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Z [N, z_dim] -> images of the last generator, which is given all other arguments."""

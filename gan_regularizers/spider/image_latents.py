@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from ..settings import number, whole_number
 
 STORED_SIDE = 32  # of the images, as of the official input generators
+_MEAN_OF = 256  # images of a generator, for the mean of its latents
 
 
 class ImageLatents(nn.Module):
@@ -20,7 +21,9 @@ class ImageLatents(nn.Module):
     number of z picks it, by the normal distribution function. So all that draws, mixes or stores z stays as it was.
 
     The latent is as in the official code: the mean over the channels of an image in [-1, 1], resized (bilinear) to the
-    geometry, flattened, cut to ``z_dim``; then divided by its root mean square, as StyleGAN's mapping network does.
+    geometry, flattened, cut to ``z_dim``; and divided by its root mean square, as StyleGAN's mapping network does. But
+    before that the mean latent of the set is subtracted, which the official code does not do: what all images share,
+    such as a white background, would else make up most of every latent.
 
     Differentiable with respect to z, as often as the source is, if that is a generator; the choice of a stored image
     has no gradient.
@@ -29,11 +32,13 @@ class ImageLatents(nn.Module):
         source: images, uint8 [M, C, H, W], of which copies of at most 32 x 32 pixels are kept in the buffer ``images``;
             or a generator, that is a module which maps z [N, k] to images [N, C, H, W] in [-1, 1], deterministically.
             A frozen copy of it is kept, which is always in eval mode and has buffers for parameters: no optimiser,
-            ``requires_grad_`` or DistributedDataParallel finds any. If it has an attribute ``z_dim``, that is k.
+            ``requires_grad_`` or DistributedDataParallel finds any. Its attribute ``z_dim`` is k.
         z_dim: numbers in a latent.
         geometry: rows and columns that images are resized to, of at least z_dim pixels together; the official ones are
             (16, 32) and (23, 23). By default the rows and columns nearest to a square whose product is z_dim, (16, 32)
             for 512, or, where that is no better than 1 : 2, the smallest square with enough of them.
+        centered: whether the mean latent is subtracted: of all images, or of 256 that the generator makes. False gives
+            the official latents.
         jitter: standard deviation of a Gaussian that is added to a latent before its scaling; its numbers are those of
             z, so k must be z_dim or more. A set gives only as many latents as it has images; this gives more. Not in
             the paper, and only with images.
@@ -43,12 +48,13 @@ class ImageLatents(nn.Module):
         z [N, k] floating with k >= 1 -> latents [N, z_dim] of z's dtype. N may be 1 or 0.
 
     Raises:
-        TypeError: a source that is neither; integer z.
-        ValueError: no images or other than uint8 [M, C, H, W], a geometry too small, a setting out of range, too few
-            numbers in z.
+        TypeError: a source that is neither.
+        ValueError: no images or other than uint8 [M, C, H, W], a generator without ``z_dim``, a geometry too small, a
+            setting out of range, z of another shape or too few numbers.
     """
 
     images: Tensor
+    mean_latent: Tensor  # [z_dim]
 
     def __init__(
         self,
@@ -56,6 +62,7 @@ class ImageLatents(nn.Module):
         z_dim: int,
         *,
         geometry: Sequence[int] | None = None,
+        centered: bool = True,
         jitter: float = 0.0,
         licence: str = "",
     ) -> None:
@@ -67,12 +74,17 @@ class ImageLatents(nn.Module):
         if isinstance(source, nn.Module):
             if self.jitter:
                 raise ValueError(f"jitter={jitter!r} is for images; a generator gives as many latents as there are z")
+            if not hasattr(source, "z_dim"):
+                raise ValueError(f"source is a {type(source).__name__} without z_dim; set that to what it takes")
             self.source: nn.Module | None = freeze(copy.deepcopy(source))
         elif isinstance(source, Tensor):
             self.source = None
             self.register_buffer("images", _stored(source))
         else:
             raise TypeError(f"source is a {type(source).__name__}; give images, uint8 [M, C, H, W], or a module")
+        self.register_buffer("mean_latent", torch.zeros(self.z_dim))
+        if centered:
+            self.mean_latent.copy_(self._mean_latent())
 
     def forward(self, z: Tensor) -> Tensor:
         """Z [N, k] -> latents [N, z_dim]."""
@@ -108,7 +120,7 @@ class ImageLatents(nn.Module):
 
     def _of_images(self, z: Tensor) -> Tensor:
         index, rest = self._pick(z)
-        latents = self._flatten(self.images[index].float() / 127.5 - 1)
+        latents = self._flatten(self._stored_images(index)) - self.mean_latent
         if self.jitter:
             if z.shape[1] < self.z_dim:
                 raise ValueError(f"z has {z.shape[1]} numbers; jitter={self.jitter:g} needs z_dim={self.z_dim} of them")
@@ -116,11 +128,24 @@ class ImageLatents(nn.Module):
         return latents
 
     def _of_source(self, z: Tensor) -> Tensor:
-        k = getattr(self.source, "z_dim", z.shape[1])
+        k = self.source.z_dim
         if z.shape[1] < k:
             raise ValueError(f"z has {z.shape[1]} numbers; the generator that is the source needs {k}")
         images = self.source(z[:, :k])
-        return self._flatten(images.to(torch.promote_types(images.dtype, torch.float32)))
+        return self._flatten(images.to(torch.promote_types(images.dtype, torch.float32))) - self.mean_latent
+
+    @torch.no_grad()
+    def _mean_latent(self) -> Tensor:
+        if self.source is None:
+            blocks = [self._flatten(self._stored_images(rows)) for rows in torch.arange(len(self.images)).split(1024)]
+        else:
+            z = torch.randn(_MEAN_OF, self.source.z_dim, generator=torch.Generator().manual_seed(0))
+            like = next((buffer for buffer in self.source.buffers() if buffer.is_floating_point()), z)
+            blocks = [self._of_source(rows.to(like)) for rows in z.split(32)]
+        return torch.cat(blocks).mean(0)
+
+    def _stored_images(self, index: Tensor) -> Tensor:
+        return self.images[index].float() / 127.5 - 1
 
     def _pick(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """The image of each z, and what its first number still says, as a Gaussian that is independent of the image."""
