@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .. import AdaptiveT, DiffAugment, DiffusionNoise, wrap
@@ -41,9 +41,17 @@ class Arm:
         settings: of the run.
         train: uint8 [N, 3, R, R], the images to train on.
         held_out: uint8 [M, 3, R, R], the images to measure against.
+        latents: maps the Gaussian z [N, 64] to what G is fed with, as many numbers; by default that is z.
     """
 
-    def __init__(self, name: str, settings: Settings, train: Tensor, held_out: Tensor) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        train: Tensor,
+        held_out: Tensor,
+        latents: nn.Module | None = None,
+    ) -> None:
         torch.manual_seed(settings.seed)
         self.name = name
         self.settings = settings
@@ -56,9 +64,10 @@ class Arm:
         # The metric pairs as many samples as there are held-out images; more would be drawn in vain.
         self.fixed_z = torch.randn(max(SHOWN_SAMPLES, min(MEASURED_SAMPLES, len(held_out))), LATENT_DIM).to(self.device)
 
-        self.G = Generator(settings.resolution).to(self.device)
+        G = Generator(settings.resolution)
+        self.G = (G if latents is None else nn.Sequential(latents, G)).to(self.device)
         self.G_ema = copy.deepcopy(self.G).requires_grad_(False).eval()
-        self.D: torch.nn.Module = Discriminator(settings.resolution)
+        self.D: nn.Module = Discriminator(settings.resolution)
         self.adapt: AdaptiveT | None = None
         if name == "regularised":
             noise = DiffusionNoise(noise_std=settings.noise_std)

@@ -60,7 +60,8 @@ def start(
             kept[path] = extract(path, space, cache=cache, device=device, progress=watched)
             progress.update(task, total=len(kept[path]), completed=len(kept[path]))
     try:
-        candidates = {str(source): kept[source] for source in sources}
+        distinct = len({source.name for source in sources}) == len(sources)
+        candidates = {source.name if distinct else str(source): kept[source] for source in sources}
         neighbours = friendly_neighbours(kept[target], candidates, seed=seed, **settings)
     except (TypeError, ValueError) as error:
         raise CommandError(str(error)) from error
