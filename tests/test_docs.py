@@ -38,6 +38,27 @@ def gaussians_rows(name: str) -> list[str]:
     return [*rows, f"| mean ± sd | {' | '.join(cells)} | |"]
 
 
+def spider_rows() -> list[str]:
+    """The tables of docs/spider.md, from the result files of the example."""
+    ranking = json.loads((DOCS / "results" / "spider-neighbours.json").read_text())
+    rows = []
+    for rank, n in enumerate(ranking["neighbours"], 1):
+        csid, error = n["csid"], 2 * n["csid_standard_error"]
+        rows.append(f"| {rank}. | {n['name']} | {n['images']} | {csid:.1f} ± {error:.1f} | {n['verdict']} |")
+    report = json.loads((DOCS / "results" / "spider.json").read_text())
+    for arm, row in report["summary"].items():
+        ends = " | ".join(f"{kid:.0f}" for kid in row["kid"])
+        reached = ", ".join("never" if kimg is None else f"{kimg:.1f}" for kimg in row["kimg_to_reach"])
+        rows.append(f"| {arm} | {ends} | {row['kid_mean']:.0f} | {reached} |")
+    return rows
+
+
+def test_spider_tables():
+    text = (DOCS / "spider.md").read_text()
+    for row in spider_rows():
+        assert row in text
+
+
 def test_gaussians_tables():
     text = (DOCS / "gaussians25.md").read_text()
     for name in ("gaussians25.json", "gaussians25-check.json"):

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import nn
 
 from gan_regularizers import DiffAugment
@@ -22,11 +23,28 @@ def test_the_snippets_run():
         "images": images,
         "latents": torch.randn(4, 64),
         "feature_map": torch.randn(4, 8, 16, 16),
+        "G": nn.Linear(512, 3),
+        "neighbour_images": torch.randint(0, 256, (9, 3, 48, 48), dtype=torch.uint8),
     }
     for snippet in snippets:
         exec(compile(snippet, str(README), "exec"), session)
     assert session["t"].shape == (4,)
     assert session["logits"].shape == (4,)
+    assert session["fake"].shape == (16, 3)
+
+
+def test_the_snippet_of_spider_gan_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("smileys").mkdir()
+    for i in range(3):
+        Image.new("RGB", (40, 30), (80 * i, 9, 9)).save(Path("smileys", f"{i}.png"))
+    Path("smileys", "LICENSE").write_text("CC0")
+    text = (README.parent / "docs" / "spider.md").read_text()
+    (snippet,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    session = {"torch": torch, "G": nn.Linear(512, 3)}
+    exec(compile(snippet, "spider.md", "exec"), session)
+    assert session["fake"].shape == (16, 3)
+    assert session["latents"].licence == "CC0"
 
 
 def test_the_equivalent_is_equivalent():
