@@ -144,7 +144,7 @@ class Detector(nn.Module):
         return img.to(torch.float32).mean((2, 3))
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit")
 def test_a_detector_in_torchscript_sees_values_up_to_255(sets, tmp_path):
     path = tmp_path / "detector.pt"
     torch.jit.script(Detector()).save(str(path))

@@ -122,7 +122,7 @@ def feature_space(name: str, device: str = "cpu") -> FeatureSpace:
     identity = hashlib.sha256(path.read_bytes()).hexdigest()
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "`torch.jit.load` is", DeprecationWarning)  # but the file is what it is
+            warnings.filterwarnings("ignore", "`torch.jit.load` is")  # deprecated; but the file is what it is
             detector = torch.jit.load(path, map_location=device)
     except RuntimeError:
         network = TorchvisionInceptionFeatures(_weights(path)).to(device)
