@@ -4,7 +4,9 @@ import copy
 import importlib
 import json
 import pickle
+import re
 import sys
+import zipfile
 from contextlib import nullcontext
 from types import ModuleType, SimpleNamespace
 
@@ -12,16 +14,19 @@ import click
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 from torch import nn
 
 from gan_regularizers import AdaptiveT, DiffAugment, DiffusionNoise, timestep_embedding
-from gan_regularizers.adapters import insgen, projected_gan, snapshot_parts, stylegan
-from gan_regularizers.adapters.snapshot_parts import Pipe, full_name
+from gan_regularizers.adapters import insgen, projected_gan, snapshot_parts, spider, stylegan
+from gan_regularizers.adapters.snapshot_parts import FrozenGenerator, Pipe, full_name
 from gan_regularizers.adapters.stylegan import told_discriminator
 from gan_regularizers.regularizer import InputRegularizer
+from gan_regularizers.spider import ImageLatents
 
 HOSTS = {"stylegan": stylegan, "insgen": insgen, "projected_gan": projected_gan}
 STYLEGANS = ("stylegan", "insgen")
+FED = ("stylegan", "projected_gan")
 NOISE = {"t_max": 500, "t_min": 10, "seed": 7}
 
 
@@ -80,7 +85,7 @@ def invoke(host: str, line: str, **changes):
         batch_gpu=8,
         num_gpus=2,
         training_set_kwargs=EasyDict(resolution=64, use_labels=True),
-        G_kwargs=EasyDict(class_name="training.networks.Generator"),
+        G_kwargs=EasyDict(class_name="training.networks.Generator", z_dim=512),
         D_kwargs=EasyDict(class_name="training.networks.Discriminator", channel_max=512),
         DHead_kwargs=EasyDict(inplanes=512),
         loss_kwargs=EasyDict(class_name="training.loss.Loss", r1_gamma=1.0),
@@ -313,6 +318,7 @@ def test_the_help_names_every_option_and_the_defaults(host):
         assert "[default: 10; 5 in paper parity]" in text
     if host == "insgen":
         assert "Shortest chain of noise [default: 5]" in text
+    assert ("--spider PATH_OR_PKL " in text) is ("--spider-geometry ROWSxCOLUMNS " in text) is (host in FED)
     if host == "projected_gan":
         assert "[default: 0.5 with feature maps, 0.05 with images]" in text
         assert "[default: priority with feature maps, uniform with images]" in text
@@ -467,12 +473,20 @@ def test_a_hook_that_comes_later_leaves_d_told(told, monkeypatch):
 def test_snapshots_name_what_they_named_before():
     """Renaming one of these would leave people with snapshots that no longer load."""
     names = {*map(full_name, (Pipe, DiffAugment, DiffusionNoise, InputRegularizer, AdaptiveT))}
-    names |= {full_name(getattr(snapshot_parts, name)) for name in ("TellT", "ThroughFirst", "ThroughEach")}
+    names |= {
+        full_name(getattr(snapshot_parts, name))
+        for name in "TellT ThroughFirst ThroughEach ThroughLatents FrozenGenerator WithoutNoise".split()
+    }
+    names.add(full_name(ImageLatents))
     assert names == {
         "gan_regularizers.adapters.snapshot_parts.Pipe",
         "gan_regularizers.adapters.snapshot_parts.TellT",
         "gan_regularizers.adapters.snapshot_parts.ThroughFirst",
         "gan_regularizers.adapters.snapshot_parts.ThroughEach",
+        "gan_regularizers.adapters.snapshot_parts.ThroughLatents",
+        "gan_regularizers.adapters.snapshot_parts.FrozenGenerator",
+        "gan_regularizers.adapters.snapshot_parts.WithoutNoise",
+        "gan_regularizers.spider.image_latents.ImageLatents",
         "gan_regularizers.diffaugment.DiffAugment",
         "gan_regularizers.diffusion_noise.DiffusionNoise",
         "gan_regularizers.regularizer.InputRegularizer",
@@ -484,7 +498,8 @@ def test_snapshots_name_what_they_named_before():
 
 
 def snapshot_of(pipe: nn.Module | None, told: int = 0, c_dim: int = 2) -> dict:
-    return {"augment_pipe": pipe, "G": SimpleNamespace(c_dim=c_dim), "D": SimpleNamespace(c_dim=c_dim + told)}
+    G = SimpleNamespace(c_dim=c_dim)
+    return {"augment_pipe": pipe, "G": G, "G_ema": G, "D": SimpleNamespace(c_dim=c_dim + told)}
 
 
 @pytest.mark.parametrize("host", STYLEGANS)
@@ -566,7 +581,7 @@ def test_p_is_bounded_on_both_sides_and_survives_nan(written, stays):
 def test_projected_gan_goes_on_from_a_snapshot(upstream):
     D = projected_discriminator("--reg=diffusion")
     D.adaptive_t.noise.set_p(0.5)
-    upstream.snapshots.update({"run.pkl": {"D": D}, "plain.pkl": {"D": nn.Identity()}})
+    upstream.snapshots.update({"run.pkl": {"G_ema": None, "D": D}, "plain.pkl": {"G_ema": None, "D": nn.Identity()}})
     said = configured("projected_gan", "--reg=diffusion", resume_pkl="run.pkl").output
     assert said == f"run.pkl goes on with p = 0.5, T = {int(D.adaptive_t.T)}\n"
     said = configured("projected_gan", "--reg=diffusion", resume_pkl="plain.pkl").output
@@ -575,6 +590,227 @@ def test_projected_gan_goes_on_from_a_snapshot(upstream):
         with pytest.raises(click.UsageError) as refused:
             configured("projected_gan", f"--reg=diffusion {option}", resume_pkl="run.pkl")
         assert refused.value.message.startswith(f"{option} does not fit run.pkl, whose noise has 5")
+
+
+# What G is fed.
+
+
+class Mapping(nn.Module):
+    """Upstream's mapping network, which keeps what it saw."""
+
+    def __init__(self, z_dim: int) -> None:
+        super().__init__()
+        self.fc0 = nn.Linear(z_dim, 4)
+
+    def forward(self, z, c, truncation_psi=1, **kwargs):
+        self.seen = z, (c, truncation_psi, kwargs)
+        return self.fc0(z.float())
+
+
+class NoiseInjection(nn.Module):
+    """FastGAN's."""
+
+    def forward(self, x):
+        return x + torch.randn_like(x)
+
+
+class Generator(nn.Module):
+    """Upstream's generator; images [N, 3, 8, 8]."""
+
+    def __init__(self, z_dim: int = 24, c_dim: int = 0, channels: int = 3) -> None:
+        super().__init__()
+        self.z_dim, self.c_dim = z_dim, c_dim
+        self.mapping = Mapping(z_dim)
+        self.synthesis = nn.Linear(4, channels * 64)
+        self.noise = NoiseInjection()
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, z, c, noise_mode="random", force_fp32=False):
+        self.seen = noise_mode, force_fp32
+        ws = self.mapping(z, c)
+        return self.norm(self.noise(self.synthesis(ws).unflatten(1, (-1, 8, 8))).tanh())
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A zip of six noises with a licence."""
+    path = tmp_path / "six-noises+.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for i in range(6):
+            with archive.open(f"{i}.png", "w") as file:
+                Image.effect_noise((40, 40), 20 + 30 * i).save(file, "PNG")
+        archive.writestr("LICENSE", "by all, for all")
+    return str(path)
+
+
+def fed(host: str, line: str, **changes) -> tuple[nn.Module, EasyDict]:
+    """The G that the training loop builds."""
+    args = configured(host, line, **{"G_kwargs": EasyDict(class_name=full_name(Generator), channels=3), **changes})
+    kwargs = json.loads(json.dumps(args.G_kwargs))
+    del kwargs["class_name"]
+    return spider.generator(**kwargs, c_dim=0), args
+
+
+@pytest.mark.parametrize("host", FED)
+@pytest.mark.parametrize("reg", ["", "--reg=diffaug+diffusion"])
+def test_what_spider_builds(host, reg, pictures):
+    args = configured(host, f"{reg} --spider={pictures} --spider-geometry=23x23")
+    assert args.G_kwargs == {
+        "class_name": "gan_regularizers.adapters.spider.generator",
+        "base": "training.networks.Generator",
+        "z_dim": 512,
+        "spider": {"source": pictures, "geometry": [23, 23]},
+    }
+    without = configured(host, reg)
+    assert {**args, "G_kwargs": 0, "desc": 0, "output": 0} == {**without, "G_kwargs": 0, "desc": 0, "output": 0}
+    assert f"G is fed 6 images from {pictures}, 0.0 MB in each of G and G_ema of a snapshot" in args.output
+    name = "00000-data-spider-six_noises_-[0-9a-f]{8}" + ("-diffaug-diffusion" if reg else "")
+    assert re.fullmatch(name, args.desc)
+    assert re.fullmatch(args.desc, args.desc)  # as ProjectedGAN has it
+    others = {configured(host, f"{reg} --spider={pictures} {more}").desc for more in ("", "--spider-geometry=16x32")}
+    assert len(others - {args.desc}) == 1
+
+
+def test_the_run_is_named_by_what_the_images_are(pictures):
+    """ProjectedGAN goes on in a folder of the same name."""
+    first = configured("projected_gan", f"--spider={pictures}").desc
+    with zipfile.ZipFile(pictures, "a") as archive, archive.open("7.png", "w") as file:
+        Image.new("L", (9, 9)).save(file, "PNG")
+    assert configured("projected_gan", f"--spider={pictures}").desc != first
+
+
+@pytest.mark.parametrize("host", FED)
+def test_whoever_calls_the_mapping_network_feeds_it_images(host, pictures):
+    G, args = fed(host, f"--spider={pictures}")  # FastGAN's options have no z_dim either
+    assert G.z_dim == 24
+    latents = G.mapping.latents
+    assert latents.licence == "by all, for all"
+    assert (latents.images.dtype, latents.geometry) == (torch.uint8, (4, 6))
+    z = torch.randn(7, 24)
+    expected = latents(z)
+    assert len(expected.unique(dim=0)) > 2
+    for copied in (lambda G: G, copy.deepcopy, lambda G: pickle.loads(pickle.dumps(G))):
+        other = copied(G)
+        for call in (
+            lambda G: G.mapping(z, None, truncation_psi=1),
+            lambda G: G.mapping(z=z, c=None),
+            lambda G: G.mapping(c=None, z=z.double()),
+            lambda G: G.eval()(z, None),
+        ):
+            call(other)
+            seen, given = other.mapping.seen
+            torch.testing.assert_close(seen.float(), expected, rtol=0, atol=1e-6)
+            assert given == (None, 1, {})
+        other.mapping(z[:1], c="label", skip_w_avg_update=True)
+        torch.testing.assert_close(other.mapping.seen[0], expected[:1])
+        assert other.mapping.seen[1] == ("label", 1, {"skip_w_avg_update": True})
+    assert args.output.startswith("G is fed 6 images")
+
+
+def test_a_folder_without_a_licence_says_so(pictures, tmp_path):
+    with zipfile.ZipFile(pictures) as archive:
+        archive.extract("0.png", tmp_path / "folder")
+    G, _ = fed("stylegan", f"--spider={tmp_path / 'folder'}")
+    assert G.mapping.latents.licence == "No licence file was found in folder."
+    assert len(G.mapping.latents.images) == 1
+
+
+def tensors_of(module: nn.Module) -> dict:
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+@pytest.mark.parametrize("host", FED)
+def test_a_cascade_of_three(upstream, host, pictures):
+    """What is frozen stays as the snapshot has it, whatever happens to the parameters."""
+    levels = [fed(host, f"--spider={pictures}")[0].eval()]
+    for level in range(2):
+        upstream.snapshots[f"{level}.pkl"] = {"G_ema": copy.deepcopy(levels[-1])}
+        G, args = fed(host, f"--spider={level}.pkl")
+        assert args.output.startswith(f"G is fed a frozen generator from {level}.pkl")
+        assert re.fullmatch(rf"00000-data-spider-{level}-[0-9a-f]{{8}}", args.desc)
+        before = tensors_of(levels[-1])
+        with torch.no_grad():
+            for parameter in G.train().requires_grad_(True).parameters():
+                parameter.add_(1)
+        source = G.mapping.latents.source
+        assert not list(source.parameters())
+        assert not any(part.training for part in source.modules())
+        after = tensors_of(source.G)
+        assert before.keys() == after.keys()
+        assert all(torch.equal(after[name], value) for name, value in before.items())
+        levels.append(pickle.loads(pickle.dumps(G.eval())))
+
+    z = torch.randn(5, 24)
+    G = levels[-1]
+    G.mapping(z, None)
+    whole = G.mapping.seen[0]
+    G.mapping(z.flip(0)[:2], None)
+    torch.testing.assert_close(G.mapping.seen[0], whole.flip(0)[:2], rtol=0, atol=1e-5)  # FastGAN's noise is off
+    assert G.mapping.latents.source.G.seen == ("const", True)
+    lowest = G.mapping.latents.source.G.mapping.latents.source.G.mapping.latents
+    assert (lowest.images.dtype, lowest.licence) == (torch.uint8, "by all, for all")
+    assert G.noise(z).ne(z).any()  # but on in what is trained
+
+
+@pytest.mark.parametrize("host", FED)
+def test_resuming_keeps_what_is_fed(upstream, host, pictures):
+    G, first = fed(host, f"--spider={pictures} --spider-geometry=5x5")
+    snapshot = {**snapshot_of(None), "G_ema": G}
+    upstream.snapshots["run.pkl"] = snapshot
+    resumed, args = fed(host, "", resume_pkl="run.pkl")
+    assert args.G_kwargs.spider == {"resume": "run.pkl"}
+    assert "G is fed 6 images from run.pkl" in args.output
+    assert args.desc.removeprefix("00000-data-spider-run") == first.desc.removeprefix("00000-data-spider-six_noises_")
+    z = torch.randn(3, 24)
+    assert torch.equal(resumed.mapping.latents(z), G.mapping.latents(z))
+    assert resumed.mapping.latents.licence == "by all, for all"
+    for line in (f"--spider={pictures}", "--spider-geometry=5x5"):
+        with pytest.raises(click.UsageError, match=r"run\.pkl goes on with what was fed to its G; leave --spider out"):
+            configured(host, line, resume_pkl="run.pkl")
+
+    upstream.snapshots["run.pkl"] = {**snapshot, "G_ema": Generator()}
+    assert "spider" not in configured(host, "", resume_pkl="run.pkl").G_kwargs
+    said = configured(host, f"--spider={pictures}", resume_pkl="run.pkl").output
+    assert said.startswith("The G of run.pkl was trained on Gaussians; --spider changes its input\n")
+
+
+@pytest.mark.parametrize("host", FED)
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("--spider-geometry=16x32", "--spider-geometry=16x32 needs --spider"),
+        ("--spider=PICTURES --spider-geometry=16", "--spider-geometry=16 is not ROWSxCOLUMNS, such as 16x32"),
+        ("--spider=PICTURES --spider-geometry=0x9", "--spider-geometry=0 is outside [1, inf)"),
+        ("--spider=PICTURES --spider-geometry=4x4", "--spider-geometry=[4, 4] has 16 pixels; a latent of z_dim=512"),
+        ("--spider=nowhere", "--spider: nowhere does not exist"),
+        ("--spider=EMPTY", "no image found"),
+        ("--spider=BROKEN.pkl", "BROKEN.pkl is no snapshot that can be loaded here: KeyError('BROKEN.pkl')"),
+        ("--spider=labels.pkl", "--spider=labels.pkl needs labels, of which none are fed"),
+        ("--spider=large.pkl", "--spider=large.pkl needs a z of 513 numbers; that of this G has 512"),
+    ],
+)
+def test_what_cannot_be_fed_is_refused_by_name(upstream, host, line, said, pictures, tmp_path):
+    (tmp_path / "empty").mkdir()
+    upstream.snapshots["labels.pkl"] = {"G_ema": Generator(c_dim=2)}
+    upstream.snapshots["large.pkl"] = {"G_ema": Generator(z_dim=513)}
+    with pytest.raises(click.UsageError) as refused:
+        configured(host, line.replace("PICTURES", pictures).replace("EMPTY", str(tmp_path / "empty")))
+    assert said in refused.value.message
+
+
+def test_insgen_is_fed_z():
+    with pytest.raises(click.NoSuchOption):
+        configured("insgen", "--spider=folder")
+
+
+def test_a_frozen_generator_is_no_other_one():
+    G = Generator().eval()
+    z = torch.randn(4, 24)
+    frozen = FrozenGenerator(G)
+    assert torch.equal(frozen(z), frozen(z))
+    assert frozen.z_dim == 24
+    G = pickle.loads(pickle.dumps(frozen)).G
+    assert torch.equal(G(z, None), frozen(z))
 
 
 # InsGen's loss.

@@ -12,7 +12,7 @@ from .train_options import Host, refuse
 
 VIEWS_P = 0.2  # of the augmentation of the contrastive branches, in the official Diffusion-InsGen code
 
-_HOST = Host("ADA", noise={"uniform": "insgen", "priority": "insgen"})
+_HOST = Host("ADA", noise={"uniform": "insgen", "priority": "insgen"}, spider=False)
 
 options = train_options.options(_HOST)
 

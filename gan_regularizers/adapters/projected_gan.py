@@ -9,7 +9,7 @@ from ..adaptive_t import AdaptiveT
 from ..diffaugment import DiffAugment
 from ..diffusion_noise import DiffusionNoise
 from ..regularizer import InputRegularizer
-from . import train_options
+from . import spider, train_options
 from .snapshot_parts import ThroughEach, ThroughFirst, add_hook, construct, full_name, report_T
 from .train_options import Host, load_snapshot, refuse
 
@@ -29,14 +29,14 @@ options = train_options.options(_HOST)
 
 
 def configure(c: Any, desc: str) -> str:
-    """Put what the options ``--reg...`` ask for into upstream's configuration.
+    """Put what the options ``--reg...`` and ``--spider...`` ask for into upstream's configuration.
 
     Args:
         c: the keyword arguments of upstream's training_loop, changed in place.
         desc: the name of the run.
 
     Returns:
-        The name of the run with the regularizers in it.
+        The name of the run with the regularizers and what G is fed in it.
 
     Raises:
         click.UsageError: options that make no sense together, or not with the snapshot of ``--resume``.
@@ -45,6 +45,8 @@ def configure(c: Any, desc: str) -> str:
     if c.G_kwargs.class_name.startswith("pg_modules.networks_fastgan") and size < 128:
         raise click.UsageError(f"FastGAN's G begins at 128 pixels, these images have {size}; use --cfg=stylegan2")
     regularizers = train_options.resolve(_HOST, c.random_seed)
+    snapshot = load_snapshot(c.resume_pkl) if c.get("resume_pkl") else None
+    desc = spider.configure(c, desc, snapshot)
     if regularizers is None:
         return desc
     if regularizers.condition not in (None, "none"):
@@ -64,8 +66,8 @@ def configure(c: Any, desc: str) -> str:
             "interval": ADAPTIVE_INTERVAL * rounds,
         }
         c.loss_kwargs.update(class_name=full_name(loss), base=c.loss_kwargs.class_name)
-        if c.get("resume_pkl"):
-            _check_snapshot(c.resume_pkl, regularizers.noise)
+        if snapshot is not None:
+            _check_snapshot(c.resume_pkl, snapshot["D"], regularizers.noise)
     return desc + regularizers.desc
 
 
@@ -133,9 +135,9 @@ def loss(base: str, D: nn.Module, **kwargs: Any) -> Any:
     return Loss(D=D, **kwargs)
 
 
-def _check_snapshot(resume_pkl: str, noise: dict[str, Any]) -> None:
+def _check_snapshot(resume_pkl: str, D: nn.Module, noise: dict[str, Any]) -> None:
     """Upstream copies the state from the snapshot's D into the new one, so both chains must have the same bounds."""
-    adaptive_t = getattr(load_snapshot(resume_pkl)["D"], "adaptive_t", None)
+    adaptive_t = getattr(D, "adaptive_t", None)
     if adaptive_t is None:
         print(f"{resume_pkl} has no state of the noise, which starts at p = 0")
         return

@@ -121,6 +121,42 @@ class ThroughEach:
         return {name: self.module(output) for name, output in outputs.items()}
 
 
+class ThroughLatents:
+    """A pre-hook of a mapping network that sends z through the part of it which is called latents."""
+
+    def __call__(
+        self, mapping: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple, dict[str, Any]]:
+        """Replace z, which upstream also gives by its name."""
+        if args:
+            return (mapping.latents(args[0]), *args[1:]), kwargs
+        return args, {**kwargs, "z": mapping.latents(kwargs["z"])}
+
+
+class FrozenGenerator(nn.Module):
+    """An unconditional G of a snapshot as a source of ImageLatents: z [N, z_dim] -> images, the same for the same z."""
+
+    def __init__(self, G: nn.Module) -> None:
+        super().__init__()
+        self.G = G
+        self.z_dim = G.z_dim
+        for part in G.modules():
+            if type(part).__name__ == "NoiseInjection":  # FastGAN's, which knows no constant noise
+                add_hook(part._forward_hooks, WithoutNoise())
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Render z [N, z_dim] as images [N, C, H, W] in about [-1, 1]."""
+        return self.G(z, z.new_zeros(len(z), 0), noise_mode="const", force_fp32=z.device.type != "cuda")
+
+
+class WithoutNoise:
+    """A hook of a module that adds noise, which gives back what came in."""
+
+    def __call__(self, _: nn.Module, args: tuple[Any, ...], __: Tensor) -> Tensor:
+        """Return the input."""
+        return args[0]
+
+
 def add_hook(hooks: dict[Any, Any], hook: Any) -> None:
     """Put a hook that is pickled into one of a module's dictionaries of hooks.
 

