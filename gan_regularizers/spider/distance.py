@@ -1,7 +1,7 @@
 """The signed inception distance (Spider GAN, arXiv 2305.07613, section 3): how a set of features lies about another."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from ..settings import number, whole_number
 
 RADII = tuple(range(1, 51))
 _BLOCK = 2**19  # distances at a time
+_ROUNDING = 4 * torch.finfo(torch.float64).eps  # what is left of a distance of 0
 
 # From centers, in blocks [K, d], their mean kernel to x, over x uniform in each cube about 0: [R].
 _Potential = Callable[[Iterable[Tensor]], Tensor]
@@ -57,9 +58,11 @@ def signed_inception_distance(
     phi grows with the distance: ||.||^order for a positive order, -||.||^order for a negative one. The distance is no
     metric: it is signed, not symmetric, and zero for sets that are equal in distribution (not only for these).
 
-    It is the mean over subsets of both sets and of the points x, and unbiased for the two sets of features as they are.
-    Orders 2 and 4 (not polyharmonic) are integrated over the cube in closed form, without points. All arithmetic is in
-    float64, on the features' device, and in blocks, so that large sets need little memory beside their own.
+    It is the mean over subsets of both sets, each with points x of its own. The centre of a subset's cube is the mean
+    of the target's other features: their own mean lies nearer to them than to new ones, and the source would look
+    spread. So sets of one distribution are expected at 0, whatever their sizes. Orders 2 and 4 (not polyharmonic) are
+    integrated over the cube in closed form, without points. All arithmetic is in float64, on the target's device and in
+    blocks, so that large sets need little memory beside their own.
 
     Args:
         source: features [N, d] of generated images or of a candidate data set, of any floating dtype, all finite.
@@ -69,17 +72,18 @@ def signed_inception_distance(
         polyharmonic: the paper's kernel of order 2m - d for a whole m >= 1, that is ||.||^order ln||.|| where the order
             is not negative and d is even; 0 is then allowed.
         radii: r of each cube.
-        n_centers: features of each set in a subset, at most what the smaller set has. By default 1 / n_subsets of each
-            set, so that all are used, and once where the numbers divide; the standard error then holds for other
-            features of the same two distributions too. With more, subsets overlap, and it holds for these features.
+        n_centers: features of each set in a subset, drawn anew for each, at most what the smaller set has; the standard
+            error then says how far other subsets of these features would lead. By default the subsets share each set
+            out, every feature once, and the error is that of new features of the same two distributions.
         n_points: x in a subset. The same ones serve all radii and both sets.
-        n_subsets: at least 2.
-        generator: of the subsets and points; on its own device, by default torch's on that of the features.
+        n_subsets: at least 2; by default fewer, if a set has fewer features.
+        generator: of the subsets and points; on its own device, by default torch's on that of the target. Target and
+            points are drawn before the source, so they are the same for all sources of a seed.
 
     Raises:
         TypeError: something else than arrays or tensors, or a setting that is no number.
         ValueError: fewer than two features, other dimensions, a number that is not finite, a target whose features are
-            all equal, or a setting out of range.
+            all equal, a setting out of range, or an order too far from 0 for float64.
     """
     source, target = as_features("source", source), as_features("target", target)
     d = target.shape[1]
@@ -100,22 +104,34 @@ def signed_inception_distance(
         raise ValueError("target has features that are all equal, so there is no cube about them; give varied images")
     half_widths = [0.25 * r * deviation for r in radii]
     device = generator.device if generator is not None else target.device
+    n_subsets = min(n_subsets, len(source), len(target)) if n_centers is None else n_subsets
+    target_parts = _parts(len(target), n_centers, n_subsets, generator, device)
+    seeds = torch.randint(2**62, (n_subsets,), generator=generator, device=device).tolist()
+    source_parts = _parts(len(source), n_centers, n_subsets, generator, device)
     rows_at_once = min(1024, max(1, _BLOCK // n_points))
 
-    def subsets(features: Tensor) -> Iterator[Iterator[Tensor]]:
-        size = n_centers or math.ceil(len(features) / n_subsets)
-        for index in _subsets(len(features), size, n_subsets, generator, device):
-            yield (features[rows].double() - mean for rows in index.to(features.device).split(rows_at_once))
+    def blocks(features: Tensor, part: Tensor) -> Iterator[Tensor]:
+        return (features[rows].double() for rows in part.to(features.device).split(rows_at_once))
 
     rows = []
-    for source_centers, target_centers in zip(subsets(source), subsets(target), strict=True):
+    for source_part, target_part, seed in zip(source_parts, target_parts, seeds, strict=True):
         if closed := None if polyharmonic else _CLOSED_FORMS.get(order):
             potential = _in_closed_form(closed, half_widths, d)
         else:
-            points = torch.rand(n_points, d, generator=generator, dtype=torch.float64, device=device)
+            own = torch.Generator(device).manual_seed(seed)
+            points = torch.rand(n_points, d, generator=own, dtype=torch.float64, device=device)
             potential = _at_points(kernel, (2 * points - 1).to(target.device), half_widths)
-        rows.append(potential(source_centers) - potential(target_centers))
+        centre, others = mean, len(target) - len(target_part)
+        if others:
+            centre = (len(target) * mean - sum(block.sum(0) for block in blocks(target, target_part))) / others
+        at_source, at_target = (
+            potential(block - centre for block in blocks(features, part))
+            for features, part in ((source, source_part), (target, target_part))
+        )
+        rows.append(at_source - at_target)
     sid = torch.stack(rows).cpu()
+    if not sid.isfinite().all():
+        raise ValueError(f"order={order:g} takes distances of these features beyond float64; give one nearer to 0")
 
     csid = sid.sum(1)
     return SIDCurve(
@@ -132,6 +148,8 @@ def as_features(name: str, value: Any) -> Tensor:
     """Features [N, d] as a tensor; the errors are those of ``signed_inception_distance``."""
     if not isinstance(value, Tensor | np.ndarray):
         raise TypeError(f"{name} is a {type(value).__name__}; give a tensor or array of features [N, d]")
+    if isinstance(value, np.ndarray):  # torch takes neither a foreign byte order nor reversed rows
+        value = np.require(value, value.dtype.newbyteorder("="), ["C", "W"])
     features = torch.as_tensor(value).detach()
     if features.ndim != 2 or not features.is_floating_point():
         raise ValueError(f"{name} has shape {list(features.shape)} and {features.dtype}; give floats [N, d]")
@@ -149,7 +167,8 @@ def _kernel(order: float, polyharmonic: bool, d: int) -> Callable[[Tensor], Tens
     if order <= -d:
         raise ValueError(f"order={order:g} has no finite mean over a cube in {d} dimensions; give more than {-d}")
     if polyharmonic and (order + d) % 2:
-        raise ValueError(f"order={order:g} is not 2m - {d}, as polyharmonic kernels have it; try {order + 1:g}")
+        near = max(2 * math.floor((order + d) / 2), 2) - d
+        raise ValueError(f"order={order:g} is not 2m - {d}, as polyharmonic kernels have it; {near} and {near + 2} are")
     if polyharmonic and order >= 0 and d % 2 == 0:
         return lambda squared: 0.5 * squared.pow(order / 2) * squared.log()
     if order == 0:
@@ -187,26 +206,24 @@ def _at_points(kernel: Callable[[Tensor], Tensor], points: Tensor, half_widths: 
         for block in centers:
             products, squared = block @ points.T, block.square().sum(1, keepdim=True)
             for i, h in enumerate(half_widths):
-                distances = torch.add(squared + h**2 * points_squared, products, alpha=-2 * h)
-                total[i] += kernel(distances.clamp_(min=torch.finfo(distances.dtype).tiny)).sum()
+                scale = squared + h**2 * points_squared
+                distances = torch.add(scale, products, alpha=-2 * h)
+                total[i] += kernel(distances.clamp_(min=_ROUNDING * scale.max())).sum()
             count += len(block)
         return total / (count * len(points))
 
     return potential
 
 
-def _subsets(
-    count: int, size: int, n_subsets: int, generator: torch.Generator | None, device: torch.device
-) -> Iterator[Tensor]:
-    """Indices for each subset, off one shuffled pack after the other; none twice in a subset of at most count."""
-    pack = torch.empty(0, dtype=torch.int64, device=device)
-    for _ in range(n_subsets):
-        if len(pack) < size:
-            shuffled = torch.randperm(count, generator=generator, device=device)
-            # What is left of the old pack comes first, and again only at the end of the new one.
-            pack = torch.cat([pack, shuffled[~torch.isin(shuffled, pack)], pack])
-        yield pack[:size]
-        pack = pack[size:]
+def _parts(
+    count: int, size: int | None, n_parts: int, generator: torch.Generator | None, device: torch.device
+) -> Sequence[Tensor]:
+    """Indices for each subset: so many drawn anew for each, or all of them shared out."""
+
+    def shuffled() -> Tensor:
+        return torch.randperm(count, generator=generator, device=device)
+
+    return shuffled().tensor_split(n_parts) if size is None else [shuffled()[:size] for _ in range(n_parts)]
 
 
 def _mean_and_deviation(features: Tensor) -> tuple[Tensor, float]:

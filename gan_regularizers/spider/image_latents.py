@@ -1,6 +1,7 @@
 """The generator's input of Spider GAN (arXiv 2305.07613): images of a friendly neighbour instead of a Gaussian."""
 
 import copy
+import json
 import math
 from collections.abc import Sequence
 
@@ -32,7 +33,7 @@ class ImageLatents(nn.Module):
         source: images, uint8 [M, C, H, W], of which copies of at most 32 x 32 pixels are kept in the buffer ``images``;
             or a generator, that is a module which maps z [N, k] to images [N, C, H, W] in [-1, 1], deterministically.
             A frozen copy of it is kept, which is always in eval mode and has buffers for parameters: no optimiser,
-            ``requires_grad_`` or DistributedDataParallel finds any. Its attribute ``z_dim`` is k.
+            ``requires_grad_`` or reduction of gradients finds any. Its attribute ``z_dim`` is k.
         z_dim: numbers in a latent.
         geometry: rows and columns that images are resized to, of at least z_dim pixels together; the official ones are
             (16, 32) and (23, 23). By default the rows and columns nearest to a square whose product is z_dim, (16, 32)
@@ -45,12 +46,13 @@ class ImageLatents(nn.Module):
         licence: who made the images and under what licence; it travels in ``state_dict`` and in pickles.
 
     Shape:
-        z [N, k] floating with k >= 1 -> latents [N, z_dim] of z's dtype. N may be 1 or 0.
+        z [N, k] floating with k >= 1 -> latents [N, z_dim] of z's dtype. N may be 1 or 0. In bfloat16, z picks from at
+        most some hundred images.
 
     Raises:
         TypeError: a source that is neither.
-        ValueError: no images or other than uint8 [M, C, H, W], a generator without ``z_dim``, a geometry too small, a
-            setting out of range, z of another shape or too few numbers.
+        ValueError: no images, images that are all alike or other than uint8 [M, C, H, W], a generator without ``z_dim``
+            or that cannot be copied, a geometry too small, a setting out of range, z of another shape or too short.
     """
 
     images: Tensor
@@ -76,15 +78,25 @@ class ImageLatents(nn.Module):
                 raise ValueError(f"jitter={jitter!r} is for images; a generator gives as many latents as there are z")
             if not hasattr(source, "z_dim"):
                 raise ValueError(f"source is a {type(source).__name__} without z_dim; set that to what it takes")
-            self.source: nn.Module | None = freeze(copy.deepcopy(source))
+            try:
+                self.source: nn.Module | None = freeze(copy.deepcopy(source))
+            except RuntimeError as error:
+                raise ValueError(f"source cannot be frozen; has it torch's old weight_norm? {error}") from error
+            like = next((buffer for buffer in self.source.buffers() if buffer.is_floating_point()), torch.zeros(()))
         elif isinstance(source, Tensor):
             self.source = None
             self.register_buffer("images", _stored(source))
+            like = torch.zeros((), device=source.device)
         else:
             raise TypeError(f"source is a {type(source).__name__}; give images, uint8 [M, C, H, W], or a module")
-        self.register_buffer("mean_latent", torch.zeros(self.z_dim))
+        self.register_buffer("mean_latent", like.new_zeros(self.z_dim, dtype=torch.float32))
         if centered:
-            self.mean_latent.copy_(self._mean_latent())
+            latents = self._some_latents(like)
+            self.mean_latent.copy_(latents.mean(0))
+            if self.source is None and (latents - self.mean_latent).abs().max() < 1e-4:
+                raise ValueError(
+                    f"source has {len(latents)} images that look alike; give varied ones, or centered=False"
+                )
 
     def forward(self, z: Tensor) -> Tensor:
         """Z [N, k] -> latents [N, z_dim]."""
@@ -95,6 +107,8 @@ class ImageLatents(nn.Module):
 
     def index(self, z: Tensor) -> Tensor:
         """Which of the stored images each z [N, k] picks, int64 [N]."""
+        if self.source is not None:
+            raise ValueError("index is for stored images; here a generator makes one for each z")
         return self._pick(z)[0]
 
     def train(self, mode: bool = True) -> "ImageLatents":
@@ -111,12 +125,15 @@ class ImageLatents(nn.Module):
         return f"{images}z_dim={self.z_dim}, geometry={self.geometry}, jitter={self.jitter:g}{licence}"
 
     def get_extra_state(self) -> Tensor:
-        """The licence note in UTF-8, uint8: loops that average the tensors of a ``state_dict`` find nothing else."""
-        return torch.tensor(list(self.licence.encode()), dtype=torch.uint8)
+        """Settings and licence as JSON, uint8: loops that average the tensors of a ``state_dict`` find nothing else."""
+        state = {"geometry": self.geometry, "jitter": self.jitter, "licence": self.licence}
+        return torch.tensor(list(json.dumps(state).encode()), dtype=torch.uint8)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take the licence note of the images that are loaded."""
-        self.licence = bytes(state.tolist()).decode()
+        """Take what belongs to the images that are loaded."""
+        loaded = json.loads(bytes(state.tolist()))
+        self.geometry, self.jitter = tuple(loaded["geometry"]), loaded["jitter"]
+        self.licence = loaded["licence"]
 
     def _of_images(self, z: Tensor) -> Tensor:
         index, rest = self._pick(z)
@@ -135,14 +152,13 @@ class ImageLatents(nn.Module):
         return self._flatten(images.to(torch.promote_types(images.dtype, torch.float32))) - self.mean_latent
 
     @torch.no_grad()
-    def _mean_latent(self) -> Tensor:
+    def _some_latents(self, like: Tensor) -> Tensor:
+        """The latents of all images, or of some that the generator makes on its device, before their scaling."""
         if self.source is None:
-            blocks = [self._flatten(self._stored_images(rows)) for rows in torch.arange(len(self.images)).split(1024)]
-        else:
-            z = torch.randn(_MEAN_OF, self.source.z_dim, generator=torch.Generator().manual_seed(0))
-            like = next((buffer for buffer in self.source.buffers() if buffer.is_floating_point()), z)
-            blocks = [self._of_source(rows.to(like)) for rows in z.split(32)]
-        return torch.cat(blocks).mean(0)
+            every = torch.arange(len(self.images), device=like.device)
+            return torch.cat([self._flatten(self._stored_images(index)) for index in every.split(1024)])
+        z = torch.randn(_MEAN_OF, self.source.z_dim, generator=torch.Generator().manual_seed(0))
+        return torch.cat([self._of_source(rows.to(like)) for rows in z.split(32)])
 
     def _stored_images(self, index: Tensor) -> Tensor:
         return self.images[index].float() / 127.5 - 1
