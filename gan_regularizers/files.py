@@ -25,6 +25,8 @@ def check_output(option: str, path: Path, suffix: str) -> None:
         raise CommandError(f"{option} {path} does not end in {suffix}")
     if path.is_dir() or not path.parent.is_dir():
         raise CommandError(f"{option} {path}: {'it is a folder' if path.is_dir() else 'its folder does not exist'}")
+    if not os.access(path.parent, os.W_OK):
+        raise CommandError(f"{option} {path}: no permission to write there")
 
 
 def replace_together(contents: Mapping[Path, bytes]) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import lzma
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -35,17 +36,23 @@ def files(source: Path) -> Iterator[tuple[str, bytes]]:
         CommandError: no such folder or zip, no image in it, or a file that cannot be unpacked.
     """
     with _open(source) as (names, read):
-        images = sorted((path for path in map(PurePosixPath, names) if _is_image(path)), key=lambda path: path.parts)
+        images = sorted(filter(_is_image, names), key=lambda name: PurePosixPath(name).parts)
         if not images:
             raise CommandError(f"{source}: no image found; looked for {', '.join(sorted(SUFFIXES))}")
-        for path in images:
-            yield str(source / path) if source.is_dir() else f"{source}:{path}", read(str(path))
+        for name in images:
+            yield str(source / name) if source.is_dir() else f"{source}:{name}", read(name)
 
 
 def licence(source: Path) -> str:
-    """What files such as LICENSE at the top of a folder or zip say; empty where there is none."""
+    """What files such as LICENSE at the top of a folder or zip, or of its only folder, say; empty if there is none."""
     with _open(source) as (names, read):
-        notes = [name for name in sorted(names) if "/" not in name and name.lower().startswith(_LICENCE_NAMES)]
+        paths = {name: PurePosixPath(name) for name in sorted(names) if not _is_image(name)}
+        depth = 1 if len({PurePosixPath(name).parts[0] for name in names}) > 1 else 2
+        notes = [
+            name
+            for name, path in paths.items()
+            if len(path.parts) <= depth and path.name.lower().startswith(_LICENCE_NAMES)
+        ]
         return "\n".join(read(name)[:_LICENCE_LENGTH].decode(errors="replace").strip() for name in notes)
 
 
@@ -58,8 +65,8 @@ def decode(name: str, content: bytes) -> Image.Image:
     try:
         with Image.open(io.BytesIO(content)) as image:
             upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I"):  # 16 bits, which a conversion would clip
-                upright = upright.point(lambda value: value / 257).convert("L")
+            if upright.mode == "F" or upright.mode.startswith("I"):
+                upright = _from_16_bits(upright)
             rgba = upright.convert("RGBA")
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         raise CommandError(f"{name} cannot be read as an image: {error}") from error
@@ -85,13 +92,22 @@ def _open(source: Path) -> Iterator[tuple[list[str], Callable[[str], bytes]]]:
         try:
             with zipfile.ZipFile(source) as archive:
                 yield [name for name in archive.namelist() if not name.endswith("/")], archive.read
-        except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, NotImplementedError) as error:
             raise CommandError(f"{source} cannot be unpacked: {error}") from error
     else:
         state = "is neither a folder nor a zip file" if source.exists() else "does not exist"
         raise CommandError(f"{source} {state}")
 
 
-def _is_image(path: PurePosixPath) -> bool:
+def _from_16_bits(image: Image.Image) -> Image.Image:
+    """Numbers from 0 to 65535, which a conversion would clip, as bytes."""
+    values = np.asarray(image, np.float64)
+    if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+        raise ValueError("its numbers are not those of 8 or 16 bits")
+    return Image.fromarray((values / 257).round().astype(np.uint8))
+
+
+def _is_image(name: str) -> bool:
+    path = PurePosixPath(name)
     # macOS puts a hidden companion beside every file that it packs.
     return path.suffix.lower() in SUFFIXES and not path.name.startswith("._") and "__MACOSX" not in path.parts

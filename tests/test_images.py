@@ -1,6 +1,7 @@
 """Pictures out of folders and zip files."""
 
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,6 +53,34 @@ def test_sixteen_bits_and_orientation_are_understood(tmp_path):
     assert (turned[:, 4:] == 255).all()
 
 
+@pytest.mark.parametrize(
+    ("pixels", "expected"),
+    [
+        (np.full((4, 4), 32768, np.uint16), 128),  # 127.5
+        (np.full((4, 4), 65535, np.int32), 255),
+        (np.full((4, 4), 65536, np.int32), None),
+        (np.full((4, 4), 0.5, np.float32), None),
+    ],
+)
+def test_numbers_of_pixels_that_are_no_bytes(tmp_path, pixels, expected):
+    Image.fromarray(pixels).save(tmp_path / "a.tiff")
+    if expected is None:
+        with pytest.raises(CommandError, match=r"a\.tiff cannot be read.*not those of 8 or 16 bits"):
+            images.load(tmp_path, 4)
+    else:
+        assert (images.load(tmp_path, 4) == expected).all()
+
+
+def test_names_that_a_path_would_write_otherwise(pictures, tmp_path):
+    archive = tmp_path / "set.zip"
+    with zipfile.ZipFile(archive, "w") as stream:
+        for name in ("./b.png", "a//c.png", "a-b/x.png"):
+            information = zipfile.ZipInfo()
+            information.filename = name  # as other programs write it
+            stream.writestr(information, (pictures / "00.png").read_bytes())
+    assert [name.rpartition(":")[2] for name, _ in images.files(archive)] == ["a//c.png", "a-b/x.png", "./b.png"]
+
+
 def test_transparency_falls_on_white_and_the_centre_is_cut(tmp_path):
     picture = Image.new("RGBA", (30, 10), (255, 0, 0, 255))
     picture.paste((0, 0, 0, 0), (10, 0, 20, 10))
@@ -77,10 +106,15 @@ def test_a_small_image_is_enlarged_smoothly():
 def test_notes_on_the_licence_are_found(pictures, tmp_path):
     assert images.licence(pictures) == ""
     (tmp_path / "LICENSE.txt").write_text("CC-BY 4.0, by A. Painter\n")
+    Image.new("L", (4, 4)).save(tmp_path / "license_000.png")
     (tmp_path / "deeper").mkdir()
     (tmp_path / "deeper" / "LICENSE").write_text("of something else")
     assert images.licence(tmp_path) == "CC-BY 4.0, by A. Painter"
-    archive = tmp_path / "set.zip"
-    with zipfile.ZipFile(archive, "w") as stream:
-        stream.write(tmp_path / "LICENSE.txt", "LICENSE.txt")
-    assert images.licence(archive) == "CC-BY 4.0, by A. Painter"
+    for name in ("LICENSE.txt", "set/LICENSE.txt"):  # a zip of a folder has the folder in it
+        archive = tmp_path / "set.zip"
+        with zipfile.ZipFile(archive, "w") as stream:
+            stream.write(tmp_path / "LICENSE.txt", name)
+            stream.write(pictures / "00.png", str(Path(name).with_name("00.png")))
+        assert images.licence(archive) == "CC-BY 4.0, by A. Painter"
+    (tmp_path / "NOTICE").write_text("x" * 9000)
+    assert len(images.licence(tmp_path)) < 4100

@@ -1,6 +1,7 @@
 """Features, the ranking of neighbours, the command, and the metric for torchmetrics."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -70,7 +71,7 @@ def test_a_half_of_a_set_is_its_friendliest_neighbour(features):
         ranked = friendly_neighbours(target, candidates, order=order)
         assert [neighbour.name for neighbour in ranked] == ["other-portraits", "smileys", "flags"]
         assert ranked[0].verdict == "no difference seen"
-        assert [neighbour.verdict for neighbour in ranked[1:]] == ["more spread"] * 2
+        assert [neighbour.verdict for neighbour in ranked[1:]] == ["more spread, or shifted"] * 2
         assert ranked[1].count == len(candidates["smileys"])
 
 
@@ -149,25 +150,46 @@ def test_a_detector_in_torchscript_sees_values_up_to_255(sets, tmp_path):
     path = tmp_path / "detector.pt"
     torch.jit.script(Detector()).save(str(path))
     space = feature_space(str(path))
-    assert (space.name, space.side) == ("inception", 299)
+    assert (space.name, space.side) == ("detector", 299)
     pictures = images.load(sets / "smileys", 299).float()
     torch.testing.assert_close(extract(sets / "smileys", space), pictures.mean((2, 3)))
+    named = shutil.copy(path, tmp_path / "inception-2015-12-05.pt")
+    assert feature_space(str(named)).name == "inception"
     before = space.identity
     path.write_bytes(path.read_bytes() + b" ")
     assert feature_space(str(path)).identity != before
 
 
+class OtherScript(nn.Module):
+    def forward(self, img: torch.Tensor, size: int) -> torch.Tensor:
+        return img * size
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
 def test_files_that_hold_no_network_are_named(tmp_path):
     with pytest.raises(CommandError, match=r"features .*none\.pt: no such file; give lite0"):
         feature_space(str(tmp_path / "none.pt"))
-    text = tmp_path / "text.pt"
-    text.write_text("nothing")
-    with pytest.raises(CommandError, match=r"text\.pt: neither TorchScript nor weights"):
-        feature_space(str(text))
-    other = tmp_path / "other.pt"
-    torch.save({"weight": torch.zeros(1)}, other)
-    with pytest.raises(CommandError, match=r"other\.pt: holds no weights of torchvision's Inception-v3"):
-        feature_space(str(other))
+    torch.jit.script(OtherScript()).save(str(tmp_path / "script.pt"))
+    with pytest.raises(CommandError, match=r"script\.pt: cannot be called as the StyleGANs' detectors"):
+        feature_space(str(tmp_path / "script.pt"))
+    (tmp_path / "text.pt").write_text("nothing")
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pt")
+    for name in ("text.pt", "other.pt"):
+        with pytest.raises(CommandError, match=rf"{name}: (not TorchScript|neither TorchScript)"):
+            feature_space(str(tmp_path / name))
+
+
+def test_a_module_with_parameters_leaves_no_graph(sets):
+    convolution = FeatureSpace("conv", 8, nn.Sequential(nn.Conv2d(3, 4, 8), nn.Flatten()), "1")
+    assert not extract(sets / "smileys", convolution).requires_grad
+
+
+def test_a_feature_network_stays_as_it_is_inside_a_model_that_is_trained(lite0):
+    images = torch.rand(4, 3, 32, 32) * 2 - 1
+    before = lite0.extract(images)
+    model = nn.ModuleDict({"metric": SignedInceptionDistance(lite0.extract)}).train()
+    assert torch.equal(lite0.extract(images), before)
+    assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
 def test_the_command(sets, tmp_path, capsys, monkeypatch):
@@ -180,10 +202,11 @@ def test_the_command(sets, tmp_path, capsys, monkeypatch):
     rows = [line.split() for line in shown.splitlines() if line[:2] in ("1.", "2.", "3.")]
     assert [row[1] for row in rows] == ["other-portraits", "smileys", "flags"]
     assert "CSID-lite0" in shown
+    assert "too near" not in shown
     report = json.loads((tmp_path / "out.json").read_text())
     assert report["metric"] == "CSID-lite0"
     assert report["target"]["images"] == len(list((sets / "portraits").iterdir()))
-    assert [n["verdict"] for n in report["neighbours"]] == ["no difference seen", "more spread", "more spread"]
+    assert [n["verdict"] for n in report["neighbours"]] == ["no difference seen", *["more spread, or shifted"] * 2]
     for neighbour in report["neighbours"]:
         assert neighbour["csid"] == pytest.approx(sum(neighbour["sid"]))
         assert len(neighbour["half_widths"]) == len(neighbour["standard_errors"]) == 50
@@ -196,6 +219,21 @@ def test_the_command(sets, tmp_path, capsys, monkeypatch):
     again = json.loads((tmp_path / "out.json").read_text())
     assert again["settings"]["radii"] == [2, 4]
     assert [n["name"] for n in again["neighbours"]] == [n["name"] for n in report["neighbours"]]
+
+
+def test_names_are_printed_as_they_are(sets, tmp_path, capsys, monkeypatch):
+    """Not as markup, mathematics or encodings."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    odd = ["a[bold]b", "x_{$", os.fsdecode(b"l\xe4rm")]
+    for name in odd:
+        shutil.copytree(sets / "smileys", name)
+    assert (
+        main(["neighbours", str(sets / "flags"), *odd, "--json", "out.json", "--cache", str(tmp_path / "cache")]) == 0
+    )
+    shown = capsys.readouterr().out
+    for name in ("a[bold]b", "x_{$", "l\ufffdrm"):
+        assert name in shown
 
 
 def test_twins_are_said_to_be_too_near(sets, tmp_path, capsys, monkeypatch):
@@ -211,14 +249,16 @@ def test_twins_are_said_to_be_too_near(sets, tmp_path, capsys, monkeypatch):
     [
         (["{sets}/none", "{sets}/flags"], 1, "none does not exist"),
         (["{sets}/flags", "{tmp}"], 1, "no image found"),
-        (["{sets}/flags", "{sets}/smileys", "{sets}/../sets0/smileys"], 1, "a SOURCE is named twice"),
+        (["{sets}/flags", "{sets}/smileys", "{sets}/../sets0/smileys"], 1, "smileys is another SOURCE too"),
+        (["{sets}/flags", "{sets}/flags"], 1, "flags is the TARGET too"),
+        (["{sets}/flags", "{sets}/smileys", "--cache", "{tmp}/one/a.png/b"], 1, "cannot be made"),
         (["{sets}/flags", "{tmp}/one"], 1, "at least 2 features"),
         (["{sets}/flags", "{tmp}/broken"], 1, "broken.png cannot be read as an image"),
         (["{sets}/flags", "{sets}/smileys", "--chart", "chart.jpg"], 1, "--chart chart.jpg does not end in .png"),
         (["{sets}/flags", "{sets}/smileys", "--json", "no/out.json"], 1, "its folder does not exist"),
         (["{sets}/flags", "{sets}/smileys", "--features", "vgg"], 1, "features vgg: no such file"),
         (["{sets}/flags", "{sets}/smileys", "--order", "0"], 1, "order=0 makes the kernel constant"),
-        (["{sets}/flags", "{sets}/smileys", "--order", "1", "--polyharmonic"], 1, "try 2"),
+        (["{sets}/flags", "{sets}/smileys", "--order", "1", "--polyharmonic"], 1, "is not 2m - 1280"),
         (["{sets}/flags", "{sets}/smileys", "--n-centers", "9999"], 1, "n_centers=9999"),
         (["{sets}/flags", "{sets}/smileys", "--radii", "1,-2"], 2, "outside (0, inf)"),
         (["{sets}/flags", "{sets}/smileys", "--n-subsets", "1"], 2, "outside [2, inf)"),
@@ -276,10 +316,12 @@ def test_the_metric_takes_images_through_a_network():
 def _rank(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=Path(folder, "meeting").as_uri(), rank=rank, world_size=2)
     try:
-        metric = SignedInceptionDistance(radii=(1, 9))
         real, fake = torch.load(Path(folder, "features.pt"), weights_only=True)
+        metric = SignedInceptionDistance(radii=(1, 9))
         metric.update(real.tensor_split([30])[rank], fake.tensor_split([10])[rank])
-        torch.save(metric.compute(), Path(folder, f"{rank}.pt"))
+        apart = SignedInceptionDistance(radii=(1, 9))
+        apart.update(**({"real": real} if rank == 0 else {"fake": fake}))
+        torch.save((metric.compute(), apart.compute()), Path(folder, f"{rank}.pt"))
     finally:
         dist.destroy_process_group()
 
@@ -292,8 +334,9 @@ def test_two_processes_with_different_batches_compute_one_distance(features, tmp
     alone = SignedInceptionDistance(radii=(1, 9))
     alone.update(real, fake)
     for rank in range(2):
-        for name, value in torch.load(tmp_path / f"{rank}.pt", weights_only=True).items():
-            torch.testing.assert_close(value, alone.compute()[name], rtol=0, atol=0)
+        for computed in torch.load(tmp_path / f"{rank}.pt", weights_only=True):
+            for name, value in computed.items():
+                torch.testing.assert_close(value, alone.compute()[name], rtol=0, atol=0)
 
 
 def test_spider_needs_torch_and_numpy_alone():

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from torch import Tensor
@@ -24,7 +25,7 @@ from .neighbours import CERTAIN, Neighbour, friendly_neighbours
 
 def cache_folder() -> Path:
     """Where features are kept: ``gan-regularizers`` in the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gan-regularizers"
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "gan-regularizers"
 
 
 def start(
@@ -43,13 +44,13 @@ def start(
     check_output("--chart", chart, ".png")
     if json_path is not None:
         check_output("--json", json_path, ".json")
-    if len({source.resolve() for source in sources}) < len(sources):
-        raise CommandError("a SOURCE is named twice")
+    _check_distinct(target, sources)
+    _make_cache(cache)
     space = feature_space(features, device)
     kept = {}
     with _progress(console) as progress:
         for path in (target, *sources):
-            task = progress.add_task(str(path), total=None)
+            task = progress.add_task(escape(_shown(path)), total=None)
 
             def watched(batches: Iterable[Tensor], total: int, task: Any = task) -> Iterator[Tensor]:
                 progress.update(task, total=total, completed=0)
@@ -60,21 +61,23 @@ def start(
             kept[path] = extract(path, space, cache=cache, device=device, progress=watched)
             progress.update(task, total=len(kept[path]), completed=len(kept[path]))
     try:
-        distinct = len({source.name for source in sources}) == len(sources)
-        candidates = {source.name if distinct else str(source): kept[source] for source in sources}
+        names = [_shown(source.resolve().name) for source in sources]
+        if len(set(names)) < len(names):
+            names = [_shown(source) for source in sources]
+        candidates = {name: kept[source] for name, source in zip(names, sources, strict=True)}
         neighbours = friendly_neighbours(kept[target], candidates, seed=seed, **settings)
     except (TypeError, ValueError) as error:
         raise CommandError(str(error)) from error
 
-    console.print(_table(neighbours, space.name, f"{target} ({len(kept[target]):,} images)"))
+    console.print(_table(neighbours, space.name, f"{_shown(target)} ({len(kept[target]):,} images)"))
     console.print(f"± is {CERTAIN:g} standard errors. The friendliest, of the smallest |CSID|, comes first.")
     if _close(neighbours):
         console.print("The first two are too near each other to tell which is friendlier.")
-    curves.save(chart, neighbours, space.name, target.name)
+    curves.save(chart, neighbours, space.name, _shown(target.resolve().name))
     if json_path is not None:
         report = {
             "metric": f"CSID-{space.name}",
-            "target": {"name": str(target), "images": len(kept[target])},
+            "target": {"name": _shown(target), "images": len(kept[target])},
             "settings": {**settings, "seed": seed},
             "neighbours": [
                 {"name": n.name, "images": n.count, "verdict": n.verdict, **asdict(n.curve)} for n in neighbours
@@ -87,8 +90,33 @@ def start(
     return neighbours
 
 
+def _check_distinct(target: Path, sources: Sequence[Path]) -> None:
+    seen = {target.resolve(): "the TARGET"}
+    for source in sources:
+        if before := seen.get(source.resolve()):
+            raise CommandError(f"SOURCE {source} is {before} too; leave it out")
+        seen[source.resolve()] = "another SOURCE"
+
+
+def _make_cache(folder: Path) -> None:
+    """Before any work, since the features would be lost."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CommandError(f"--cache {folder} cannot be made ({error.strerror}); name another folder") from error
+    if not os.access(folder, os.W_OK):
+        raise CommandError(f"--cache {folder}: no permission to write there; name another folder")
+
+
+def _shown(path: Path | str) -> str:
+    """A name as it can be printed, whatever its bytes."""
+    return os.fsencode(path).decode(errors="replace")
+
+
 def _table(neighbours: Sequence[Neighbour], metric: str, target: str) -> Table:
-    table = Table(title=f"Neighbours of {target}", title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table(
+        title=escape(f"Neighbours of {target}"), title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False
+    )
     table.add_column("")
     table.add_column("source", overflow="fold")
     for name in ("images", f"CSID-{metric}", "±"):
@@ -97,7 +125,7 @@ def _table(neighbours: Sequence[Neighbour], metric: str, target: str) -> Table:
     for rank, neighbour in enumerate(neighbours, 1):
         csid, error = neighbour.curve.csid, CERTAIN * neighbour.curve.csid_standard_error
         table.add_row(
-            f"{rank}.", neighbour.name, f"{neighbour.count:,}", f"{csid:.4g}", f"{error:.2g}", neighbour.verdict
+            f"{rank}.", escape(neighbour.name), f"{neighbour.count:,}", f"{csid:.4g}", f"{error:.2g}", neighbour.verdict
         )
     return table
 

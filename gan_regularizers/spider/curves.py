@@ -18,7 +18,7 @@ def save(path: Path, neighbours: Sequence[Neighbour], metric: str, target: str) 
     colours = matplotlib.colormaps["tab10"].colors
     for rank, neighbour in enumerate(neighbours):
         curve, colour = neighbour.curve, colours[rank % len(colours)]
-        label = f"{rank + 1}. {neighbour.name}: {curve.csid:.3g} ± {CERTAIN * curve.csid_standard_error:.2g}"
+        label = f"{rank + 1}. {_plain(neighbour.name)}: {curve.csid:.3g} ± {CERTAIN * curve.csid_standard_error:.2g}"
         style = "-" if rank < len(colours) else ":"
         axes.plot(curve.half_widths, curve.sid, style, color=colour, lw=2, label=label)
         low, high = (
@@ -26,9 +26,14 @@ def save(path: Path, neighbours: Sequence[Neighbour], metric: str, target: str) 
             for side in (-1, 1)
         )
         axes.fill_between(curve.half_widths, low, high, color=colour, alpha=0.2, lw=0)
-    axes.set_title(f"SID-{metric} from {target}", fontsize=11, loc="left")
+    axes.set_title(f"SID-{metric} from {_plain(target)}", fontsize=11, loc="left")
     axes.set_xlabel("half-width of the cube about the target's mean")
-    axes.set_ylabel("less diverse  ←  SID  →  more spread")
+    axes.set_ylabel("less diverse  ←  SID  →  more spread, or shifted")
     plots.style(axes)
     figure.legend(title=f"CSID-{metric} ± two standard errors", loc="outside right upper", frameon=False, fontsize=8)
     plots.save(figure, path)
+
+
+def _plain(name: str) -> str:
+    """A name that matplotlib does not read as mathematics."""
+    return name.replace("$", r"\$")

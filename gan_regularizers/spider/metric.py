@@ -65,10 +65,16 @@ class SignedInceptionDistance(Metric):
         self.add_state("fake_features", default=[], dist_reduce_fx="cat")
 
     def update(self, real: Tensor | None = None, fake: Tensor | None = None) -> None:
-        """Take in a batch of real images, of generated ones, or both; they need not be as many."""
-        for batch, kept in ((real, self.real_features), (fake, self.fake_features)):
+        """Take in a batch of real images, of generated ones, or both; they need not be as many.
+
+        With several processes, each must take in a batch of either.
+        """
+        both = (self.real_features, self.fake_features)
+        for batch, kept, other in zip((real, fake), both, both[::-1], strict=True):
             if batch is not None:
-                kept.append((self.features(batch) if self.features is not None else batch).detach())
+                features = (self.features(batch) if self.features is not None else batch).detach()
+                kept.append(features)
+                other.append(features[:0])  # a process that has none of them gathers something of the same shape
 
     def compute(self) -> dict[str, Tensor]:
         """The distance of the generated images from the real ones so far, over all processes.

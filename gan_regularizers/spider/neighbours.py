@@ -30,9 +30,9 @@ class Neighbour:
     @property
     def verdict(self) -> str:
         """The sign of CSID in words."""
-        if abs(self.curve.csid) < CERTAIN * self.curve.csid_standard_error:
+        if abs(self.curve.csid) <= CERTAIN * self.curve.csid_standard_error:
             return "no difference seen"
-        return "more spread" if self.curve.csid > 0 else "less diverse"
+        return "more spread, or shifted" if self.curve.csid > 0 else "less diverse"
 
 
 def friendly_neighbours(
