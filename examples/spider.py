@@ -2,10 +2,10 @@
 
 ``gan-regularizers neighbours`` ranks eight sets of icons by their friendliness to 100 portraits. Then one small GAN is
 trained on the portraits again and again, with the same regularizers and settings; all that differs is what its G is
-fed with: Gaussians, images of the friendliest set, images of the least friendly one, or images of the friendliest one
-whose mean latent is left in, as in the official code::
+fed with: Gaussians; images of the friendliest set, without and with jitter; images of the least friendly set; or images
+of the friendliest one whose mean latent is left in, as in the official code::
 
-    python examples/spider.py                # four arms, 3 seeds each
+    python examples/spider.py                # five arms, 3 seeds each
     python examples/spider.py --quick        # a minute, to see that it works
 
 It prints KID-lite0 at the end and how many images D had seen when the KID-lite0 was first as low as a given one, and
@@ -51,13 +51,16 @@ RESOLUTION = 32
 ICON_SIDE = 72
 PORTRAITS = 100
 KIMG = 16.0
+SETS = "spider-sets"  # a folder that is written anew
+JITTER = 0.5
 LICENCE = "Twemoji, (c) Twitter, Inc and other contributors, CC-BY 4.0"
 SHOWN = 10
 ARMS = {
     "gaussian": ("Gaussians", plots.RED),
-    "friendliest": ("the friendliest set", plots.BLUE),
+    "friendliest": ("the friendliest set", "#8ab6bd"),
+    "with jitter": ("the friendliest set, with jitter", plots.BLUE),
     "least friendly": ("the least friendly set", "#edae49"),
-    "not centered": ("the friendliest, not centered", "#8ab6bd"),
+    "not centered": ("the friendliest set, not centered", "#b8b8b8"),
 }
 
 
@@ -78,8 +81,8 @@ def write_sets(folder: Path) -> list[str]:
 
 def rank(out: Path, console: Console) -> list[str]:
     """The candidates' names, the friendliest first, by the command ``neighbours``."""
-    candidates = write_sets(out / "sets")
-    target, *sources = (out / "sets" / name for name in ("portraits", *candidates))
+    candidates = write_sets(out / SETS)
+    target, *sources = (out / SETS / name for name in ("portraits", *candidates))
     settings = {"order": 1.0, "polyharmonic": False, "radii": RADII, "n_points": 500, "n_subsets": 20}
     files = {"cache": out / "cache", "json_path": out / "neighbours.json", "chart": out / "neighbours.png"}
     neighbours = command.start(
@@ -92,7 +95,8 @@ def latents_of(arm: str, sets: Path, ranking: Sequence[str]) -> ImageLatents | N
     if arm == "gaussian":
         return None
     source = images.load(sets / ranking[-1 if arm == "least friendly" else 0], RESOLUTION)
-    return ImageLatents(source, LATENT_DIM, centered=arm != "not centered", licence=LICENCE)
+    jitter = JITTER if arm == "with jitter" else 0.0
+    return ImageLatents(source, LATENT_DIM, centered=arm != "not centered", jitter=jitter, licence=LICENCE)
 
 
 def train(arm: str, seed: int, kimg: float, sets: Path, ranking: Sequence[str]) -> dict[str, Any]:
@@ -226,8 +230,8 @@ def main(argv: list[str] | None = None) -> None:
     console = Console()
     start = time.perf_counter()
     ranking = rank(args.out, console)
-    seeds = range(args.seeds)
-    runs = [(arm, seed, args.kimg, args.out / "sets", ranking) for arm in ARMS for seed in seeds]
+    seeds = range(args.seed_first, args.seed_first + args.seeds)
+    runs = [(arm, seed, args.kimg, args.out / SETS, ranking) for arm in ARMS for seed in seeds]
     results = train_all(runs, console)
     ends = [result["history"][-1]["kid"] for result in results if result["arm"] == "gaussian"]
     reach = args.reach or round(statistics.mean(ends))
@@ -244,7 +248,13 @@ def main(argv: list[str] | None = None) -> None:
             "cores": os.cpu_count(),
             "seconds": round(time.perf_counter() - start, 1),
         },
-        "settings": {"kimg": args.kimg, "seeds": args.seeds, "portraits": PORTRAITS, "resolution": RESOLUTION},
+        "settings": {
+            "kimg": args.kimg,
+            "seeds": list(seeds),
+            "jitter": JITTER,
+            "portraits": PORTRAITS,
+            "resolution": RESOLUTION,
+        },
         "ranking": ranking,
         "reach": reach,
         "floor": results[0]["floor"],

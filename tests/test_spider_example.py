@@ -42,7 +42,7 @@ def test_quick_ranks_trains_and_repeats(spider, tmp_path):
 
     threads = torch.get_num_threads()
     try:
-        again = spider.train("friendliest", 0, 0.05, tmp_path / "sets", report["ranking"])
+        again = spider.train("friendliest", 0, 0.05, tmp_path / "spider-sets", report["ranking"])
     finally:
         torch.set_num_threads(threads)
     assert again["history"] == next(run for run in report["runs"] if run["arm"] == "friendliest")["history"]
@@ -59,6 +59,7 @@ def test_arms_are_fed_with_what_they_are_named_after(spider, tmp_path):
     assert fed["least friendly"].images[0].unique() == 200
     assert fed["friendliest"].mean_latent.any()
     assert not fed["not centered"].mean_latent.any()
+    assert [arm for arm, latents in fed.items() if latents is not None and latents.jitter] == ["with jitter"]
     assert "CC-BY 4.0" in fed["friendliest"].licence
 
 
