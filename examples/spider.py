@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MultipleLocator, NullLocator, ScalarFormatter
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
@@ -50,7 +51,8 @@ from gan_regularizers.spider.distance import RADII
 RESOLUTION = 32
 ICON_SIDE = 72
 PORTRAITS = 100
-KIMG = 16.0
+KIMG = 15.0
+MEASURES = 5
 SETS = "spider-sets"  # a folder that is written anew
 JITTER = 0.5
 LICENCE = "Twemoji, (c) Twitter, Inc and other contributors, CC-BY 4.0"
@@ -105,7 +107,7 @@ def train(arm: str, seed: int, kimg: float, sets: Path, ranking: Sequence[str]) 
     latents = latents_of(arm, sets, ranking)
     run = Arm("regularised", Settings(seed=seed, kimg=kimg), *split_portraits(RESOLUTION, PORTRAITS), latents)
     with TemporaryDirectory() as folder:
-        run.run(Path(folder, "checkpoint.pt"), lambda _: None, lambda: False)
+        run.run(Path(folder, "checkpoint.pt"), lambda _: None, lambda: False, MEASURES)
     z = run.fixed_z[:SHOWN]
     # As arrays: tensors would come back through shared memory that lasts no longer than its process.
     shown = {"made": to_bytes(run.samples()[:SHOWN]).numpy()}
@@ -182,7 +184,10 @@ def draw_curves(results: list[dict[str, Any]], reach: float, path: Path) -> None
     axes.set_title("KID-lite0 x 1000 against held-out portraits", fontsize=11, loc="left")
     axes.set_xlabel("thousand real images shown")
     axes.legend(title="G is fed with", frameon=False, fontsize=9)
-    axes.set_ylim(bottom=0)
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(MultipleLocator(500))
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_minor_locator(NullLocator())
     plots.style(axes)
     plots.save(figure, path)
 
@@ -205,6 +210,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog="spider", description=__doc__.splitlines()[0], allow_abbrev=False)
     add = parser.add_argument
     add("--seeds", type=whole_number("[1, inf)"), help="runs of each arm (default: 3; 1 with --quick)")
+    add("--seed-first", type=whole_number("[0, inf)"), default=0, help="the first seed (default: 0)")
     add(
         "--kimg",
         type=number("(0, inf)"),

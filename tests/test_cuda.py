@@ -9,6 +9,7 @@ from torch import nn
 
 from gan_regularizers import AdaptiveT, DiffAugment, DiffusionNoise, InputRegularizer, use_backend, wrap
 from gan_regularizers.ops import TransformParams, backend, input_transform, native
+from gan_regularizers.spider import Cascade, ImageLatents, signed_inception_distance
 
 pytestmark = [
     pytest.mark.cuda,
@@ -318,3 +319,41 @@ def test_more_than_2_to_the_31_elements():
 
 def test_backend_is_native():
     assert backend("cuda")[0] == "native"
+
+
+@pytest.mark.parametrize("order", [1, -3, 2])
+def test_the_signed_inception_distance_is_the_cpus(order):
+    source, target = torch.randn(300, 32) * 1.2, torch.randn(250, 32)
+    curves = [
+        signed_inception_distance(
+            source.to(device), target.to(device), order=order, generator=torch.Generator().manual_seed(0)
+        )
+        for device in ("cuda", "cpu")
+    ]
+    torch.testing.assert_close(torch.tensor(curves[0].sid), torch.tensor(curves[1].sid), rtol=1e-6, atol=1e-12)
+    own = signed_inception_distance(source, target.cuda(), generator=torch.Generator("cuda").manual_seed(0))
+    assert math.isfinite(own.csid)
+
+
+def test_image_latents_are_the_cpus():
+    z = torch.randn(64, 64)
+    images = torch.randint(0, 256, (9, 3, 40, 40), dtype=torch.uint8)
+    on_cpu, moved, made = ImageLatents(images, 64), ImageLatents(images, 64).cuda(), ImageLatents(images.cuda(), 64)
+    for latents in (moved, made):
+        torch.testing.assert_close(latents(z.cuda()).cpu(), on_cpu(z), rtol=1e-4, atol=1e-4)
+
+
+def test_a_cascade_of_generators_that_were_trained_on_the_gpu():
+    class Toy(nn.Module):
+        z_dim = 16
+
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(16, 3 * 64)
+
+        def forward(self, z):
+            return self.layer(z).view(-1, 3, 8, 8).tanh()
+
+    cascade = Cascade(Toy().cuda(), Toy().cuda(), Toy().cuda())
+    assert {value.device.type for value in cascade.state_dict().values() if value.dtype != torch.uint8} == {"cuda"}
+    assert cascade(torch.randn(1, 16, device="cuda")).shape == (1, 3, 8, 8)

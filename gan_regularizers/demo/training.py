@@ -81,14 +81,20 @@ class Arm:
         self.signs = torch.zeros(2, device=self.device)  # their sum and number since the last measure
         self.history: list[dict[str, float]] = []
 
-    def run(self, checkpoint: Path, report: Callable[[dict[str, float]], None], stopped: Callable[[], bool]) -> bool:
+    def run(
+        self,
+        checkpoint: Path,
+        report: Callable[[dict[str, float]], None],
+        stopped: Callable[[], bool],
+        measures: int = MEASURES,
+    ) -> bool:
         """Train to the end or until ``stopped()``, and leave a checkpoint; return whether the end was reached.
 
         Reports hold the losses and ``state()``, and where they were measured the measures too.
         """
         began = time.monotonic() - self.seconds
         iterations = max(1, round(self.settings.kimg * 1000 / BATCH_SIZE))
-        measures = {round(iterations * i / MEASURES) for i in range(1, MEASURES + 1)}
+        measured = {round(iterations * i / measures) for i in range(1, measures + 1)}
         while self.iteration < iterations:
             if stopped():
                 self.save(checkpoint)
@@ -96,9 +102,9 @@ class Arm:
             D_loss, G_loss = self.step()
             self.iteration += 1
             self.seconds = time.monotonic() - began
-            if self.iteration % REPORT_INTERVAL == 0 or self.iteration in measures:
+            if self.iteration % REPORT_INTERVAL == 0 or self.iteration in measured:
                 entry = {"D_loss": D_loss.item(), "G_loss": G_loss.item(), **self.state()}
-                if self.iteration in measures:
+                if self.iteration in measured:
                     entry |= self.measure()
                     self.history.append(entry)
                     self.save(checkpoint)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ..settings import number, whole_number
 
 STORED_SIDE = 32  # of the images, as of the official input generators
-_MEAN_OF = 256  # images of a generator, for the mean of its latents
+_MEAN_OF = 64  # images of a generator, for the mean of its latents; large ones take long on a CPU
 
 
 class ImageLatents(nn.Module):
@@ -38,7 +38,7 @@ class ImageLatents(nn.Module):
         geometry: rows and columns that images are resized to, of at least z_dim pixels together; the official ones are
             (16, 32) and (23, 23). By default the rows and columns nearest to a square whose product is z_dim, (16, 32)
             for 512, or, where that is no better than 1 : 2, the smallest square with enough of them.
-        centered: whether the mean latent is subtracted: of all images, or of 256 that the generator makes. False gives
+        centered: whether the mean latent is subtracted: of all images, or of 64 that the generator makes. False gives
             the official latents.
         jitter: standard deviation of a Gaussian that is added to a latent before its scaling; its numbers are those of
             z, so k must be z_dim or more. A set gives only as many latents as it has images; this gives more. Not in
