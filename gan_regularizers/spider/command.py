@@ -69,15 +69,16 @@ def start(
     except (TypeError, ValueError) as error:
         raise CommandError(str(error)) from error
 
-    console.print(_table(neighbours, space.name, f"{_shown(target)} ({len(kept[target]):,} images)"))
+    target_name = _shown(target.resolve().name)
+    console.print(_table(neighbours, space.name, f"{target_name} ({len(kept[target]):,} images)"))
     console.print(f"± is {CERTAIN:g} standard errors. The friendliest, of the smallest |CSID|, comes first.")
     if _close(neighbours):
         console.print("The first two are too near each other to tell which is friendlier.")
-    curves.save(chart, neighbours, space.name, _shown(target.resolve().name))
+    curves.save(chart, neighbours, space.name, target_name)
     if json_path is not None:
         report = {
             "metric": f"CSID-{space.name}",
-            "target": {"name": _shown(target), "images": len(kept[target])},
+            "target": {"name": target_name, "images": len(kept[target])},
             "settings": {**settings, "seed": seed},
             "neighbours": [
                 {"name": n.name, "images": n.count, "verdict": n.verdict, **asdict(n.curve)} for n in neighbours
