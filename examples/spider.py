@@ -101,13 +101,13 @@ def latents_of(arm: str, sets: Path, ranking: Sequence[str]) -> ImageLatents | N
     return ImageLatents(source, LATENT_DIM, centered=arm != "not centered", jitter=jitter, licence=LICENCE)
 
 
-def train(arm: str, seed: int, kimg: float, sets: Path, ranking: Sequence[str]) -> dict[str, Any]:
+def train(arm: str, seed: int, kimg: float, measures: int, sets: Path, ranking: Sequence[str]) -> dict[str, Any]:
     """Train one GAN; the history of its measures, and what the first z become."""
     torch.set_num_threads(1)  # one order of summation, whatever the number of cores
     latents = latents_of(arm, sets, ranking)
     run = Arm("regularised", Settings(seed=seed, kimg=kimg), *split_portraits(RESOLUTION, PORTRAITS), latents)
     with TemporaryDirectory() as folder:
-        run.run(Path(folder, "checkpoint.pt"), lambda _: None, lambda: False, MEASURES)
+        run.run(Path(folder, "checkpoint.pt"), lambda _: None, lambda: False, measures)
     z = run.fixed_z[:SHOWN]
     # As arrays: tensors would come back through shared memory that lasts no longer than its process.
     shown = {"made": to_bytes(run.samples()[:SHOWN]).numpy()}
@@ -237,7 +237,8 @@ def main(argv: list[str] | None = None) -> None:
     start = time.perf_counter()
     ranking = rank(args.out, console)
     seeds = range(args.seed_first, args.seed_first + args.seeds)
-    runs = [(arm, seed, args.kimg, args.out / SETS, ranking) for arm in ARMS for seed in seeds]
+    measures = 2 if args.quick else MEASURES
+    runs = [(arm, seed, args.kimg, measures, args.out / SETS, ranking) for arm in ARMS for seed in seeds]
     results = train_all(runs, console)
     ends = [result["history"][-1]["kid"] for result in results if result["arm"] == "gaussian"]
     reach = args.reach or round(statistics.mean(ends))

@@ -21,7 +21,7 @@ _LICENCE_LENGTH = 4000  # bytes of a note that are kept
 
 
 def load(source: Path, resolution: int) -> Tensor:
-    """All images of a folder (searched in depth) or zip as uint8 [N, 3, R, R], by name.
+    """All images of a folder (searched in depth, but not through links) or zip as uint8 [N, 3, R, R], by name.
 
     Raises:
         CommandError: no such folder or zip, no image in it, or an image that cannot be read.
@@ -30,7 +30,7 @@ def load(source: Path, resolution: int) -> Tensor:
 
 
 def files(source: Path) -> Iterator[tuple[str, bytes]]:
-    """Name and content of each image file of a folder (searched in depth) or zip, by name.
+    """Name and content of each image file of a folder (searched in depth, but not through links) or zip, by name.
 
     Raises:
         CommandError: no such folder or zip, no image in it, or a file that cannot be unpacked.

@@ -45,11 +45,12 @@ def spider_rows() -> list[str]:
     for rank, n in enumerate(ranking["neighbours"], 1):
         csid, error = n["csid"], 2 * n["csid_standard_error"]
         rows.append(f"| {rank}. | {n['name']} | {n['images']} | {csid:.1f} ± {error:.1f} | {n['verdict']} |")
-    report = json.loads((DOCS / "results" / "spider.json").read_text())
-    for arm, row in report["summary"].items():
-        ends = " | ".join(f"{kid:.0f}" for kid in row["kid"])
-        reached = ", ".join("never" if kimg is None else f"{kimg:.1f}" for kimg in row["kimg_to_reach"])
-        rows.append(f"| {arm} | {ends} | {row['kid_mean']:.0f} | {reached} |")
+    for name in ("spider.json", "spider-check.json"):
+        report = json.loads((DOCS / "results" / name).read_text())
+        for arm, row in report["summary"].items():
+            ends = " | ".join(f"{kid:.0f}" for kid in row["kid"])
+            reached = ", ".join("never" if kimg is None else f"{kimg:.1f}" for kimg in row["kimg_to_reach"])
+            rows.append(f"| {arm} | {ends} | {row['kid_mean']:.0f} | {reached} |")
     return rows
 
 

@@ -42,7 +42,7 @@ def test_quick_ranks_trains_and_repeats(spider, tmp_path):
 
     threads = torch.get_num_threads()
     try:
-        again = spider.train("friendliest", 0, 0.05, tmp_path / "spider-sets", report["ranking"])
+        again = spider.train("friendliest", 0, 0.05, 2, tmp_path / "spider-sets", report["ranking"])
     finally:
         torch.set_num_threads(threads)
     assert again["history"] == next(run for run in report["runs"] if run["arm"] == "friendliest")["history"]
