@@ -709,10 +709,18 @@ def test_whoever_calls_the_mapping_network_feeds_it_images(host, pictures):
 
 def test_a_folder_without_a_licence_says_so(pictures, tmp_path):
     with zipfile.ZipFile(pictures) as archive:
-        archive.extract("0.png", tmp_path / "folder")
+        for name in archive.namelist()[:2]:
+            archive.extract(name, tmp_path / "folder")
     G, _ = fed("stylegan", f"--spider={tmp_path / 'folder'}")
     assert G.mapping.latents.licence == "No licence file was found in folder."
-    assert len(G.mapping.latents.images) == 1
+    assert len(G.mapping.latents.images) == 2
+
+
+def test_images_that_look_alike_are_refused(pictures, tmp_path):
+    with zipfile.ZipFile(pictures) as archive:
+        archive.extract("0.png", tmp_path / "folder")
+    with pytest.raises(click.UsageError, match="--spider: source has 1 images that look alike"):
+        fed("stylegan", f"--spider={tmp_path / 'folder'}")
 
 
 def tensors_of(module: nn.Module) -> dict:

@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -237,19 +238,21 @@ def test_points_that_meet_a_feature_in_one_dimension_stay_finite():
         assert abs(curve.csid) < 5
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads a process's peak memory as Linux tells it")
 def test_fifty_thousand_inception_features_fit_in_memory():
     """50,000 x 2,048 against as many in 4 GiB, the features' own 0.8 GB and torch included."""
     code = """
-import resource, torch
+import re, torch
+from pathlib import Path
 from gan_regularizers.spider import signed_inception_distance
 source, target = torch.randn(50_000, 2_048), torch.randn(50_000, 2_048)
 curve = signed_inception_distance(source, target)
 assert abs(curve.csid) < 5 * curve.csid_standard_error, curve
-whole = signed_inception_distance(source, target, n_centers=50_000, n_subsets=2, n_points=50, radii=(10,))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+signed_inception_distance(source, target, n_centers=50_000, n_subsets=2, n_points=50, radii=(10,))
+print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 """
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert int(done.stdout) * 1024 < 4 * 2**30
+    assert 0.8e9 < int(done.stdout) * 1024 < 4 * 2**30
 
 
 BAD = {

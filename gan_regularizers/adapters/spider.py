@@ -93,7 +93,8 @@ def build(source: str, geometry: list[int] | None, z_dim: int, centered: bool = 
     except CommandError as error:
         raise click.UsageError(f"--spider: {error}") from error
     except ValueError as error:
-        raise click.UsageError(f"--spider-{error}") from error
+        option = "--spider-" if str(error).startswith("geometry") else "--spider: "
+        raise click.UsageError(f"{option}{error}") from error
 
 
 def latents_of(G: nn.Module) -> ImageLatents | None:
