@@ -271,12 +271,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     args.seeds = args.seeds or (2 if args.quick else 5)
     args.steps = args.steps or (50 if args.quick else STEPS)
-    try:
-        args.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        parser.error(f"--out {args.out}: {error.strerror}")
-    if not os.access(args.out, os.W_OK):
-        parser.error(f"--out {args.out}: no permission to write there")
+    parser.make_folder("--out", args.out)
     return args
 
 

@@ -222,12 +222,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     args.seeds = args.seeds or (1 if args.quick else 3)
     args.kimg = args.kimg or (0.5 if args.quick else KIMG)
-    try:
-        args.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        parser.error(f"--out {args.out}: {error.strerror}")
-    if not os.access(args.out, os.W_OK):
-        parser.error(f"--out {args.out}: no permission to write there")
+    parser.make_folder("--out", args.out)
     return args
 
 
