@@ -1,0 +1,168 @@
+"""Tables and pictures of finished runs.
+
+::
+
+    python benchmarks/low_data/report.py           # the tables of docs/evidence.md, from docs/results/low-data/*.jsonl
+"""
+
+import json
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from arms import ARMS
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from gan_regularizers import plots
+
+Run = dict[str, Any]
+Cell = tuple[str, int]  # data, and images to train on
+
+MEASURES = {  # heading and decimals
+    "kid": ("KID-lite0 x 1000", 0),
+    "fd": ("FD-lite0", 0),
+    "precision": ("precision", 2),
+    "recall": ("recall", 2),
+    "copied": ("copied", 2),
+    "gap": ("gap", 2),
+    "r_d": ("r_d", 2),
+    "T": ("T", 0),
+}
+COLOURS = (plots.RED, "#edae49", "#8ab6bd", plots.BLUE)
+OUTPUTS = {
+    "D_train": ("training", plots.BLUE),
+    "D_held_out": ("held-out", "#edae49"),
+    "D_generated": ("generated", plots.RED),
+}
+SHOWN = 10
+
+
+def read(*paths: Path) -> list[Run]:
+    """The runs of files; a line with settings begins each. The gap is D's, between training and held-out images."""
+    runs: list[Run] = []
+    for path in paths:
+        for line in map(json.loads, path.read_text().splitlines()):
+            if "settings" in line:
+                runs.append({**line, "evaluations": []})
+            else:
+                runs[-1]["evaluations"].append({**line, "gap": line["D_train"] - line["D_held_out"]})
+    return runs
+
+
+def by_cell(runs: Iterable[Run], arms: Sequence[str] = tuple(ARMS)) -> dict[Cell, dict[str, list[Run]]]:
+    """Runs by data and size and then by arm, in the order of ``arms``; seeds ascend."""
+    chosen = [run for run in runs if run["settings"]["arm"] in arms]
+    cells: dict[Cell, dict[str, list[Run]]] = {}
+    for run in sorted(chosen, key=lambda run: (arms.index(run["settings"]["arm"]), run["settings"]["seed"])):
+        settings = run["settings"]
+        cell = cells.setdefault((settings["data"], settings["images"]), {})
+        cell.setdefault(settings["arm"], []).append(run)
+    return dict(sorted(cells.items()))
+
+
+def rows(runs: Iterable[Run], arms: Sequence[str] = tuple(ARMS)) -> list[dict[str, str]]:
+    """A row per data, size and arm, at the end of training: mean and standard deviation over the seeds; and floors."""
+    table = []
+    for (data, images), cell in by_cell(runs, arms).items():
+        place = {"data": data, "images": str(images)}
+        for arm, seeds in cell.items():
+            ends = [run["evaluations"][-1] for run in seeds]
+            figures = {heading: spread([end[key] for end in ends], n) for key, (heading, n) in MEASURES.items()}
+            table.append({**place, "arm": arm, "seeds": str(len(seeds)), **figures})
+        floor = seeds[0]["floor"]
+        figures = {heading: f"{floor[key]:.{n}f}" if key in floor else "" for key, (heading, n) in MEASURES.items()}
+        table.append({**place, "arm": "*real images*", "seeds": "", **figures})
+    return table
+
+
+def spread(values: Sequence[float], decimals: int) -> str:
+    """Mean ± standard deviation; the mean alone where there is one value."""
+    mean = f"{statistics.mean(values):.{decimals}f}"
+    return f"{mean} ± {statistics.stdev(values):.{decimals}f}" if len(values) > 1 else mean
+
+
+def console_table(runs: Iterable[Run]) -> Table:
+    """``rows`` for a terminal."""
+    lines = rows(runs)
+    table = Table(*lines[0], title="At the end of training, mean ± standard deviation over the seeds")
+    for line in lines:
+        table.add_row(*line.values())
+    return table
+
+
+def markdown(lines: Sequence[dict[str, str]]) -> str:
+    """Rows for a page."""
+    cells = [tuple(lines[0]), ("---",) * len(lines[0]), *(tuple(line.values()) for line in lines)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+
+
+def draw_curves(runs: Iterable[Run], path: Path, arms: Sequence[str] = tuple(ARMS)) -> None:
+    """KID, recall, D's gap and T over the images shown: thin lines for the seeds, thick ones for their means."""
+    cells = by_cell(runs, arms)
+    kinds = ("kid", "recall", "gap", "T")
+    figure = Figure(figsize=(1.2 + 3.2 * len(cells), 9.5), layout="constrained")
+    panels = figure.subplots(len(kinds), len(cells), sharex="col", sharey="row", squeeze=False)
+    colours = dict(zip(arms, COLOURS, strict=False))
+    for column, ((data, images), cell) in zip(panels.T, cells.items(), strict=True):
+        column[0].set_title(f"{data}, {images} images", fontsize=11)
+        column[-1].set_xlabel("thousand real images shown")
+        for axes, key in zip(column, kinds, strict=True):
+            for arm, seeds in cell.items():
+                kimg = [entry["kimg"] for entry in seeds[0]["evaluations"]]
+                values = [[entry[key] for entry in run["evaluations"]] for run in seeds]
+                for value in values:
+                    axes.plot(kimg, value, color=colours.get(arm), lw=0.6, alpha=0.6)
+                means = [statistics.mean(at) for at in zip(*values, strict=True)]
+                axes.plot(kimg, means, color=colours.get(arm), lw=2.2, label=arm)
+            if key in seeds[0]["floor"]:
+                axes.axhline(seeds[0]["floor"][key], color=plots.INK, lw=1, ls="--", label="real images")
+            plots.style(axes)
+    for axes, key in zip(panels[:, 0], kinds, strict=True):
+        axes.set_ylabel(MEASURES[key][0])
+    panels[0, 0].legend(frameon=False, fontsize=9)
+    plots.save(figure, path)
+
+
+def draw_outputs(runs: Iterable[Run], path: Path, arms: Sequence[str] = tuple(ARMS)) -> None:
+    """D's mean outputs on clean training, held-out and generated images over the images shown, means over the seeds."""
+    cells = by_cell(runs, arms)
+    columns = [arm for arm in arms if any(arm in cell for cell in cells.values())]
+    figure = Figure(figsize=(1.2 + 2.6 * len(columns), 0.8 + 2.1 * len(cells)), layout="constrained")
+    panels = figure.subplots(len(cells), len(columns), sharex=True, sharey="row", squeeze=False)
+    for row, ((data, images), cell) in zip(panels, cells.items(), strict=True):
+        row[0].set_ylabel(f"{data},\n{images} images")
+        for axes, arm in zip(row, columns, strict=True):
+            for key, (label, colour) in OUTPUTS.items():
+                values = zip(*([entry[key] for entry in run["evaluations"]] for run in cell.get(arm, ())), strict=True)
+                kimg = [entry["kimg"] for entry in next(iter(cell.values()))[0]["evaluations"]]
+                axes.plot(kimg, [statistics.mean(at) for at in values], color=colour, lw=2, label=label)
+            plots.style(axes)
+    for axes, arm in zip(panels[0], columns, strict=True):
+        axes.set_title(arm, fontsize=11)
+    for axes in panels[-1]:
+        axes.set_xlabel("thousand real images shown", fontsize=9)
+    panels[0, 0].legend(frameon=False, fontsize=9, title="D's logit on images")
+    plots.save(figure, path)
+
+
+def draw_samples(folder: Path, runs: Iterable[Run], path: Path, arms: Sequence[str] = tuple(ARMS)) -> None:
+    """For the first seed of each data, size and arm: samples, and below them the training images nearest to each."""
+    cells = by_cell(runs, arms)
+    height = 0.75 * sum(map(len, cells.values()))
+    figure = Figure(figsize=(7.5, 0.3 + 1.35 * height), layout="compressed")
+    panels = iter(figure.subplots(sum(map(len, cells.values())), 1, squeeze=False).flat)
+    for (data, images), cell in cells.items():
+        for arm, (first, *_) in cell.items():
+            settings = first["settings"]
+            with np.load(folder / f"{data}-{images}-{arm}-{settings['seed']}" / "samples.npz") as shown:
+                strips = [np.concatenate(shown[kind][:SHOWN], 2) for kind in ("generated", "nearest")]
+            axes = next(panels)
+            axes.imshow(np.concatenate(strips, 1).transpose(1, 2, 0), interpolation="nearest")
+            label = f"{data}, {images}\n{arm}\nKID-lite0 {first['evaluations'][-1]['kid']:.0f}"
+            axes.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
+    plots.save(figure, path)

@@ -1,0 +1,147 @@
+"""Train every arm on few images, at several sizes and from several seeds, and say how they do.
+
+::
+
+    python benchmarks/low_data/study.py --quick                                       # a minute, to see that it works
+    python benchmarks/low_data/study.py --data hands.zip --images 100,500 --out study # three seeds of each arm
+
+Each run is a process of ``train.py`` with one thread, as many at once as there are cores. It leaves ``low-data.jsonl``
+with all runs, ``curves.png`` and ``samples.png``, and prints a table. Stopped, the same command goes on; with other
+data, arms or sizes it adds to what is there.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+
+import report
+from arms import ARMS, MAIN
+from reals import Source
+from rich.console import Console
+from rich.progress import track
+from train import Settings
+
+from gan_regularizers.errors import CommandError
+from gan_regularizers.files import write_atomically
+from gan_regularizers.options import Parser, number, one_of, several, whole_number
+
+TRAIN = Path(__file__).with_name("train.py")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the study."""
+
+    settings: Settings
+    source: Source
+    device: str
+    out: Path
+
+    @property
+    def folder(self) -> Path:
+        """Where it writes."""
+        s = self.settings
+        return self.out / "runs" / f"{s.data}-{s.images}-{s.arm}-{s.seed}"
+
+    def start(self) -> None:
+        """Train in a process of its own, or leave a finished run as it is.
+
+        Raises:
+            CommandError: it failed; the last line that it said.
+        """
+        if self.finished():
+            return
+        options = {**asdict(self.settings), **asdict(self.source), "out": self.folder, "cache": self.out / "cache"}
+        options["device"] = self.device
+        given = [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value is not None]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run([sys.executable, TRAIN, *given], env=environment, capture_output=True, text=True)
+        if done.returncode:
+            raise CommandError(f"{self.folder.name}: {(done.stderr.splitlines() or ['it was killed'])[-1]}")
+
+    def finished(self) -> bool:
+        """Whether it was trained to its end, with these settings."""
+        if not (self.folder / "samples.npz").exists():
+            return False
+        with (self.folder / "run.jsonl").open() as lines:
+            return json.loads(next(lines))["settings"] == asdict(self.settings)
+
+
+def train_all(runs: list[Run], jobs: int, console: Console) -> None:
+    """Train what is not finished yet, ``jobs`` at once.
+
+    Raises:
+        CommandError: some failed, and the others are done; or it was stopped.
+    """
+    failures = []
+    pool = ThreadPoolExecutor(jobs)
+    futures = [pool.submit(run.start) for run in runs]
+    try:
+        for future in track(as_completed(futures), "training", total=len(runs), console=console):
+            if isinstance(error := future.exception(), CommandError):
+                failures.append(str(error))
+            elif error is not None:
+                raise error
+    except KeyboardInterrupt:
+        raise CommandError("stopped; the same command goes on") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+    if failures:
+        raise CommandError("; ".join(failures))
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = Parser(prog="study.py", description=__doc__.splitlines()[0], allow_abbrev=False)
+    add = parser.add_argument
+    add("--data", type=Path, help="folder or zip of images (default: the portraits of the demo)")
+    add("--held-out", type=Path, help="folder or zip to measure against (default: half of --data)")
+    add("--images", type=several(whole_number("[4, inf)")), default=(100,), help="sizes, as 100,500 (default: 100)")
+    add("--arms", type=several(one_of(ARMS)), default=MAIN, help=f"some of {', '.join(ARMS)} (default: the first four)")
+    add("--seeds", type=whole_number("[1, inf)"), help="runs of each arm (default: 3; 1 with --quick)")
+    add(
+        "--kimg",
+        type=number("(0, inf)"),
+        help=f"reals to show, in thousands (default: {Settings.kimg:g}; 0.2 with --quick)",
+    )
+    add("--jobs", type=whole_number("[1, inf)"), default=os.cpu_count(), help="runs at once (default: the cores)")
+    add("--device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")
+    add("--out", type=Path, default=Path("low-data-out"), help="folder (default: %(default)s)")
+    add("--quick", action="store_true", help="too short to learn much, but shows that all works")
+    args = parser.parse_args(argv)
+    args.seeds = args.seeds or (1 if args.quick else 3)
+    args.kimg = args.kimg or (0.2 if args.quick else Settings.kimg)
+    parser.make_folder("--out", args.out)
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    console = Console()
+    source = Source(args.data, args.held_out)
+    rest = {"evaluations": 2, "samples": 32} if args.quick else {}
+    settings = [
+        Settings(arm, source.name, images, seed, args.kimg, **rest)
+        for seed, images, arm in product(range(args.seeds), args.images, args.arms)
+    ]
+    train_all([Run(each, source, args.device, args.out) for each in settings], args.jobs, console)
+    results = sorted((args.out / "runs").glob("*/run.jsonl"))
+    path = args.out / "low-data.jsonl"
+    write_atomically(path, b"".join(result.read_bytes() for result in results))
+    runs = report.read(path)
+    console.print(report.console_table(runs))
+    report.draw_curves(runs, args.out / "curves.png")
+    report.draw_samples(args.out / "runs", runs, args.out / "samples.png")
+    console.print(f"Wrote low-data.jsonl, curves.png and samples.png to {args.out}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except CommandError as error:
+        sys.exit(f"study.py: {error}")
