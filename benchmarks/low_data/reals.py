@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from measures import NEAREST
 from torch import Tensor
 
 from gan_regularizers import images
@@ -74,8 +75,11 @@ def load(source: Source, count: int, most: int, resolution: int, cache: Path) ->
             return Reals(**{name: torch.from_numpy(array) for name, array in arrays.items()})
     pool, held_out = _split(source, count, resolution)
     most = min(most, len(held_out) // 2)
-    if count > len(pool) or most < 2:
-        raise CommandError(f"{source.name} has {len(pool)} images to train on and {len(held_out)} held out; too few")
+    has = f"{source.name} has {len(pool)} images to train on and {len(held_out)} held out"
+    if count > len(pool):
+        raise CommandError(f"{has}; --images {count} is too many")
+    if most <= NEAREST:
+        raise CommandError(f"{has}; at least {2 * NEAREST + 2} must be held out")
     parts = {"train": pool[:count], "held_out": held_out[:most], "others": held_out[most : 2 * most]}
     network = Lite0Features()
     features = (network(part.float() / 127.5 - 1) for part in parts.values())

@@ -1,13 +1,13 @@
 """Tables and pictures of finished runs.
 
-::
+The tables of docs/evidence.md and its pictures but for the samples are rewritten from docs/results/low-data by::
 
-    python benchmarks/low_data/report.py           # the tables of docs/evidence.md, from docs/results/low-data/*.jsonl
+    python benchmarks/low_data/report.py
 """
 
 import json
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ OUTPUTS = {
     "D_generated": ("generated", plots.RED),
 }
 SHOWN = 10
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+RESULTS = DOCS / "results" / "low-data"
 
 
 def read(*paths: Path) -> list[Run]:
@@ -166,3 +168,37 @@ def draw_samples(folder: Path, runs: Iterable[Run], path: Path, arms: Sequence[s
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
     plots.save(figure, path)
+
+
+def tables() -> dict[str, str]:
+    """The tables of docs/evidence.md, by the names in its markers."""
+    return {path.stem: markdown(rows(read(path))) for path in sorted(RESULTS.glob("*.jsonl"))}
+
+
+def rewritten(page: str, tables: Mapping[str, str]) -> str:
+    """A page with its tables, each between ``<!-- table NAME -->`` and ``<!-- end -->``, as these are.
+
+    Raises:
+        ValueError: the page lacks a marker, or has one for which there is no table.
+    """
+    for name, table in tables.items():
+        before, begin, rest = page.partition(f"<!-- table {name} -->\n")
+        _, end, after = rest.partition("<!-- end -->")
+        if not (begin and end):
+            raise ValueError(f"the page lacks <!-- table {name} --> or the <!-- end --> after it")
+        page = f"{before}{begin}\n{table}\n\n{end}{after}"
+    if page.count("<!-- table ") != len(tables):
+        raise ValueError(f"the page has markers other than those of {', '.join(tables)}")
+    return page
+
+
+def main() -> None:
+    page = DOCS / "evidence.md"
+    page.write_text(rewritten(page.read_text(), tables()))
+    runs = read(RESULTS / "arms.jsonl")
+    draw_curves(runs, DOCS / "images" / "low-data-curves.png")
+    draw_outputs(runs, DOCS / "images" / "low-data-outputs.png")
+
+
+if __name__ == "__main__":
+    main()

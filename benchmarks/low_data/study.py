@@ -5,9 +5,9 @@
     python benchmarks/low_data/study.py --quick                                       # a minute, to see that it works
     python benchmarks/low_data/study.py --data hands.zip --images 100,500 --out study # three seeds of each arm
 
-Each run is a process of ``train.py`` with one thread, as many at once as there are cores. It leaves ``low-data.jsonl``
-with all runs, ``curves.png`` and ``samples.png``, and prints a table. Stopped, the same command goes on; with other
-data, arms or sizes it adds to what is there.
+Each run is a process of ``train.py`` with one thread, as many at once as there are cores. It prints a table and leaves
+``low-data.jsonl`` with all runs, ``curves.png``, ``outputs.png`` and ``samples.png``. Stopped, the same command goes
+on; with other data, arms or sizes it adds to what is there.
 """
 
 import argparse
@@ -136,8 +136,9 @@ def main(argv: list[str] | None = None) -> None:
     runs = report.read(path)
     console.print(report.console_table(runs))
     report.draw_curves(runs, args.out / "curves.png")
+    report.draw_outputs(runs, args.out / "outputs.png")
     report.draw_samples(args.out / "runs", runs, args.out / "samples.png")
-    console.print(f"Wrote low-data.jsonl, curves.png and samples.png to {args.out}", soft_wrap=True)
+    console.print(f"Wrote low-data.jsonl, curves.png, outputs.png and samples.png to {args.out}", soft_wrap=True)
 
 
 if __name__ == "__main__":

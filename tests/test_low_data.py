@@ -1,0 +1,327 @@
+"""The low-data experiment: its measures, its trainer alone and on two ranks, and the whole of it in short."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from PIL import Image
+
+FOLDER = Path(__file__).parents[1] / "benchmarks" / "low_data"
+SHORT = ["--kimg", "0.25", "--evaluations", "2", "--samples", "8", "--resolution", "16", "--images", "8"]
+
+
+@pytest.fixture(autouse=True)
+def low_data(monkeypatch):
+    """Its modules lie beside each other, as its scripts find them."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    """A folder with 40 pictures of noise."""
+    folder = tmp_path_factory.mktemp("pictures")
+    numbers = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
+    for i, image in enumerate(numbers):
+        Image.fromarray(image).save(folder / f"{i:02}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def train(pictures, cache, tmp_path):
+    """A short run in this process; returns the lines that it wrote, but for the seconds."""
+    import train
+
+    def run(*options: str, out: Path = tmp_path / "run") -> list[dict]:
+        train.main(["--data", str(pictures), "--cache", str(cache), "--out", str(out), *SHORT, *options])
+        return lines(out)
+
+    return run
+
+
+def lines(folder: Path) -> list[dict]:
+    read = [json.loads(line) for line in (folder / "run.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in read]
+
+
+def test_frechet_distance_of_known_sets():
+    from measures import frechet_distance
+
+    points = torch.randn(64, 5, generator=torch.Generator().manual_seed(0))
+    assert frechet_distance(points, points) == pytest.approx(0.0, abs=1e-4)
+    assert frechet_distance(points, points + 2.0) == pytest.approx(5 * 4.0, rel=1e-4)
+    spread = points.double().var(dim=0).sum().item()  # of points and of 3 points the covariances commute
+    about_zero = points - points.mean(dim=0)
+    assert frechet_distance(about_zero, 3 * about_zero) == pytest.approx((3 - 1) ** 2 * spread, rel=1e-4)
+
+
+def test_precision_and_recall_of_known_sets():
+    from measures import share_within
+
+    generator = torch.Generator().manual_seed(0)
+    near, far = torch.randn(50, 4, generator=generator), 100 + torch.randn(50, 4, generator=generator)
+    both = torch.cat([near[:25], far[:25]])
+    assert share_within(near, near) == 1.0
+    assert share_within(far, near) == 0.0
+    assert share_within(both, near) == 0.5
+    # Three neighbours on a line at 1, 2 and 3: the radius of the point at 0 is 3.
+    line = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
+    assert share_within(torch.tensor([[-2.9], [-3.1], [6.1], [5.9]]), line) == 0.5
+
+
+def test_copies_are_told_from_new_samples():
+    from measures import share_nearer
+
+    generator = torch.Generator().manual_seed(0)
+    train, held_out, new = torch.randn(3, 400, 3, generator=generator)
+    assert share_nearer(train[:100] + 1e-4, train, held_out) == 1.0
+    assert share_nearer(held_out[:100] + 1e-4, train, held_out) == 0.0
+    assert share_nearer(new, train, held_out) == pytest.approx(0.5, abs=0.1)
+    assert share_nearer(new, train, held_out[:40]) == pytest.approx(0.5, abs=0.1)  # at equal sizes
+
+
+def test_images_are_split_once_for_all(pictures, tmp_path):
+    from reals import Source, load
+
+    fewer, more = (load(Source(pictures), count, 8, 16, tmp_path / "cache") for count in (5, 12))
+    assert torch.equal(fewer.train, more.train[:5])
+    assert torch.equal(fewer.held_out, more.held_out)
+    parts = [more.train, more.held_out, more.others]
+    assert [len(part) for part in parts] == [12, 8, 8]
+    assert len({image.numpy().tobytes() for part in parts for image in part}) == 28
+    assert more.train_features.shape == (12, 1280)
+
+
+def test_features_are_kept_for_the_images_that_they_are_of(pictures, tmp_path, monkeypatch):
+    import reals
+
+    copied = tmp_path / "pictures"
+    shutil.copytree(pictures, copied)
+    first = reals.load(reals.Source(copied), 8, 8, 16, tmp_path / "cache")
+    with monkeypatch.context() as patched:
+        patched.setattr(reals, "Lite0Features", lambda: pytest.fail("the features are kept"))
+        again = reals.load(reals.Source(copied), 8, 8, 16, tmp_path / "cache")
+    assert torch.equal(first.held_out_features, again.held_out_features)
+    for path in copied.iterdir():
+        Image.new("RGB", (16, 16), "red").save(path)
+    assert reals.load(reals.Source(copied), 8, 8, 16, tmp_path / "cache").train.unique().tolist() == [0, 255]
+
+
+def test_a_held_out_set_of_its_own(pictures, tmp_path):
+    from reals import Source, load
+
+    red = tmp_path / "red"
+    red.mkdir()
+    for i in range(8):
+        Image.new("RGB", (16, 16), "red").save(red / f"{i}.png")
+    reals = load(Source(pictures, red), 40, 8, 16, tmp_path / "cache")
+    assert [len(reals.train), len(reals.held_out), len(reals.others)] == [40, 4, 4]
+    assert reals.held_out.unique().tolist() == [0, 255]
+
+
+def test_a_run_writes_its_lines_and_repeats(train, tmp_path):
+    header, *evaluations = train("--arm", "diffaug+diffusion")
+    assert header["settings"]["arm"] == "diffaug+diffusion"
+    assert header["arm"]["policy"] == "color,translation,cutout"
+    assert header["held_out"] == 8
+    assert header["floor"].keys() == {"kid", "fd", "precision", "recall", "copied"}
+    assert [line["kimg"] for line in evaluations] == [0.128, 0.256]
+    assert all(np.isfinite(list(line.values())).all() for line in evaluations)
+    with np.load(tmp_path / "run" / "samples.npz") as samples:
+        assert samples["generated"].shape == samples["nearest"].shape == (8, 3, 16, 16)
+    assert train("--arm", "diffaug+diffusion", out=tmp_path / "again") == [header, *evaluations]
+    assert train("--arm", "diffaug+diffusion", "--seed", "1", out=tmp_path / "other")[1:] != evaluations
+
+
+def test_a_stopped_run_goes_on_to_the_same_numbers(train, tmp_path, monkeypatch):
+    import train as script
+
+    whole = train("--arm", "diffusion", out=tmp_path / "whole")
+    step = script.Training.step
+    with monkeypatch.context() as patched:
+
+        def stop_at_12(training):
+            if training.iteration == 12:
+                raise KeyboardInterrupt
+            return step(training)
+
+        patched.setattr(script.Training, "step", stop_at_12)
+        with pytest.raises(KeyboardInterrupt):
+            train("--arm", "diffusion")
+    assert len(lines(tmp_path / "run")) == 2
+    assert train("--arm", "diffusion") == whole
+
+
+def test_a_finished_run_stays_as_it_is(train, tmp_path):
+    first = train("--arm", "none")
+    before = (tmp_path / "run" / "run.jsonl").stat().st_mtime_ns
+    assert train("--arm", "none") == first
+    assert (tmp_path / "run" / "run.jsonl").stat().st_mtime_ns == before
+
+
+def test_another_run_in_one_folder_is_refused(train, tmp_path):
+    from gan_regularizers.errors import CommandError
+
+    before = train("--arm", "none")
+    with pytest.raises(CommandError, match=r"holds a run with arm none, not diffaug; choose another --out"):
+        train("--arm", "diffaug")
+    assert lines(tmp_path / "run") == before
+    (tmp_path / "run" / "checkpoint.pt").write_bytes(b"PK")
+    with pytest.raises(CommandError, match=r"checkpoint.pt cannot be read; delete it"):
+        train("--arm", "none")
+
+
+def test_too_few_images(train):
+    from gan_regularizers.errors import CommandError
+
+    with pytest.raises(CommandError, match=r"has 20 images to train on and 20 held out; --images 21 is too many"):
+        train("--arm", "none", "--images", "21")
+
+
+@pytest.mark.parametrize("arm", ["none", "diffaug", "diffusion", "diffaug+diffusion", "untold", "paper"])
+def test_arms_are_what_they_are_named_after(arm):
+    from arms import ARMS
+
+    from gan_regularizers.demo.networks import Discriminator
+
+    D, adapt = ARMS[arm].regularize(Discriminator(16))
+    regularizer = getattr(D, "input_regularizer", None)
+    assert (regularizer is None) == (arm == "none")
+    assert (regularizer is not None and regularizer.augment is not None) == arm.startswith("diffaug")
+    assert (adapt is None) == (arm in ("none", "diffaug"))
+    if adapt is not None:
+        assert adapt.noise is regularizer.noise
+        assert adapt.noise.parity == ("paper" if arm == "paper" else "official")
+        D.discriminator.modulation.weight.data.fill_(1.0)
+        x = torch.ones(2, 3, 16, 16)
+        regularizer.noise.noise_std = 0.0
+        told = not torch.equal(D(x, t=torch.tensor([0, 0])), D.discriminator(x, torch.tensor([9, 9])))
+        assert told
+
+
+def run_rank(rank: int, folder: str, pictures: Path, cache: Path) -> None:
+    sys.path.insert(0, str(FOLDER))
+    from reals import Source, load
+    from train import Settings, Training
+
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=Path(folder, "meeting").as_uri(), rank=rank, world_size=2)
+    try:
+        reals = load(Source(pictures), 8, 8, 16, cache)
+        training = Training(Settings("diffaug+diffusion", "pictures", 8, resolution=16), reals, torch.device("cpu"))
+        shown = [training.step()["D_loss"].item() for _ in range(8)]
+        states = {name: getattr(training, name).state_dict() for name in ("G_ema", "D")}
+        states["G"] = dict(training.G.named_parameters())  # each rank has batch statistics of its own
+        torch.save((shown, states, training.adapt.r_d), Path(folder, f"{rank}.pt"))
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.mark.skipif(not (dist.is_available() and dist.is_gloo_available()), reason="this build of torch has no gloo")
+class TestTwoRanks:
+    def test_they_see_other_images_and_agree(self, pictures, cache, tmp_path):
+        torch.multiprocessing.spawn(run_rank, (str(tmp_path), pictures, cache), nprocs=2)
+        (shown, states, r_d), (other_shown, other_states, other_r_d) = (
+            torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)
+        )
+        assert shown != other_shown
+        assert r_d == other_r_d
+        for name in ("D", "G"):
+            for key, value in states[name].items():
+                torch.testing.assert_close(value, other_states[name][key], rtol=0, atol=0)
+
+    def test_under_torchrun_the_first_one_writes(self, pictures, cache, tmp_path):
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        command += [FOLDER / "train.py", "--arm", "diffusion", "--data", pictures, "--cache", cache, *SHORT]
+        for _ in range(2):  # the second time there is nothing left to do
+            done = subprocess.run([*command, "--out", tmp_path / "run"], capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+        header, *evaluations = lines(tmp_path / "run")
+        assert header["ranks"] == 2
+        assert [line["kimg"] for line in evaluations] == [0.128, 0.256]
+
+
+def test_quick_study(pictures, tmp_path):
+    from arms import MAIN
+
+    command = [sys.executable, FOLDER / "study.py", "--quick", "--data", pictures, "--images", "8", "--out", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "At the end of training" in done.stdout
+    for name in ("curves.png", "outputs.png", "samples.png"):
+        with Image.open(tmp_path / name) as picture:
+            assert len(picture.convert("RGB").getcolors(1 << 20)) > 50
+    written = [json.loads(line) for line in (tmp_path / "low-data.jsonl").read_text().splitlines()]
+    headers = [line for line in written if "settings" in line]
+    assert sorted(header["settings"]["arm"] for header in headers) == sorted(MAIN)
+    assert len(written) == len(MAIN) * (1 + 2)
+
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/*")}
+    subprocess.run(command, capture_output=True, check=True)
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/*")}
+
+
+def test_a_study_says_which_runs_failed(pictures, tmp_path):
+    command = [sys.executable, FOLDER / "study.py", "--quick", "--data", pictures, "--images", "21", "--arms", "none"]
+    done = subprocess.run([*command, "--out", tmp_path], capture_output=True, text=True)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"study.py: {pictures.name}-21-none-0: train.py: ")
+    assert line.endswith("--images 21 is too many")
+
+
+def test_tables_have_means_and_floors():
+    import report
+
+    runs = [
+        {
+            "settings": {"data": "hands", "images": 100, "arm": arm, "seed": seed},
+            "floor": {"kid": 1.0, "fd": 2.0, "precision": 0.5, "recall": 0.25, "copied": 0.5},
+            "evaluations": [
+                dict.fromkeys(report.MEASURES, 0.0),
+                {**dict.fromkeys(report.MEASURES, 1.0), "kid": 100.0 + 10 * seed},
+            ],
+        }
+        for arm in ("diffaug", "none")
+        for seed in (2, 0)
+    ]
+    none, diffaug, real = report.rows(runs)
+    assert [row["arm"] for row in (none, diffaug, real)] == ["none", "diffaug", "*real images*"]
+    assert none["KID-lite0 x 1000"] == "110 ± 14"
+    assert none["seeds"] == "2"
+    assert real["KID-lite0 x 1000"] == "1"
+    assert real["T"] == ""
+
+
+@pytest.mark.parametrize(
+    ("script", "options", "said"),
+    [
+        ("train", ["--arm", "nothing", "--out", "x"], "argument --arm: invalid choice: 'nothing'"),
+        ("train", ["--arm", "none", "--out", "x", "--kimg", "0"], "argument --kimg: value=0.0 is outside (0, inf)"),
+        ("study", ["--images", "100,two"], "argument --images: could not convert string to float: 'two'"),
+        ("study", ["--arms", "none,ada"], "'ada'"),
+    ],
+)
+def test_a_wrong_option_is_one_line(script, options, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    module = __import__(script)
+    with pytest.raises(SystemExit) as stopped:
+        module.main(options)
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
