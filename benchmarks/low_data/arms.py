@@ -54,5 +54,7 @@ ARMS = {
     "priority": Arm(noise={"distribution": "priority"}),
     "paper": Arm(noise={"parity": "paper"}),
     "untold": Arm(noise={}, told_t=False),
+    "noise-0.2": Arm(noise={"noise_std": 0.2}),
+    "both-target-0.2": Arm(ALL, noise={}, target=0.2),
 }
 MAIN = tuple(ARMS)[:4]

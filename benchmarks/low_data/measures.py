@@ -32,7 +32,7 @@ def frechet_distance(first: Tensor, second: Tensor) -> float:
     features.num_features = first.shape[1]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*will save all")
-        metric = FrechetInceptionDistance(features).set_dtype(torch.float64)
+        metric = FrechetInceptionDistance(features, sync_on_compute=False).set_dtype(torch.float64)
         metric.update(first.double(), real=True)
         metric.update(second.double(), real=False)
         return metric.compute().item()

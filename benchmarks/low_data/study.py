@@ -124,7 +124,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     console = Console()
     source = Source(args.data, args.held_out)
-    rest = {"evaluations": 2, "samples": 32} if args.quick else {}
+    rest = {"every": 0.1, "samples": 32} if args.quick else {}
     settings = [
         Settings(arm, source.name, images, seed, args.kimg, **rest)
         for seed, images, arm in product(range(args.seeds), args.images, args.arms)

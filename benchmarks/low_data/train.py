@@ -6,7 +6,8 @@ It runs alone or, unchanged, under torchrun, on one host or many::
     torchrun --nproc-per-node 2 benchmarks/low_data/train.py --arm diffaug --images 100 --out runs/two
 
 In ``--out`` it leaves ``run.jsonl`` (its settings, then a line per evaluation), ``samples.npz`` and ``checkpoint.pt``.
-The same command goes on where a run was stopped, to the numbers of an uninterrupted one.
+The same command goes on where a run was stopped, to the numbers of an uninterrupted one, and with more ``--kimg`` it
+trains a finished one further. Several hosts need a folder that all of them see.
 """
 
 import argparse
@@ -15,11 +16,13 @@ import copy
 import hashlib
 import io
 import json
+import math
 import os
 import pickle
 import platform
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -57,15 +60,15 @@ ROUND = 4  # iterations; AdaptiveT moves after as many, so no statistic is open 
 
 @dataclass(frozen=True)
 class Settings:
-    """Of a run; runs with equal settings on one machine with one number of ranks give equal numbers on the CPU."""
+    """Of a run; runs with equal settings, as many ranks and threads and one machine give equal numbers on the CPU."""
 
     arm: str
     data: str
     images: int
     seed: int = 0
     kimg: float = 28.0
+    every: float = 4.0
     resolution: int = 32
-    evaluations: int = 7
     samples: int = 256
 
 
@@ -77,6 +80,8 @@ class Training:
         self.reals = reals
         self.device = device
         self.ranks, self.rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
+        if BATCH_SIZE % self.ranks:
+            raise CommandError(f"{self.ranks} ranks cannot share a batch of {BATCH_SIZE}; start 1, 2, 4, 8 or 16")
         self.batch = BATCH_SIZE // self.ranks
         # Quicker than torch's default layout, by a fifth on a CPU.
         here = {"device": device, "memory_format": torch.channels_last}
@@ -152,12 +157,11 @@ class Training:
 
     def run(self, folder: Path) -> None:
         """Train to the end; the first rank writes to the folder after every evaluation."""
-        rounds = max(1, round(self.settings.kimg * 1000 / BATCH_SIZE / ROUND))
-        count = self.settings.evaluations
-        at = {max(1, round(rounds * i / count)) * ROUND for i in range(1, count + 1)}
+        end = _iterations(self.settings.kimg)
+        at = {_iterations(self.settings.every * i) for i in range(1, end)} | {end}
         logged = []
         began = time.monotonic() - self.seconds
-        while self.iteration < rounds * ROUND:
+        while self.iteration < end:
             logged.append(self.step())
             if self.iteration in at:
                 self.seconds = time.monotonic() - began
@@ -195,6 +199,8 @@ class Training:
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         self.iteration, self.seconds, self.evaluations = (state[key] for key in ("iteration", "seconds", "evaluations"))
+        if self.iteration > _iterations(self.settings.kimg):
+            raise CommandError(f"{folder} holds a run that is longer than --kimg {self.settings.kimg:g} already")
 
     def header(self) -> dict[str, Any]:
         """What the run is, and what held-out images score against others: the floor of every measure."""
@@ -226,7 +232,7 @@ class Training:
         digest = hashlib.sha256(self.reals.train.numpy().tobytes()).hexdigest()
         return {
             **{name: part.state_dict() for name, part in self._parts().items()},
-            "of": {**asdict(self.settings), "ranks": self.ranks, "images hashed to": digest},
+            "of": {**asdict(self.settings), "kimg": None, "ranks": self.ranks, "images hashed to": digest},
             "iteration": self.iteration,
             "seconds": self.seconds,
             "evaluations": self.evaluations,
@@ -235,6 +241,11 @@ class Training:
     def _parts(self) -> dict[str, Any]:
         parts = {"G": self.G, "G_ema": self.G_ema, "D": self.D, "G_opt": self.G_opt, "D_opt": self.D_opt}
         return parts if self.adapt is None else {**parts, "adapt": self.adapt}
+
+
+def _iterations(kimg: float) -> int:
+    """As many as show so many thousand images, in whole rounds, at least one."""
+    return max(1, math.floor(kimg * 1000 / BATCH_SIZE / ROUND + 0.5)) * ROUND
 
 
 def _seed(*numbers: int) -> int:
@@ -261,8 +272,13 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--images", type=whole_number("[4, inf)"), default=100, help="to train on (default: %(default)s)")
     add("--seed", type=whole_number("[0, inf)"), default=0, help="default: %(default)s")
     add("--kimg", type=number("(0, inf)"), default=Settings.kimg, help="thousand reals to show (default: %(default)s)")
+    add(
+        "--every",
+        type=number("(0, inf)"),
+        default=Settings.every,
+        help="kimg between measures (default: %(default)s)",
+    )
     add("--resolution", type=int, choices=RESOLUTIONS, default=Settings.resolution, help="default: %(default)s")
-    add("--evaluations", type=whole_number("[1, inf)"), default=Settings.evaluations, help="default: %(default)s")
     add("--samples", type=whole_number("[8, inf)"), default=Settings.samples, help="to measure (default: %(default)s)")
     add("--device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")
     args = parser.parse_args(argv)
@@ -276,6 +292,8 @@ def ranks(device: str) -> Iterator[torch.device]:
     if "WORLD_SIZE" not in os.environ:
         yield torch.device(device)
         return
+    # Of D's last layer, [1, d], whose two orders of memory are the same.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     dist.init_process_group("nccl" if device == "cuda" else "gloo")
     try:
         yield torch.device(device, int(os.environ["LOCAL_RANK"])) if device == "cuda" else torch.device(device)
