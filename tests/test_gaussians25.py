@@ -1,5 +1,6 @@
 """The 25-Gaussians example, at a length that shows that all works."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -18,7 +19,9 @@ def gaussians25(monkeypatch):
     monkeypatch.syspath_prepend(str(SCRIPT.parent))
     import gaussians25
 
-    return gaussians25
+    threads = torch.get_num_threads()
+    yield gaussians25
+    torch.set_num_threads(threads)  # train takes one
 
 
 def test_quick_writes_both_files_and_repeats(gaussians25, tmp_path):
@@ -33,7 +36,7 @@ def test_quick_writes_both_files_and_repeats(gaussians25, tmp_path):
     assert report["versions"]["torch"] == torch.__version__
     assert report["settings"]["steps"] == 50
     assert [(run["arm"], run["seed"]) for run in report["runs"]] == [
-        (arm, seed) for arm in ("vanilla", "diffusion") for seed in (0, 1)
+        (arm, seed) for arm in ("vanilla", "fixed noise", "diffusion") for seed in (0, 1)
     ]
     for run in report["runs"]:
         assert 0 <= run["modes"] <= 25
@@ -42,14 +45,36 @@ def test_quick_writes_both_files_and_repeats(gaussians25, tmp_path):
     modes = [run["modes"] for run in report["runs"] if run["arm"] == "vanilla"]
     assert report["summary"]["vanilla"]["modes_mean"] == sum(modes) / 2
 
-    threads = torch.get_num_threads()
     for run in report["runs"][::2]:
-        try:
-            repeated = gaussians25.train(run["arm"], run["seed"], 50, lambda: None)
-        finally:
-            torch.set_num_threads(threads)
+        repeated = gaussians25.train(run["arm"], gaussians25.ARMS[run["arm"]], run["seed"], 50, lambda: None)
         del repeated["samples"]
         assert repeated == run
+
+
+def test_arms_start_alike_and_differ_by_the_noise(gaussians25):
+    for steps, alike in ((0, True), (2, False)):
+        runs = [gaussians25.train(arm, std, 0, steps, lambda: None) for arm, std in gaussians25.ARMS.items()]
+        for one, other in itertools.combinations(runs, 2):
+            assert (one["samples"] == other["samples"]).all() == alike
+
+
+def test_instance_noise_has_its_standard_deviation_and_is_fresh(gaussians25):
+    noise = gaussians25.InstanceNoise(0.3)
+    x = torch.full((20_000, 2), 5.0)
+    added = noise(x) - x
+    assert added.mean() == pytest.approx(0.0, abs=0.01)
+    assert added.std() == pytest.approx(0.3, rel=0.02)
+    assert not torch.equal(noise(x) - x, added)
+
+
+def test_fixed_std_trains_fixed_noise_alone(gaussians25, tmp_path):
+    argv = ["--quick", "--seeds", "1", "--fixed-std", "0.5,1", "--out", str(tmp_path)]
+    subprocess.run([sys.executable, str(SCRIPT), *argv], capture_output=True, check=True)
+    report = json.loads((tmp_path / "gaussians25.json").read_text())
+    assert report["settings"]["instance_std"] == {"std 0.5": 0.5, "std 1.0": 1.0}
+    for run, std in zip(report["runs"], (0.5, 1.0), strict=True):
+        fixed = gaussians25.train("fixed noise", std, 0, 50, lambda: None)
+        assert run == {"arm": f"std {std}", **{key: fixed[key] for key in ("seed", "modes", "good", "T")}}
 
 
 def test_real_samples_find_every_mode_and_one_mode_finds_one(gaussians25):
@@ -68,6 +93,7 @@ def test_real_samples_find_every_mode_and_one_mode_finds_one(gaussians25):
         (["--seeds", "0"], "argument --seeds: value=0.0 is outside [1, inf)"),
         (["--steps", "ten"], "argument --steps: could not convert string to float: 'ten'"),
         (["--out", str(SCRIPT)], "File exists"),
+        (["--fixed-std", "1,0"], "argument --fixed-std: value=0.0 is outside (0, inf)"),
         (["--size", "3"], "unrecognized arguments: --size 3"),
     ],
 )
