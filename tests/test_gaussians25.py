@@ -12,6 +12,7 @@ import torch
 from gan_regularizers import __version__
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "gaussians25.py"
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
 
 
 @pytest.fixture
@@ -75,6 +76,26 @@ def test_fixed_std_trains_fixed_noise_alone(gaussians25, tmp_path):
     for run, std in zip(report["runs"], (0.5, 1.0), strict=True):
         fixed = gaussians25.train("fixed noise", std, 0, 50, lambda: None)
         assert run == {"arm": f"std {std}", **{key: fixed[key] for key in ("seed", "modes", "good", "T")}}
+
+
+def test_fixed_std_is_the_best_that_was_tried(gaussians25):
+    sweep = json.loads((RESULTS / "gaussians25-fixed-noise.json").read_text())
+    best, _ = max(sweep["summary"].items(), key=lambda arm: (arm[1]["modes_mean"], arm[1]["good_mean"]))
+    assert sweep["settings"]["instance_std"][best] == gaussians25.FIXED_STD
+    report = json.loads((RESULTS / "gaussians25.json").read_text())
+    measured = [
+        [(run["seed"], run["modes"], run["good"]) for run in runs if run["arm"] == arm]
+        for runs, arm in ((sweep["runs"], best), (report["runs"], "fixed noise"))
+    ]
+    assert measured[0] == measured[1]
+
+
+@pytest.mark.parametrize("name", ["gaussians25.json", "gaussians25-check.json", "gaussians25-fixed-noise.json"])
+def test_results_were_made_with_the_present_settings(gaussians25, name):
+    settings = json.loads((RESULTS / name).read_text())["settings"]
+    arms = settings["instance_std"]
+    assert arms == (gaussians25.ARMS if "vanilla" in arms else {f"std {std}": std for std in arms.values()})
+    assert settings == json.loads(json.dumps(gaussians25.report_of([], arms, gaussians25.STEPS, 0.0)["settings"]))
 
 
 def test_real_samples_find_every_mode_and_one_mode_finds_one(gaussians25):
