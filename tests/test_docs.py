@@ -37,11 +37,12 @@ def gaussians_rows(name: str) -> list[str]:
     return [*rows, f"| mean ± sd | {' | '.join(cells)} | |"]
 
 
-def gaussians_sweep_rows() -> list[str]:
-    """The table of docs/gaussians25.md by standard deviation of the fixed noise."""
-    report = json.loads((DOCS / "results" / "gaussians25-fixed-noise.json").read_text())
+def gaussians_sweep_rows(name: str) -> list[str]:
+    """A table of docs/gaussians25.md by standard deviation of one arm's noise, from its result file."""
+    report = json.loads((DOCS / "results" / name).read_text())
     rows = []
-    for arm, std in report["settings"]["instance_std"].items():
+    for arm, noise in report["settings"]["arms"].items():
+        (std,) = noise.values()
         modes = ", ".join(str(run["modes"]) for run in report["runs"] if run["arm"] == arm)
         rows.append(f"| {std} | {modes} | {gaussians_means(report['summary'][arm])} |")
     return rows
@@ -75,7 +76,8 @@ def test_spider_tables():
 
 def test_gaussians_tables():
     text = (DOCS / "gaussians25.md").read_text()
-    tables = [gaussians_rows("gaussians25.json"), gaussians_rows("gaussians25-check.json"), gaussians_sweep_rows()]
+    tables = [gaussians_rows(f"{name}.json") for name in ("gaussians25", "gaussians25-check")]
+    tables += [gaussians_sweep_rows(f"gaussians25-{arm}.json") for arm in ("fixed-noise", "diffusion")]
     for table in tables:
         assert "\n".join(table) in text
 

@@ -47,14 +47,14 @@ def test_quick_writes_both_files_and_repeats(gaussians25, tmp_path):
     assert report["summary"]["vanilla"]["modes_mean"] == sum(modes) / 2
 
     for run in report["runs"][::2]:
-        repeated = gaussians25.train(run["arm"], gaussians25.ARMS[run["arm"]], run["seed"], 50, lambda: None)
+        repeated = gaussians25.train(run["seed"], 50, lambda: None, **gaussians25.ARMS[run["arm"]])
         del repeated["samples"]
-        assert repeated == run
+        assert {"arm": run["arm"], **repeated} == run
 
 
 def test_arms_start_alike_and_differ_by_the_noise(gaussians25):
     for steps, alike in ((0, True), (2, False)):
-        runs = [gaussians25.train(arm, std, 0, steps, lambda: None) for arm, std in gaussians25.ARMS.items()]
+        runs = [gaussians25.train(0, steps, lambda: None, **noise) for noise in gaussians25.ARMS.values()]
         for one, other in itertools.combinations(runs, 2):
             assert (one["samples"] == other["samples"]).all() == alike
 
@@ -68,33 +68,50 @@ def test_instance_noise_has_its_standard_deviation_and_is_fresh(gaussians25):
     assert not torch.equal(noise(x) - x, added)
 
 
-def test_fixed_std_trains_fixed_noise_alone(gaussians25, tmp_path):
-    argv = ["--quick", "--seeds", "1", "--fixed-std", "0.5,1", "--out", str(tmp_path)]
+def test_a_sweep_trains_each_standard_deviation_in_place_of_the_arms(gaussians25, tmp_path):
+    argv = ["--quick", "--seeds", "1", "--fixed-std", "0.5,1", "--diffusion-std", "0.5", "--out", str(tmp_path)]
     subprocess.run([sys.executable, str(SCRIPT), *argv], capture_output=True, check=True)
     report = json.loads((tmp_path / "gaussians25.json").read_text())
-    assert report["settings"]["instance_std"] == {"std 0.5": 0.5, "std 1.0": 1.0}
-    for run, std in zip(report["runs"], (0.5, 1.0), strict=True):
-        fixed = gaussians25.train("fixed noise", std, 0, 50, lambda: None)
-        assert run == {"arm": f"std {std}", **{key: fixed[key] for key in ("seed", "modes", "good", "T")}}
+    arms = report["settings"]["arms"]
+    assert arms == {
+        "fixed_std 0.5": {"fixed_std": 0.5},
+        "fixed_std 1.0": {"fixed_std": 1.0},
+        "diffusion_std 0.5": {"diffusion_std": 0.5},
+    }
+    for run, (arm, noise) in zip(report["runs"], arms.items(), strict=True):
+        alone = gaussians25.train(0, 50, lambda: None, **noise)
+        assert run == {"arm": arm, **{key: alone[key] for key in ("seed", "modes", "good", "T")}}
 
 
-def test_fixed_std_is_the_best_that_was_tried(gaussians25):
-    sweep = json.loads((RESULTS / "gaussians25-fixed-noise.json").read_text())
+@pytest.mark.parametrize(
+    ("name", "swept"), [("fixed noise", "gaussians25-fixed-noise.json"), ("diffusion", "gaussians25-diffusion.json")]
+)
+def test_an_arm_has_the_best_standard_deviation_that_was_tried(gaussians25, name, swept):
+    sweep = json.loads((RESULTS / swept).read_text())
     best, _ = max(sweep["summary"].items(), key=lambda arm: (arm[1]["modes_mean"], arm[1]["good_mean"]))
-    assert sweep["settings"]["instance_std"][best] == gaussians25.FIXED_STD
+    assert sweep["settings"]["arms"][best] == gaussians25.ARMS[name]
     report = json.loads((RESULTS / "gaussians25.json").read_text())
     measured = [
-        [(run["seed"], run["modes"], run["good"]) for run in runs if run["arm"] == arm]
-        for runs, arm in ((sweep["runs"], best), (report["runs"], "fixed noise"))
+        [(run["seed"], run["modes"], run["good"], run["T"]) for run in runs if run["arm"] == arm]
+        for runs, arm in ((sweep["runs"], best), (report["runs"], name))
     ]
     assert measured[0] == measured[1]
 
 
-@pytest.mark.parametrize("name", ["gaussians25.json", "gaussians25-check.json", "gaussians25-fixed-noise.json"])
-def test_results_were_made_with_the_present_settings(gaussians25, name):
+@pytest.mark.parametrize(
+    ("name", "swept"),
+    [
+        ("gaussians25.json", None),
+        ("gaussians25-check.json", None),
+        ("gaussians25-fixed-noise.json", "fixed_std"),
+        ("gaussians25-diffusion.json", "diffusion_std"),
+    ],
+)
+def test_results_were_made_with_the_present_settings(gaussians25, name, swept):
     settings = json.loads((RESULTS / name).read_text())["settings"]
-    arms = settings["instance_std"]
-    assert arms == (gaussians25.ARMS if "vanilla" in arms else {f"std {std}": std for std in arms.values()})
+    arms = settings["arms"]
+    stds = [std for noise in arms.values() for std in noise.values()]
+    assert arms == ({f"{swept} {std}": {swept: std} for std in stds} if swept else gaussians25.ARMS)
     assert settings == json.loads(json.dumps(gaussians25.report_of([], arms, gaussians25.STEPS, 0.0)["settings"]))
 
 
@@ -115,6 +132,7 @@ def test_real_samples_find_every_mode_and_one_mode_finds_one(gaussians25):
         (["--steps", "ten"], "argument --steps: could not convert string to float: 'ten'"),
         (["--out", str(SCRIPT)], "File exists"),
         (["--fixed-std", "1,0"], "argument --fixed-std: value=0.0 is outside (0, inf)"),
+        (["--diffusion-std", "1,x"], "argument --diffusion-std: could not convert string to float: 'x'"),
         (["--size", "3"], "unrecognized arguments: --size 3"),
     ],
 )
