@@ -9,6 +9,7 @@ from pathlib import Path
 from gan_regularizers.demo.settings import Settings
 
 DOCS = Path(__file__).parent.parent / "docs"
+GAUSSIANS_ARMS = ("vanilla", "fixed noise", "diffusion")
 
 
 def demo_rows() -> list[str]:
@@ -25,17 +26,30 @@ def demo_rows() -> list[str]:
 
 
 def gaussians_rows(name: str) -> list[str]:
-    """The rows of docs/gaussians25.md, from one of its result files."""
+    """A table of docs/gaussians25.md by seed, from its result file."""
     report = json.loads((DOCS / "results" / name).read_text())
     runs = {(run["seed"], run["arm"]): run for run in report["runs"]}
     rows = []
     for seed in sorted({seed for seed, _ in runs}):
-        vanilla, diffusion = runs[seed, "vanilla"], runs[seed, "diffusion"]
-        modes_and_good = " | ".join(f"{run['modes']} | {run['good']:.1%}" for run in (vanilla, diffusion))
-        rows.append(f"| {seed} | {modes_and_good} | {diffusion['T']} |")
-    means = (report["summary"][arm] for arm in ("vanilla", "diffusion"))
-    cells = (f"{m['modes_mean']:.1f} ± {m['modes_sd']:.1f} | {m['good_mean']:.1%} ± {m['good_sd']:.1%}" for m in means)
+        cells = (f"{runs[seed, arm]['modes']} | {runs[seed, arm]['good']:.1%}" for arm in GAUSSIANS_ARMS)
+        rows.append(f"| {seed} | {' | '.join(cells)} | {runs[seed, 'diffusion']['T']} |")
+    cells = (gaussians_means(report["summary"][arm]) for arm in GAUSSIANS_ARMS)
     return [*rows, f"| mean ± sd | {' | '.join(cells)} | |"]
+
+
+def gaussians_sweep_rows(name: str) -> list[str]:
+    """A table of docs/gaussians25.md by standard deviation of one arm's noise, from its result file."""
+    report = json.loads((DOCS / "results" / name).read_text())
+    rows = []
+    for arm, noise in report["settings"]["arms"].items():
+        (std,) = noise.values()
+        modes = ", ".join(str(run["modes"]) for run in report["runs"] if run["arm"] == arm)
+        rows.append(f"| {std} | {modes} | {gaussians_means(report['summary'][arm])} |")
+    return rows
+
+
+def gaussians_means(m: dict[str, float]) -> str:
+    return f"{m['modes_mean']:.1f} ± {m['modes_sd']:.1f} | {m['good_mean']:.1%} ± {m['good_sd']:.1%}"
 
 
 def spider_rows() -> list[str]:
@@ -62,9 +76,10 @@ def test_spider_tables():
 
 def test_gaussians_tables():
     text = (DOCS / "gaussians25.md").read_text()
-    for name in ("gaussians25.json", "gaussians25-check.json"):
-        for row in gaussians_rows(name):
-            assert row in text
+    tables = [gaussians_rows(f"{name}.json") for name in ("gaussians25", "gaussians25-check")]
+    tables += [gaussians_sweep_rows(f"gaussians25-{arm}.json") for arm in ("fixed-noise", "diffusion")]
+    for table in tables:
+        assert "\n".join(table) in text
 
 
 def test_demo_table():
