@@ -55,6 +55,7 @@ ARMS = {
     "paper": Arm(noise={"parity": "paper"}),
     "untold": Arm(noise={}, told_t=False),
     "noise-0.2": Arm(noise={"noise_std": 0.2}),
+    "all-noisy": Arm(noise={"clean_share": 0.0}),
     "both-target-0.2": Arm(ALL, noise={}, target=0.2),
 }
 MAIN = tuple(ARMS)[:4]
