@@ -59,10 +59,12 @@ def by_cell(runs: Iterable[Run], arms: Sequence[str] = tuple(ARMS)) -> dict[Cell
     chosen = [run for run in runs if run["settings"]["arm"] in arms]
     cells: dict[Cell, dict[str, list[Run]]] = {}
     for run in sorted(chosen, key=lambda run: (arms.index(run["settings"]["arm"]), run["settings"]["seed"])):
-        settings = run["settings"]
-        cell = cells.setdefault((settings["data"], settings["images"]), {})
-        cell.setdefault(settings["arm"], []).append(run)
+        cells.setdefault(_cell(run), {}).setdefault(run["settings"]["arm"], []).append(run)
     return dict(sorted(cells.items()))
+
+
+def _cell(run: Run) -> Cell:
+    return run["settings"]["data"], run["settings"]["images"]
 
 
 def rows(runs: Iterable[Run], arms: Sequence[str] = tuple(ARMS)) -> list[dict[str, str]]:
@@ -172,7 +174,28 @@ def draw_samples(folder: Path, runs: Iterable[Run], path: Path, arms: Sequence[s
 
 def tables() -> dict[str, str]:
     """The tables of docs/evidence.md, by the names in its markers."""
-    return {path.stem: markdown(rows(read(path))) for path in sorted(RESULTS.glob("*.jsonl"))}
+    arms, longer, ablations = (read(RESULTS / f"{name}.jsonl") for name in ("arms", "longer", "ablations"))
+    beside = [run for run in arms if _cell(run) in set(map(_cell, ablations))]
+    return {
+        "arms": markdown(rows(arms)),
+        "longer": markdown(rows(longer)),
+        "ablations": markdown(rows(beside + ablations)),
+        "gap-by-t": markdown(gaps({images: RESULTS / f"gap-by-t-hands-{images}.json" for images in (100, 500)})),
+    }
+
+
+def gaps(paths: Mapping[int, Path]) -> list[dict[str, str]]:
+    """A row per step of gap_by_t.py's files, by images to train on."""
+    files = {images: json.loads(path.read_text())["rows"] for images, path in paths.items()}
+    table = []
+    for at in zip(*files.values(), strict=True):
+        row = {"t": str(at[0]["t"])}
+        for images, entry in zip(files, at, strict=True):
+            row[f"{images} images: gap"] = f"{entry['gap']:.2f}"
+            row[f"{images}: training real"] = f"{entry['train']:.0%}"
+            row[f"{images}: held-out real"] = f"{entry['held_out']:.0%}"
+        table.append(row)
+    return table
 
 
 def rewritten(page: str, tables: Mapping[str, str]) -> str:
@@ -195,9 +218,9 @@ def rewritten(page: str, tables: Mapping[str, str]) -> str:
 def main() -> None:
     page = DOCS / "evidence.md"
     page.write_text(rewritten(page.read_text(), tables()))
-    runs = read(RESULTS / "arms.jsonl")
-    draw_curves(runs, DOCS / "images" / "low-data-curves.png")
-    draw_outputs(runs, DOCS / "images" / "low-data-outputs.png")
+    for name in ("arms", "longer"):
+        draw_curves(read(RESULTS / f"{name}.jsonl"), DOCS / "images" / f"low-data-{name}.png")
+    draw_outputs(read(RESULTS / "arms.jsonl"), DOCS / "images" / "low-data-outputs.png")
 
 
 if __name__ == "__main__":

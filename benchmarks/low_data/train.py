@@ -85,7 +85,7 @@ class Training:
         self.batch = BATCH_SIZE // self.ranks
         # Quicker than torch's default layout, by a fifth on a CPU.
         here = {"device": device, "memory_format": torch.channels_last}
-        self.train_images = _to_float(reals.train).to(**here)
+        self.train_images = to_float(reals.train).to(**here)
         torch.manual_seed(settings.seed)
         self.z = torch.randn(len(reals.held_out), LATENT_DIM)
         self.G = Generator(settings.resolution).to(**here)
@@ -139,7 +139,7 @@ class Training:
         """The measures, D's mean outputs on clean images, and the means of what the steps before it logged."""
         generated = self.generate()
         D = getattr(self.D, "discriminator", self.D)
-        outputs = {"train": self.train_images, "held_out": _to_float(self.reals.held_out), "generated": generated}
+        outputs = {"train": self.train_images, "held_out": to_float(self.reals.held_out), "generated": generated}
         return {
             "kimg": self.iteration * BATCH_SIZE / 1000,
             "seconds": self.seconds,
@@ -253,7 +253,7 @@ def _seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
 
 
-def _to_float(images: Tensor) -> Tensor:
+def to_float(images: Tensor) -> Tensor:
     return images.float() / 127.5 - 1.0
 
 
