@@ -346,3 +346,24 @@ def test_a_wrong_option_is_one_line(script, options, said, capsys, tmp_path, mon
     assert said in error
     assert error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_gap_by_t_of_a_discriminator_that_knows_its_images(train, pictures, cache, tmp_path, capsys):
+    import gap_by_t
+
+    *_, last = train("--arm", "diffusion", "--kimg", "4", "--every", "4")
+    options = ["--data", str(pictures), "--cache", str(cache), "--json", str(tmp_path / "gap.json")]
+    gap_by_t.main([str(tmp_path / "run"), *options])
+    assert "Means over 1 runs" in capsys.readouterr().out
+    rows = json.loads((tmp_path / "gap.json").read_text())["rows"]
+    assert len(rows) == len(gap_by_t.SHARES)
+    assert (rows[0]["t"], rows[-1]["t"]) == (0, last["T"])
+    assert rows[0]["gap"] == pytest.approx(last["D_train"] - last["D_held_out"], abs=1e-3)  # without noise
+    assert rows[0]["train"] == 1.0
+    assert rows[-1]["gap"] != rows[0]["gap"]
+
+    from gan_regularizers.errors import CommandError
+
+    train("--arm", "none", out=tmp_path / "none")
+    with pytest.raises(CommandError, match="one with noise alone is needed"):
+        gap_by_t.main([str(tmp_path / "none"), *options])

@@ -25,7 +25,7 @@ from gan_regularizers.errors import CommandError
 from gan_regularizers.files import check_output, write_atomically
 from gan_regularizers.options import Parser
 
-STEPS = (0, 100, 200, 300, 400, 500)
+SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # of T
 DRAWS = 8  # of the noise, for each image
 
 
@@ -40,7 +40,8 @@ def measure(folder: Path, source: Source, cache: Path) -> list[dict[str, float]]
         raise CommandError(f"{folder} is of the arm {settings.arm}; one with noise alone is needed")
     torch.manual_seed(0)
     rows = []
-    for t in STEPS:
+    for share in SHARES:
+        t = round(share * int(training.adapt.T))
         train, held_out = (
             torch.cat([training.D(to_float(images), torch.full((len(images),), t)) for _ in range(DRAWS)])
             for images in (reals.train, reals.held_out)
