@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import statistics
 from dataclasses import asdict
 from pathlib import Path
@@ -80,6 +81,22 @@ def test_gaussians_tables():
     tables += [gaussians_sweep_rows(f"gaussians25-{arm}.json") for arm in ("fixed-noise", "diffusion")]
     for table in tables:
         assert "\n".join(table) in text
+
+
+def test_evidence_tables(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS.parent / "benchmarks" / "low_data"))
+    import report
+
+    page = (DOCS / "evidence.md").read_text()
+    assert report.rewritten(page, report.tables()) == page
+
+
+def test_figures_of_the_guide_stand_in_the_tables_of_the_evidence():
+    tables = [line for line in (DOCS / "evidence.md").read_text().splitlines() if line.startswith("|")]
+    figures = re.findall(r"[\d.]+ ± [\d.]+", (DOCS / "guide.md").read_text())
+    assert len(figures) > 10
+    for figure in figures:
+        assert any(f"| {figure} |" in line for line in tables), figure
 
 
 def test_demo_table():

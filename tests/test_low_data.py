@@ -276,13 +276,15 @@ class TestTwoRanks:
 
 
 def test_quick_study(pictures, tmp_path):
+    import report
     from arms import MAIN
 
     command = [sys.executable, FOLDER / "study.py", "--quick", "--data", pictures, "--images", "8", "--out", tmp_path]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "At the end of training" in done.stdout
-    for name in ("curves.png", "outputs.png", "samples.png"):
+    report.draw_summary(report.read(tmp_path / "low-data.jsonl"), tmp_path / "summary.png")
+    for name in ("curves.png", "outputs.png", "samples.png", "summary.png"):
         with Image.open(tmp_path / name) as picture:
             assert len(picture.convert("RGB").getcolors(1 << 20)) > 50
     written = [json.loads(line) for line in (tmp_path / "low-data.jsonl").read_text().splitlines()]

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from arms import ARMS
+from arms import ARMS, MAIN
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.table import Table
 
@@ -31,7 +32,8 @@ MEASURES = {  # heading and decimals
     "r_d": ("r_d", 2),
     "T": ("T", 0),
 }
-COLOURS = (plots.RED, "#edae49", "#8ab6bd", plots.BLUE)
+COLOURS = dict(zip(MAIN, (plots.RED, "#edae49", "#8ab6bd", plots.BLUE), strict=True))
+SHOWN_IMAGES = "thousand real images shown"
 OUTPUTS = {
     "D_train": ("training", plots.BLUE),
     "D_held_out": ("held-out", "#edae49"),
@@ -104,26 +106,16 @@ def markdown(lines: Sequence[dict[str, str]]) -> str:
 
 
 def draw_curves(runs: Iterable[Run], path: Path, arms: Sequence[str] = tuple(ARMS)) -> None:
-    """KID, recall, D's gap and T over the images shown: thin lines for the seeds, thick ones for their means."""
+    """KID, precision, D's gap and T over the images shown, for every data and size."""
     cells = by_cell(runs, arms)
-    kinds = ("kid", "recall", "gap", "T")
+    kinds = ("kid", "precision", "gap", "T")
     figure = Figure(figsize=(1.2 + 3.2 * len(cells), 9.5), layout="constrained")
     panels = figure.subplots(len(kinds), len(cells), sharex="col", sharey="row", squeeze=False)
-    colours = dict(zip(arms, COLOURS, strict=False))
     for column, ((data, images), cell) in zip(panels.T, cells.items(), strict=True):
         column[0].set_title(f"{data}, {images} images", fontsize=11)
-        column[-1].set_xlabel("thousand real images shown")
+        column[-1].set_xlabel(SHOWN_IMAGES)
         for axes, key in zip(column, kinds, strict=True):
-            for arm, seeds in cell.items():
-                kimg = [entry["kimg"] for entry in seeds[0]["evaluations"]]
-                values = [[entry[key] for entry in run["evaluations"]] for run in seeds]
-                for value in values:
-                    axes.plot(kimg, value, color=colours.get(arm), lw=0.6, alpha=0.6)
-                means = [statistics.mean(at) for at in zip(*values, strict=True)]
-                axes.plot(kimg, means, color=colours.get(arm), lw=2.2, label=arm)
-            if key in seeds[0]["floor"]:
-                axes.axhline(seeds[0]["floor"][key], color=plots.INK, lw=1, ls="--", label="real images")
-            plots.style(axes)
+            _draw_arms(axes, cell, key)
     for axes, key in zip(panels[:, 0], kinds, strict=True):
         axes.set_ylabel(MEASURES[key][0])
     panels[0, 0].legend(frameon=False, fontsize=9)
@@ -131,7 +123,7 @@ def draw_curves(runs: Iterable[Run], path: Path, arms: Sequence[str] = tuple(ARM
 
 
 def draw_outputs(runs: Iterable[Run], path: Path, arms: Sequence[str] = tuple(ARMS)) -> None:
-    """D's mean outputs on clean training, held-out and generated images over the images shown, means over the seeds."""
+    """D's mean outputs over the images shown, for every data and size and every arm."""
     cells = by_cell(runs, arms)
     columns = [arm for arm in arms if any(arm in cell for cell in cells.values())]
     figure = Figure(figsize=(1.2 + 2.6 * len(columns), 0.8 + 2.1 * len(cells)), layout="constrained")
@@ -139,17 +131,57 @@ def draw_outputs(runs: Iterable[Run], path: Path, arms: Sequence[str] = tuple(AR
     for row, ((data, images), cell) in zip(panels, cells.items(), strict=True):
         row[0].set_ylabel(f"{data},\n{images} images")
         for axes, arm in zip(row, columns, strict=True):
-            for key, (label, colour) in OUTPUTS.items():
-                values = zip(*([entry[key] for entry in run["evaluations"]] for run in cell.get(arm, ())), strict=True)
-                kimg = [entry["kimg"] for entry in next(iter(cell.values()))[0]["evaluations"]]
-                axes.plot(kimg, [statistics.mean(at) for at in values], color=colour, lw=2, label=label)
-            plots.style(axes)
+            _draw_outputs(axes, cell.get(arm, []))
     for axes, arm in zip(panels[0], columns, strict=True):
         axes.set_title(arm, fontsize=11)
     for axes in panels[-1]:
-        axes.set_xlabel("thousand real images shown", fontsize=9)
+        axes.set_xlabel(SHOWN_IMAGES, fontsize=9)
     panels[0, 0].legend(frameon=False, fontsize=9, title="D's logit on images")
     plots.save(figure, path)
+
+
+def draw_summary(runs: Iterable[Run], path: Path, arms: tuple[str, str] = ("none", "diffaug")) -> None:
+    """D's outputs of two arms, and KID of all, for the first data and size."""
+    (data, images), cell = next(iter(by_cell(runs).items()))
+    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    first, second, last = figure.subplots(1, 3)
+    second.sharey(first)
+    for axes, arm in ((first, arms[0]), (second, arms[1])):
+        _draw_outputs(axes, cell[arm])
+        axes.set_title(f"D's logit, {arm}", fontsize=11)
+    first.legend(frameon=False, fontsize=9, title=f"{images} images of {data}")
+    _draw_arms(last, cell, "kid")
+    last.set_title(MEASURES["kid"][0], fontsize=11)
+    last.set_ylim(bottom=-50)
+    last.legend(frameon=False, fontsize=9)
+    for axes in (first, second, last):
+        axes.set_xlabel(SHOWN_IMAGES, fontsize=9)
+    plots.save(figure, path)
+
+
+def _draw_arms(axes: Axes, cell: Mapping[str, Sequence[Run]], key: str) -> None:
+    """A measure of each arm: thin lines for the seeds, a thick one for their mean; and the floor, if it has one."""
+    for arm, seeds in cell.items():
+        for run in seeds:
+            axes.plot(*_course([run], key), color=COLOURS.get(arm), lw=0.6, alpha=0.6)
+        axes.plot(*_course(seeds, key), color=COLOURS.get(arm), lw=2.2, label=arm)
+    floor = seeds[0]["floor"]
+    if key in floor:
+        axes.axhline(floor[key], color=plots.INK, lw=1, ls="--", label="real images")
+    plots.style(axes)
+
+
+def _draw_outputs(axes: Axes, seeds: Sequence[Run]) -> None:
+    """D's mean outputs on clean training, held-out and generated images, means over the seeds."""
+    for key, (label, colour) in OUTPUTS.items():
+        axes.plot(*_course(seeds, key), color=colour, lw=2, label=label)
+    plots.style(axes)
+
+
+def _course(seeds: Sequence[Run], key: str) -> tuple[list[float], list[float]]:
+    """Thousand images shown, and the mean of a measure over the seeds."""
+    entries = list(zip(*(run["evaluations"] for run in seeds), strict=True))
+    return [at[0]["kimg"] for at in entries], [statistics.mean(entry[key] for entry in at) for at in entries]
 
 
 def draw_samples(folder: Path, runs: Iterable[Run], path: Path, arms: Sequence[str] = tuple(ARMS)) -> None:
@@ -221,6 +253,7 @@ def main() -> None:
     for name in ("arms", "longer"):
         draw_curves(read(RESULTS / f"{name}.jsonl"), DOCS / "images" / f"low-data-{name}.png")
     draw_outputs(read(RESULTS / "arms.jsonl"), DOCS / "images" / "low-data-outputs.png")
+    draw_summary(read(RESULTS / "longer.jsonl"), DOCS / "images" / "low-data.png")
 
 
 if __name__ == "__main__":
