@@ -116,7 +116,7 @@ def demo(resume: bool = False, **given: Any) -> None:
         run.resume(out, console)
         return
     _check_policy(given.get("policy", ""))
-    given["device"] = _device(given.get("device", "auto"))
+    given["device"] = options.find_device(given.get("device", "auto"))
     if "data" in given:
         given["data"] = str(given["data"].resolve())
     run.start(out, Settings(**given), console)
@@ -150,7 +150,7 @@ def neighbours(
     from .spider import command
 
     cache = cache or command.cache_folder()
-    command.start(target, sources, features, _device(device), cache, json, chart, seed, settings, Console())
+    command.start(target, sources, features, options.find_device(device), cache, json, chart, seed, settings, Console())
 
 
 def bench(
@@ -167,7 +167,7 @@ def bench(
 
     from .benchmark import run
 
-    device = _device(device)
+    device = options.find_device(device)
     settings = benchmark.Settings(device, shapes or benchmark.SHAPES[device], **given)
     run.start(settings, json, chart, official, Console())
 
@@ -350,13 +350,6 @@ def _check_policy(policy: str) -> None:
         DiffAugment(policy)
     except ValueError as error:
         raise CommandError(f"--{error}") from error
-
-
-def _device(name: str) -> str:
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise CommandError("--device cuda, but torch finds no CUDA device; use --device cpu")
-    return "cuda" if available and name != "cpu" else "cpu"
 
 
 def _cuda() -> str:

@@ -6,7 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
+
 from . import settings
+from .errors import CommandError
 
 
 class Parser(argparse.ArgumentParser):
@@ -51,6 +54,18 @@ def several(read: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
             raise argparse.ArgumentTypeError(str(error)) from None
 
     return parse
+
+
+def find_device(name: str) -> str:
+    """What ``cpu``, ``cuda`` or ``auto`` means on this machine.
+
+    Raises:
+        CommandError: there is no CUDA device.
+    """
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise CommandError("--device cuda, but torch finds no CUDA device; use --device cpu")
+    return "cuda" if available and name != "cpu" else "cpu"
 
 
 def _type(check: Callable[[str, Any, str], Any], interval: str) -> Callable[[str], Any]:

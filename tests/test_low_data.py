@@ -23,9 +23,6 @@ SHORT = ["--kimg", "0.25", "--every", "0.128", "--samples", "8", "--resolution",
 def low_data(monkeypatch):
     """Its modules lie beside each other, as its scripts find them."""
     monkeypatch.syspath_prepend(str(FOLDER))
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +91,7 @@ def test_copies_are_told_from_new_samples():
     assert share_nearer(held_out[:100] + 1e-4, train, held_out) == 0.0
     assert share_nearer(new, train, held_out) == pytest.approx(0.5, abs=0.1)
     assert share_nearer(new, train, held_out[:40]) == pytest.approx(0.5, abs=0.1)  # at equal sizes
+    assert share_nearer(train[40:], train, held_out[:40]) == pytest.approx(0.5, abs=0.1)  # so not of all that is copied
 
 
 def test_images_are_split_once_for_all(pictures, tmp_path):
@@ -168,6 +166,21 @@ def test_a_stopped_run_goes_on_to_the_same_numbers(train, tmp_path, monkeypatch)
     assert train("--arm", "diffusion") == whole
 
 
+def test_a_run_that_was_stopped_while_trained_further_is_not_finished(train, tmp_path, monkeypatch):
+    import train as script
+
+    train("--arm", "none")
+    assert (tmp_path / "run" / "samples.npz").exists()
+
+    def stop(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(script.Training, "step", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train("--arm", "none", "--kimg", "0.384")
+    assert not (tmp_path / "run" / "samples.npz").exists()
+
+
 def test_a_finished_run_stays_as_it_is(train, tmp_path):
     first = train("--arm", "none")
     before = (tmp_path / "run" / "run.jsonl").stat().st_mtime_ns
@@ -207,6 +220,17 @@ def test_too_few_images(train):
         train("--arm", "none", "--images", "21")
 
 
+def test_held_out_images_are_not_those_to_train_on(pictures):
+    from reals import Source
+
+    from gan_regularizers.errors import CommandError
+
+    with pytest.raises(CommandError, match=r"needs --data"):
+        Source(None, pictures)
+    with pytest.raises(CommandError, match=r"is --data itself; leave it out"):
+        Source(pictures, pictures)
+
+
 @pytest.mark.parametrize("arm", ["none", "diffaug", "diffusion", "diffaug+diffusion", "untold", "paper"])
 def test_arms_are_what_they_are_named_after(arm):
     from arms import ARMS
@@ -241,9 +265,12 @@ def run_rank(rank: int, folder: str, pictures: Path, cache: Path) -> None:
         reals = load(Source(pictures), 8, 8, 16, cache)
         training = Training(Settings("diffaug+diffusion", "pictures", 8, resolution=16), reals, torch.device("cpu"))
         shown = [training.step()["D_loss"].item() for _ in range(8)]
-        states = {name: getattr(training, name).state_dict() for name in ("G_ema", "D")}
-        states["G"] = dict(training.G.named_parameters())  # each rank has batch statistics of its own
-        torch.save((shown, states, training.adapt.r_d), Path(folder, f"{rank}.pt"))
+        # G's buffers are the batch statistics of each rank.
+        states = {"D": training.D.state_dict(), "G": dict(training.G.named_parameters())}
+        bare = Training(Settings("none", "pictures", 8, resolution=16), reals, torch.device("cpu"))
+        bare.step()
+        gradients = [parameter.grad for parameter in bare.D.parameters()]
+        torch.save((shown, states, training.adapt.r_d, gradients), Path(folder, f"{rank}.pt"))
     finally:
         dist.destroy_process_group()
 
@@ -252,7 +279,7 @@ def run_rank(rank: int, folder: str, pictures: Path, cache: Path) -> None:
 class TestTwoRanks:
     def test_they_see_other_images_and_agree(self, pictures, cache, tmp_path):
         torch.multiprocessing.spawn(run_rank, (str(tmp_path), pictures, cache), nprocs=2)
-        (shown, states, r_d), (other_shown, other_states, other_r_d) = (
+        (shown, states, r_d, gradients), (other_shown, other_states, other_r_d, _) = (
             torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)
         )
         assert shown != other_shown
@@ -260,6 +287,22 @@ class TestTwoRanks:
         for name in ("D", "G"):
             for key, value in states[name].items():
                 torch.testing.assert_close(value, other_states[name][key], rtol=0, atol=0)
+
+        from reals import Source, load
+        from train import Settings, Training
+
+        alone = []
+        for rank in range(2):
+            training = Training(
+                Settings("none", "pictures", 8, resolution=16),
+                load(Source(pictures), 8, 8, 16, cache),
+                torch.device("cpu"),
+            )
+            training.rank, training.batch = rank, 8
+            training.step()
+            alone.append([parameter.grad for parameter in training.D.parameters()])
+        for together, first, second in zip(gradients, *alone, strict=True):
+            torch.testing.assert_close(together, (first + second) / 2)  # R1 too, which acts in the first step
 
     def test_under_torchrun_the_first_one_writes(self, pictures, cache, tmp_path):
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -293,7 +336,10 @@ def test_quick_study(pictures, tmp_path):
     assert len(written) == len(MAIN) * (1 + 2)
 
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/*")}
-    subprocess.run(command, env=ENVIRONMENT, capture_output=True, check=True)
+    (tmp_path / "runs" / "stopped").mkdir()
+    (tmp_path / "runs" / "stopped" / "run.jsonl").write_text("one line of an unfinished run")
+    subprocess.run(command, env=ENVIRONMENT, capture_output=True, check=True, timeout=300)
+    shutil.rmtree(tmp_path / "runs" / "stopped")
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/*")}
 
 
@@ -306,13 +352,21 @@ def test_a_study_says_which_runs_failed(pictures, tmp_path):
     assert line.endswith("--images 21 is too many")
 
 
+def test_runs_of_another_length_are_left_out():
+    import report
+
+    settings = {"kimg": 28.0, "every": 4.0, "resolution": 32, "samples": 256}
+    runs = [{"settings": settings | changed} for changed in ({}, {"kimg": 84.0}, {"arm": "none"})]
+    assert report.comparable(runs, settings) == [runs[0], runs[2]]
+
+
 def test_tables_have_means_and_floors():
     import report
 
     runs = [
         {
             "settings": {"data": "hands", "images": 100, "arm": arm, "seed": seed},
-            "floor": {"kid": 1.0, "fd": 2.0, "precision": 0.5, "recall": 0.25, "copied": 0.5},
+            "floor": {"kid": -0.2, "fd": 2.0, "precision": 0.5, "recall": 0.25, "copied": 0.5},
             "evaluations": [
                 dict.fromkeys(report.MEASURES, 0.0),
                 {**dict.fromkeys(report.MEASURES, 1.0), "kid": 100.0 + 10 * seed},
@@ -325,7 +379,7 @@ def test_tables_have_means_and_floors():
     assert [row["arm"] for row in (none, diffaug, real)] == ["none", "diffaug", "*real images*"]
     assert none["KID-lite0 x 1000"] == "110 ± 14"
     assert none["seeds"] == "2"
-    assert real["KID-lite0 x 1000"] == "1"
+    assert real["KID-lite0 x 1000"] == "0"
     assert real["T"] == ""
 
 
@@ -358,14 +412,14 @@ def test_gap_by_t_of_a_discriminator_that_knows_its_images(train, pictures, cach
     gap_by_t.main([str(tmp_path / "run"), *options])
     assert "Means over 1 runs" in capsys.readouterr().out
     rows = json.loads((tmp_path / "gap.json").read_text())["rows"]
-    assert len(rows) == len(gap_by_t.SHARES)
-    assert (rows[0]["t"], rows[-1]["t"]) == (0, last["T"])
+    assert [row["t / T"] for row in rows] == list(gap_by_t.SHARES)
     assert rows[0]["gap"] == pytest.approx(last["D_train"] - last["D_held_out"], abs=1e-3)  # without noise
-    assert rows[0]["train"] == 1.0
-    assert rows[-1]["gap"] != rows[0]["gap"]
+    assert rows[0]["train"] > 0.9
 
     from gan_regularizers.errors import CommandError
 
-    train("--arm", "none", out=tmp_path / "none")
-    with pytest.raises(CommandError, match="one with noise alone is needed"):
+    train("--arm", "untold", out=tmp_path / "untold")
+    with pytest.raises(CommandError, match="one with noise alone, whose D is told t, is needed"):
+        gap_by_t.main([str(tmp_path / "untold"), *options])
+    with pytest.raises(CommandError, match="holds no finished run"):
         gap_by_t.main([str(tmp_path / "none"), *options])

@@ -4,18 +4,18 @@
 
     python benchmarks/low_data/gap_by_t.py low-data-out/runs/hands-100-diffusion-* --data hands.zip --json gap.json
 
-A row per t: D's mean logit on training images, less that on held-out ones, both diffused to that t; and the shares of
-either on D's real side. Means over the runs.
+A row per step, as a share of the chain's length T: D's mean logit on training images, less that on held-out ones, both
+diffused to it; and the shares of either on D's real side. Means over the runs.
 """
 
 import argparse
 import json
 import statistics
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from arms import ARMS
 from reals import Source, load
 from rich.console import Console
 from rich.table import Table
@@ -32,12 +32,15 @@ DRAWS = 8  # of the noise, for each image
 @torch.no_grad()
 def measure(folder: Path, source: Source, cache: Path) -> list[dict[str, float]]:
     """A row per step of one run."""
+    if not (folder / "samples.npz").exists():
+        raise CommandError(f"{folder} holds no finished run")
     settings = Settings(**json.loads((folder / "run.jsonl").read_text().splitlines()[0])["settings"])
     reals = load(source, settings.images, settings.samples, settings.resolution, cache)
     training = Training(settings, reals, torch.device("cpu"))
     training.load(folder)
-    if training.adapt is None or training.D.input_regularizer.augment is not None:
-        raise CommandError(f"{folder} is of the arm {settings.arm}; one with noise alone is needed")
+    arm = ARMS[settings.arm]
+    if arm.noise is None or arm.policy or not arm.told_t:
+        raise CommandError(f"{folder} is of the arm {settings.arm}; one with noise alone, whose D is told t, is needed")
     torch.manual_seed(0)
     rows = []
     for share in SHARES:
@@ -47,12 +50,8 @@ def measure(folder: Path, source: Source, cache: Path) -> list[dict[str, float]]
             for images in (reals.train, reals.held_out)
         )
         shares = {"train": (train > 0).float().mean().item(), "held_out": (held_out > 0).float().mean().item()}
-        rows.append({"t": t, "gap": (train.mean() - held_out.mean()).item(), **shares})
+        rows.append({"t / T": share, "gap": (train.mean() - held_out.mean()).item(), **shares})
     return rows
-
-
-def mean_of(rows: Sequence[dict[str, float]]) -> dict[str, float]:
-    return {key: round(statistics.mean(row[key] for row in rows), 4) for key in rows[0]}
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:

@@ -15,7 +15,8 @@ NEAREST = 3  # neighbours that set the radius of a manifold
 def compare(generated: Tensor, held_out: Tensor, train: Tensor) -> dict[str, float]:
     """All measures of generated images; lower is better for kid and fd, higher for precision and recall.
 
-    ``copied`` is 0.5 where images are no nearer to the training set than to unseen ones, and 1 for copies.
+    ``copied`` is about 0.5 for images near the data, if they are no nearer to the training set than to unseen ones, and
+    1 for copies; less for copies where there are more training than held-out images, since only as many count.
     """
     return {
         "kid": kid_x1000(generated, held_out),

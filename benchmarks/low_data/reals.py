@@ -3,6 +3,7 @@
 import hashlib
 import io
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +30,25 @@ class Source:
     data: Path | None = None
     held_out: Path | None = None
 
+    def __post_init__(self) -> None:
+        if self.held_out is not None and self.data is None:
+            raise CommandError(f"--held-out {self.held_out} needs --data: the images to train on")
+        if self.held_out is not None and self.held_out.resolve() == self.data.resolve():
+            raise CommandError(f"--held-out {self.held_out} is --data itself; leave it out to hold out half of it")
+
     @property
     def name(self) -> str:
         """Of the data, for tables."""
         return "portraits" if self.data is None else self.data.stem
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of all images, by which runs and caches of other ones are told."""
+        digest = hashlib.sha256()
+        for path in (self.data, self.held_out):
+            for name, content in images.files(path) if path is not None else ():
+                digest.update(name.encode() + hashlib.sha256(content).digest())
+        return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -42,7 +58,9 @@ class Reals:
     Attributes:
         train: to train on.
         held_out: to measure against.
-        others: held out too, as many; what they score is the floor.
+        others: held out too, as many; what they score is the floor. (Portraits have variants in skin tone in either
+            held-out set, so their floor is too good.)
+        source: the digest of where they come from.
     """
 
     train: Tensor
@@ -51,6 +69,7 @@ class Reals:
     train_features: Tensor
     held_out_features: Tensor
     other_features: Tensor
+    source: str
 
 
 def load(source: Source, count: int, most: int, resolution: int, cache: Path) -> Reals:
@@ -68,11 +87,10 @@ def load(source: Source, count: int, most: int, resolution: int, cache: Path) ->
     Raises:
         CommandError: images that cannot be read, or too few.
     """
-    key = repr((source.name, count, most, resolution, [_digest(path) for path in (source.data, source.held_out)]))
-    kept = cache / f"{source.name}-{count}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.npz"
+    kept = cache / f"{source.name}-{source.digest}-{count}-{most}-{resolution}.npz"
     if kept.exists():
         with np.load(kept) as arrays:
-            return Reals(**{name: torch.from_numpy(array) for name, array in arrays.items()})
+            return Reals(**{name: torch.from_numpy(array) for name, array in arrays.items()}, source=source.digest)
     pool, held_out = _split(source, count, resolution)
     most = min(most, len(held_out) // 2)
     has = f"{source.name} has {len(pool)} images to train on and {len(held_out)} held out"
@@ -84,12 +102,12 @@ def load(source: Source, count: int, most: int, resolution: int, cache: Path) ->
     network = Lite0Features()
     features = (network(part.float() / 127.5 - 1) for part in parts.values())
     names = ("train_features", "held_out_features", "other_features")
-    reals = Reals(**parts, **dict(zip(names, features, strict=True)))
+    parts |= dict(zip(names, features, strict=True))
     stream = io.BytesIO()
-    np.savez(stream, **{name: value.numpy() for name, value in vars(reals).items()})
+    np.savez(stream, **{name: value.numpy() for name, value in parts.items()})
     cache.mkdir(parents=True, exist_ok=True)
     write_atomically(kept, stream.getvalue())
-    return reals
+    return Reals(**parts, source=source.digest)
 
 
 def _split(source: Source, count: int, resolution: int) -> tuple[Tensor, Tensor]:
@@ -105,10 +123,3 @@ def _split(source: Source, count: int, resolution: int) -> tuple[Tensor, Tensor]
 
 def _shuffled(parts: Tensor) -> Tensor:
     return parts[np.random.default_rng(0).permutation(len(parts))]
-
-
-def _digest(source: Path | None) -> str:
-    digest = hashlib.sha256()
-    for name, content in images.files(source) if source is not None else ():
-        digest.update(name.encode() + hashlib.sha256(content).digest())
-    return digest.hexdigest()

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from arms import ARMS, MAIN
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.table import Table
@@ -32,7 +33,7 @@ MEASURES = {  # heading and decimals
     "r_d": ("r_d", 2),
     "T": ("T", 0),
 }
-COLOURS = dict(zip(MAIN, (plots.RED, "#edae49", "#8ab6bd", plots.BLUE), strict=True))
+COLOURS = dict(zip(ARMS, (plots.RED, "#edae49", "#8ab6bd", plots.BLUE, *colormaps["tab20b"].colors), strict=False))
 SHOWN_IMAGES = "thousand real images shown"
 OUTPUTS = {
     "D_train": ("training", plots.BLUE),
@@ -54,6 +55,12 @@ def read(*paths: Path) -> list[Run]:
             else:
                 runs[-1]["evaluations"].append({**line, "gap": line["D_train"] - line["D_held_out"]})
     return runs
+
+
+def comparable(runs: Iterable[Run], settings: Mapping[str, Any]) -> list[Run]:
+    """Those that are as long and were measured in the same way."""
+    same = ("kimg", "every", "resolution", "samples")
+    return [run for run in runs if all(run["settings"][name] == settings[name] for name in same)]
 
 
 def by_cell(runs: Iterable[Run], arms: Sequence[str] = tuple(ARMS)) -> dict[Cell, dict[str, list[Run]]]:
@@ -79,14 +86,14 @@ def rows(runs: Iterable[Run], arms: Sequence[str] = tuple(ARMS)) -> list[dict[st
             figures = {heading: spread([end[key] for end in ends], n) for key, (heading, n) in MEASURES.items()}
             table.append({**place, "arm": arm, "seeds": str(len(seeds)), **figures})
         floor = seeds[0]["floor"]
-        figures = {heading: f"{floor[key]:.{n}f}" if key in floor else "" for key, (heading, n) in MEASURES.items()}
+        figures = {heading: spread([floor[key]], n) if key in floor else "" for key, (heading, n) in MEASURES.items()}
         table.append({**place, "arm": "*real images*", "seeds": "", **figures})
     return table
 
 
 def spread(values: Sequence[float], decimals: int) -> str:
     """Mean ± standard deviation; the mean alone where there is one value."""
-    mean = f"{statistics.mean(values):.{decimals}f}"
+    mean = f"{round(statistics.mean(values), decimals) + 0.0:.{decimals}f}"  # 0 rather than -0
     return f"{mean} ± {statistics.stdev(values):.{decimals}f}" if len(values) > 1 else mean
 
 
@@ -106,10 +113,10 @@ def markdown(lines: Sequence[dict[str, str]]) -> str:
 
 
 def draw_curves(runs: Iterable[Run], path: Path, arms: Sequence[str] = tuple(ARMS)) -> None:
-    """KID, precision, D's gap and T over the images shown, for every data and size."""
+    """KID, D's gap and T over the images shown, for every data and size."""
     cells = by_cell(runs, arms)
-    kinds = ("kid", "precision", "gap", "T")
-    figure = Figure(figsize=(1.2 + 3.2 * len(cells), 9.5), layout="constrained")
+    kinds = ("kid", "gap", "T")
+    figure = Figure(figsize=(1.2 + 3.2 * len(cells), 7.5), layout="constrained")
     panels = figure.subplots(len(kinds), len(cells), sharex="col", sharey="row", squeeze=False)
     for column, ((data, images), cell) in zip(panels.T, cells.items(), strict=True):
         column[0].set_title(f"{data}, {images} images", fontsize=11)
@@ -118,7 +125,9 @@ def draw_curves(runs: Iterable[Run], path: Path, arms: Sequence[str] = tuple(ARM
             _draw_arms(axes, cell, key)
     for axes, key in zip(panels[:, 0], kinds, strict=True):
         axes.set_ylabel(MEASURES[key][0])
-    panels[0, 0].legend(frameon=False, fontsize=9)
+    labelled = (zip(*axes.get_legend_handles_labels(), strict=True) for axes in panels[0])
+    handles = {label: handle for pairs in labelled for handle, label in pairs}
+    panels[0, 0].legend(handles.values(), handles.keys(), frameon=False, fontsize=9)
     plots.save(figure, path)
 
 
@@ -163,8 +172,8 @@ def _draw_arms(axes: Axes, cell: Mapping[str, Sequence[Run]], key: str) -> None:
     """A measure of each arm: thin lines for the seeds, a thick one for their mean; and the floor, if it has one."""
     for arm, seeds in cell.items():
         for run in seeds:
-            axes.plot(*_course([run], key), color=COLOURS.get(arm), lw=0.6, alpha=0.6)
-        axes.plot(*_course(seeds, key), color=COLOURS.get(arm), lw=2.2, label=arm)
+            axes.plot(*_course([run], key), color=COLOURS[arm], lw=0.6, alpha=0.6)
+        axes.plot(*_course(seeds, key), color=COLOURS[arm], lw=2.2, label=arm)
     floor = seeds[0]["floor"]
     if key in floor:
         axes.axhline(floor[key], color=plots.INK, lw=1, ls="--", label="real images")
@@ -206,12 +215,12 @@ def draw_samples(folder: Path, runs: Iterable[Run], path: Path, arms: Sequence[s
 
 def tables() -> dict[str, str]:
     """The tables of docs/evidence.md, by the names in its markers."""
-    arms, longer, ablations = (read(RESULTS / f"{name}.jsonl") for name in ("arms", "longer", "ablations"))
-    beside = [run for run in arms if _cell(run) in set(map(_cell, ablations))]
+    study, longer = (read(RESULTS / f"{name}.jsonl") for name in ("study", "longer"))
+    changed = {_cell(run) for run in study if run["settings"]["arm"] not in MAIN}
     return {
-        "arms": markdown(rows(arms)),
+        "arms": markdown(rows(study, MAIN)),
         "longer": markdown(rows(longer)),
-        "ablations": markdown(rows(beside + ablations)),
+        "changed": markdown(rows(run for run in study if _cell(run) in changed)),
         "gap-by-t": markdown(gaps({images: RESULTS / f"gap-by-t-hands-{images}.json" for images in (100, 500)})),
     }
 
@@ -221,7 +230,7 @@ def gaps(paths: Mapping[int, Path]) -> list[dict[str, str]]:
     files = {images: json.loads(path.read_text())["rows"] for images, path in paths.items()}
     table = []
     for at in zip(*files.values(), strict=True):
-        row = {"t": str(at[0]["t"])}
+        row = {"t / T": str(at[0]["t / T"])}
         for images, entry in zip(files, at, strict=True):
             row[f"{images} images: gap"] = f"{entry['gap']:.2f}"
             row[f"{images}: training real"] = f"{entry['train']:.0%}"
@@ -250,9 +259,9 @@ def rewritten(page: str, tables: Mapping[str, str]) -> str:
 def main() -> None:
     page = DOCS / "evidence.md"
     page.write_text(rewritten(page.read_text(), tables()))
-    for name in ("arms", "longer"):
-        draw_curves(read(RESULTS / f"{name}.jsonl"), DOCS / "images" / f"low-data-{name}.png")
-    draw_outputs(read(RESULTS / "arms.jsonl"), DOCS / "images" / "low-data-outputs.png")
+    for name in ("study", "longer"):
+        draw_curves(read(RESULTS / f"{name}.jsonl"), DOCS / "images" / f"low-data-{name}.png", MAIN)
+    draw_outputs(read(RESULTS / "study.jsonl"), DOCS / "images" / "low-data-outputs.png", MAIN)
     draw_summary(read(RESULTS / "longer.jsonl"), DOCS / "images" / "low-data.png")
 
 

@@ -29,7 +29,7 @@ from train import Settings
 
 from gan_regularizers.errors import CommandError
 from gan_regularizers.files import write_atomically
-from gan_regularizers.options import Parser, number, one_of, several, whole_number
+from gan_regularizers.options import Parser, find_device, number, one_of, several, whole_number
 
 TRAIN = Path(__file__).with_name("train.py")
 
@@ -57,7 +57,7 @@ class Run:
         """
         if self.finished():
             return
-        options = {**asdict(self.settings), **asdict(self.source), "out": self.folder, "cache": self.out / "cache"}
+        options = asdict(self.settings) | asdict(self.source) | {"out": self.folder, "cache": self.out / "cache"}
         options["device"] = self.device
         given = [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value is not None]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -66,11 +66,12 @@ class Run:
             raise CommandError(f"{self.folder.name}: {(done.stderr.splitlines() or ['it was killed'])[-1]}")
 
     def finished(self) -> bool:
-        """Whether it was trained to its end, with these settings."""
+        """Whether it was trained to its end, with these settings and images."""
         if not (self.folder / "samples.npz").exists():
             return False
         with (self.folder / "run.jsonl").open() as lines:
-            return json.loads(next(lines))["settings"] == asdict(self.settings)
+            header = json.loads(next(lines))
+        return header["settings"] == asdict(self.settings) and header["source"] == self.source.digest
 
 
 def train_all(runs: list[Run], jobs: int, console: Console) -> None:
@@ -93,7 +94,8 @@ def train_all(runs: list[Run], jobs: int, console: Console) -> None:
     finally:
         pool.shutdown(cancel_futures=True)
     if failures:
-        raise CommandError("; ".join(failures))
+        others = f" (and {len(failures) - 1} others failed)" if len(failures) > 1 else ""
+        raise CommandError(failures[0] + others)
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -109,13 +111,15 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         type=number("(0, inf)"),
         help=f"reals to show, in thousands (default: {Settings.kimg:g}; 0.2 with --quick)",
     )
-    add("--jobs", type=whole_number("[1, inf)"), default=os.cpu_count(), help="runs at once (default: the cores)")
+    add("--jobs", type=whole_number("[1, inf)"), help="runs at once (default: the cores; 1 with --device cuda)")
     add("--device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")
-    add("--out", type=Path, default=Path("low-data-out"), help="folder (default: %(default)s)")
+    add("--out", type=Path, help="folder (default: low-data-out; low-data-quick with --quick)")
     add("--quick", action="store_true", help="too short to learn much, but shows that all works")
     args = parser.parse_args(argv)
     args.seeds = args.seeds or (1 if args.quick else 3)
+    args.jobs = args.jobs or (1 if args.device == "cuda" else os.cpu_count() or 1)
     args.kimg = args.kimg or (0.2 if args.quick else Settings.kimg)
+    args.out = args.out or Path("low-data-quick" if args.quick else "low-data-out")
     parser.make_folder("--out", args.out)
     return args
 
@@ -123,6 +127,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     console = Console()
+    find_device(args.device)
     source = Source(args.data, args.held_out)
     rest = {"every": 0.1, "samples": 32} if args.quick else {}
     settings = [
@@ -130,10 +135,10 @@ def main(argv: list[str] | None = None) -> None:
         for seed, images, arm in product(range(args.seeds), args.images, args.arms)
     ]
     train_all([Run(each, source, args.device, args.out) for each in settings], args.jobs, console)
-    results = sorted((args.out / "runs").glob("*/run.jsonl"))
+    finished = sorted(path.with_name("run.jsonl") for path in (args.out / "runs").glob("*/samples.npz"))
     path = args.out / "low-data.jsonl"
-    write_atomically(path, b"".join(result.read_bytes() for result in results))
-    runs = report.read(path)
+    write_atomically(path, b"".join(run.read_bytes() for run in finished))
+    runs = report.comparable(report.read(path), asdict(settings[0]))
     console.print(report.console_table(runs))
     report.draw_curves(runs, args.out / "curves.png")
     report.draw_outputs(runs, args.out / "outputs.png")

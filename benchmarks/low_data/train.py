@@ -13,7 +13,6 @@ trains a finished one further. Several hosts need a folder that all of them see.
 import argparse
 import contextlib
 import copy
-import hashlib
 import io
 import json
 import math
@@ -25,6 +24,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ from gan_regularizers.demo.networks import LATENT_DIM, Discriminator
 from gan_regularizers.demo.settings import RESOLUTIONS
 from gan_regularizers.errors import CommandError
 from gan_regularizers.files import write_atomically
-from gan_regularizers.options import Parser, number, whole_number
+from gan_regularizers.options import Parser, find_device, number, whole_number
 from gan_regularizers.spider.features import Lite0Features
 
 BATCH_SIZE = 16  # of all ranks together
@@ -101,7 +101,7 @@ class Training:
         self.evaluations: list[dict[str, float]] = []
 
     def step(self) -> dict[str, Tensor]:
-        """One step of D and one of G on this rank's share of the batch; returns what to log."""
+        """One step of D and one of G on this rank's share of the batch; returns what to log of it."""
         # The seed says all, so a checkpoint needs no generator's state, of any rank.
         torch.manual_seed(_seed(self.settings.seed, self.rank, self.iteration))
         real = self.train_images[torch.randint(len(self.train_images), (self.batch,)).to(self.device)]
@@ -135,15 +135,15 @@ class Training:
         return {"D_loss": D_loss.detach(), "G_loss": G_loss.detach(), "r_d": real_logits.detach().sign().mean()}
 
     @torch.no_grad()
-    def evaluate(self, logged: list[dict[str, Tensor]]) -> dict[str, float]:
-        """The measures, D's mean outputs on clean images, and the means of what the steps before it logged."""
+    def evaluate(self, logged: dict[str, float]) -> dict[str, float]:
+        """The measures and D's mean outputs on clean images, beside what the steps before have logged."""
         generated = self.generate()
         D = getattr(self.D, "discriminator", self.D)
         outputs = {"train": self.train_images, "held_out": to_float(self.reals.held_out), "generated": generated}
         return {
             "kimg": self.iteration * BATCH_SIZE / 1000,
             "seconds": self.seconds,
-            **{key: torch.stack([entry[key] for entry in logged]).mean().item() for key in logged[0]},
+            **logged,
             "p": 0.0 if self.adapt is None else float(self.adapt.p),
             "T": 0 if self.adapt is None else int(self.adapt.T),
             **compare(self.features(generated).cpu(), self.reals.held_out_features, self.reals.train_features),
@@ -161,12 +161,15 @@ class Training:
         at = {_iterations(self.settings.every * i) for i in range(1, end)} | {end}
         logged = []
         began = time.monotonic() - self.seconds
+        if self.rank == 0 and self.iteration < end:
+            (folder / "samples.npz").unlink(missing_ok=True)  # of a shorter run; they say that a run is finished
         while self.iteration < end:
             logged.append(self.step())
             if self.iteration in at:
                 self.seconds = time.monotonic() - began
+                means = self._means(logged)
                 if self.rank == 0:
-                    self.evaluations.append(_rounded(self.evaluate(logged)))
+                    self.evaluations.append(_rounded(self.evaluate(means)))
                     self.save(folder)
                 logged = []
         if self.rank == 0:
@@ -202,14 +205,20 @@ class Training:
         if self.iteration > _iterations(self.settings.kimg):
             raise CommandError(f"{folder} holds a run that is longer than --kimg {self.settings.kimg:g} already")
 
-    def header(self) -> dict[str, Any]:
-        """What the run is, and what held-out images score against others: the floor of every measure."""
+    @cached_property
+    def floor(self) -> dict[str, float]:
+        """What held-out images score against others, as many."""
         reals = self.reals
+        return _rounded(compare(reals.other_features, reals.held_out_features, reals.train_features))
+
+    def header(self) -> dict[str, Any]:
+        """What the run is, and the floor of its measures."""
         return {
             "settings": asdict(self.settings),
             "arm": asdict(ARMS[self.settings.arm]),
-            "held_out": len(reals.held_out),
-            "floor": _rounded(compare(reals.other_features, reals.held_out_features, reals.train_features)),
+            "source": self.reals.source,
+            "held_out": len(self.reals.held_out),
+            "floor": self.floor,
             "ranks": self.ranks,
             "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else platform.machine(),
             "versions": {
@@ -228,11 +237,17 @@ class Training:
         np.savez(stream, generated=((shown.cpu() + 1) * 127.5).round().byte(), nearest=self.reals.train[nearest])
         write_atomically(path, stream.getvalue())
 
+    def _means(self, logged: list[dict[str, Tensor]]) -> dict[str, float]:
+        """Over the steps and the ranks."""
+        means = torch.stack([torch.stack(list(entry.values())) for entry in logged]).mean(dim=0)
+        if self.ranks > 1:
+            dist.all_reduce(means)
+        return dict(zip(logged[0], (means / self.ranks).tolist(), strict=True))
+
     def _state(self) -> dict[str, Any]:
-        digest = hashlib.sha256(self.reals.train.numpy().tobytes()).hexdigest()
         return {
             **{name: part.state_dict() for name, part in self._parts().items()},
-            "of": {**asdict(self.settings), "kimg": None, "ranks": self.ranks, "images hashed to": digest},
+            "of": {**asdict(self.settings), "kimg": None, "ranks": self.ranks, "source": self.reals.source},
             "iteration": self.iteration,
             "seconds": self.seconds,
             "evaluations": self.evaluations,
@@ -270,11 +285,11 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--held-out", type=Path, help="folder or zip to measure against (default: half of --data)")
     add("--cache", type=Path, default=Path("low-data-cache"), help="folder for features (default: %(default)s)")
     add("--images", type=whole_number("[4, inf)"), default=100, help="to train on (default: %(default)s)")
-    add("--seed", type=whole_number("[0, inf)"), default=0, help="default: %(default)s")
+    add("--seed", type=whole_number("[0, 2147483647]"), default=0, help="default: %(default)s")
     add("--kimg", type=number("(0, inf)"), default=Settings.kimg, help="thousand reals to show (default: %(default)s)")
     add(
         "--every",
-        type=number("(0, inf)"),
+        type=number("[0.064, inf)"),
         default=Settings.every,
         help="kimg between measures (default: %(default)s)",
     )
@@ -289,14 +304,16 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 @contextlib.contextmanager
 def ranks(device: str) -> Iterator[torch.device]:
     """The device of this rank; the ranks that torchrun has started, if it has, meet here."""
-    if "WORLD_SIZE" not in os.environ:
+    if not dist.is_torchelastic_launched():
         yield torch.device(device)
         return
     # Of D's last layer, [1, d], whose two orders of memory are the same.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     dist.init_process_group("nccl" if device == "cuda" else "gloo")
     try:
-        yield torch.device(device, int(os.environ["LOCAL_RANK"])) if device == "cuda" else torch.device(device)
+        if device == "cuda":
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        yield torch.device(device)
     finally:
         dist.destroy_process_group()
 
@@ -305,7 +322,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     source = Source(args.data, args.held_out)
     settings = Settings(**{field.name: getattr(args, field.name) for field in fields(Settings)} | {"data": source.name})
-    with ranks(args.device) as device:
+    with ranks(find_device(args.device)) as device:
         reals = load(source, args.images, args.samples, args.resolution, args.cache)
         training = Training(settings, reals, device)
         if (args.out / "checkpoint.pt").exists():

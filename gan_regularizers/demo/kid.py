@@ -15,7 +15,7 @@ def kid_x1000(first: Tensor, second: Tensor) -> float:
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.filterwarnings("ignore", message="Metric `Kernel Inception Distance` will save all")
         torch.default_generator.manual_seed(0)  # which of the larger set; torch.manual_seed would reach CUDA's too
-        # Its caller may be one rank of many, and the others would wait for ever, or not at all.
+        # Where one rank of many measures, a sync would wait for the others, which never come.
         metric = KernelInceptionDistance(
             nn.Identity(), subsets=1, subset_size=min(len(first), len(second)), sync_on_compute=False
         )
