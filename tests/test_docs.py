@@ -93,7 +93,7 @@ def test_evidence_tables(monkeypatch):
 
 def test_figures_of_the_guide_stand_in_the_tables_of_the_evidence():
     tables = [line for line in (DOCS / "evidence.md").read_text().splitlines() if line.startswith("|")]
-    figures = re.findall(r"[\d.]+ ± [\d.]+", (DOCS / "guide.md").read_text())
+    figures = re.findall(r"\d+(?:\.\d+)? ± \d+(?:\.\d+)?", (DOCS / "guide.md").read_text())
     assert len(figures) > 10
     for figure in figures:
         assert any(f"| {figure} |" in line for line in tables), figure
