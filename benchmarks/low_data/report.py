@@ -45,15 +45,14 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 RESULTS = DOCS / "results" / "low-data"
 
 
-def read(*paths: Path) -> list[Run]:
-    """The runs of files; a line with settings begins each. The gap is D's, between training and held-out images."""
+def read(path: Path) -> list[Run]:
+    """The runs of a file; a line with settings begins each. The gap is D's, between training and held-out images."""
     runs: list[Run] = []
-    for path in paths:
-        for line in map(json.loads, path.read_text().splitlines()):
-            if "settings" in line:
-                runs.append({**line, "evaluations": []})
-            else:
-                runs[-1]["evaluations"].append({**line, "gap": line["D_train"] - line["D_held_out"]})
+    for line in map(json.loads, path.read_text().splitlines()):
+        if "settings" in line:
+            runs.append({**line, "evaluations": []})
+        else:
+            runs[-1]["evaluations"].append({**line, "gap": line["D_train"] - line["D_held_out"]})
     return runs
 
 
@@ -149,13 +148,13 @@ def draw_outputs(runs: Iterable[Run], path: Path, arms: Sequence[str] = tuple(AR
     plots.save(figure, path)
 
 
-def draw_summary(runs: Iterable[Run], path: Path, arms: tuple[str, str] = ("none", "diffaug")) -> None:
-    """D's outputs of two arms, and KID of all, for the first data and size."""
+def draw_summary(runs: Iterable[Run], path: Path) -> None:
+    """D's outputs without a regularizer and with DiffAugment, and KID of all arms, for the first data and size."""
     (data, images), cell = next(iter(by_cell(runs).items()))
     figure = Figure(figsize=(11, 3.4), layout="constrained")
     first, second, last = figure.subplots(1, 3)
     second.sharey(first)
-    for axes, arm in ((first, arms[0]), (second, arms[1])):
+    for axes, arm in ((first, "none"), (second, "diffaug")):
         _draw_outputs(axes, cell[arm])
         axes.set_title(f"D's logit, {arm}", fontsize=11)
     first.legend(frameon=False, fontsize=9, title=f"{images} images of {data}")
@@ -193,12 +192,12 @@ def _course(seeds: Sequence[Run], key: str) -> tuple[list[float], list[float]]:
     return [at[0]["kimg"] for at in entries], [statistics.mean(entry[key] for entry in at) for at in entries]
 
 
-def draw_samples(folder: Path, runs: Iterable[Run], path: Path, arms: Sequence[str] = tuple(ARMS)) -> None:
+def draw_samples(folder: Path, runs: Iterable[Run], path: Path) -> None:
     """For the first seed of each data, size and arm: samples, and below them the training images nearest to each."""
-    cells = by_cell(runs, arms)
-    height = 0.75 * sum(map(len, cells.values()))
-    figure = Figure(figsize=(7.5, 0.3 + 1.35 * height), layout="compressed")
-    panels = iter(figure.subplots(sum(map(len, cells.values())), 1, squeeze=False).flat)
+    cells = by_cell(runs)
+    count = sum(map(len, cells.values()))
+    figure = Figure(figsize=(7.5, 0.3 + count), layout="compressed")
+    panels = iter(figure.subplots(count, 1, squeeze=False).flat)
     for (data, images), cell in cells.items():
         for arm, (first, *_) in cell.items():
             settings = first["settings"]
