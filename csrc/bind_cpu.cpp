@@ -49,10 +49,9 @@ PYBIND11_MODULE(_kernels_cpu, module) {
   module.def(
       "philox_4x32",
       [](const std::array<uint32_t, 4>& counter, const std::array<uint32_t, 2>& key) {
-        uint64_t words[4] = {counter[0], counter[1], counter[2], counter[3]};
-        philox_4x32<uint64_t, multiply_low>(words, key[0], key[1]);
-        return std::array<uint32_t, 4>{static_cast<uint32_t>(words[0]), static_cast<uint32_t>(words[1]),
-                                       static_cast<uint32_t>(words[2]), static_cast<uint32_t>(words[3])};
+        uint32_t words[4] = {counter[0], counter[1], counter[2], counter[3]};
+        philox_4x32<uint32_t, multiply_words>(words, key[0], key[1]);
+        return std::array<uint32_t, 4>{words[0], words[1], words[2], words[3]};
       },
       py::arg("counter"), py::arg("key"), "The four words of a counter under a key, for the known answers.");
 }

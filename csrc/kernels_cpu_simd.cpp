@@ -29,17 +29,18 @@ constexpr int vector_bytes = 16;
 constexpr int lanes = vector_bytes / 4;
 typedef uint64_t Words __attribute__((vector_size(vector_bytes)));
 
-GR_INLINE Words multiply_low(Words words, uint32_t factor) {
+GR_INLINE void multiply_words(Words words, uint32_t factor, Words& high, Words& low) {
   const Words factors = Words{} + factor;
 #if defined(__AVX512F__)
-  return (Words)_mm512_mul_epu32((__m512i)words, (__m512i)factors);
+  low = (Words)_mm512_mul_epu32((__m512i)words, (__m512i)factors);
 #elif defined(__AVX2__)
-  return (Words)_mm256_mul_epu32((__m256i)words, (__m256i)factors);
+  low = (Words)_mm256_mul_epu32((__m256i)words, (__m256i)factors);
 #elif defined(__SSE2__)
-  return (Words)_mm_mul_epu32((__m128i)words, (__m128i)factors);
+  low = (Words)_mm_mul_epu32((__m128i)words, (__m128i)factors);
 #else
-  return (words & 0xFFFFFFFFu) * factors;
+  low = (words & 0xFFFFFFFFu) * factors;
 #endif
+  high = low >> 32;
 }
 
 // The words of `lanes` blocks from `block` on: words[k][l] is word k of block + l.
@@ -51,7 +52,7 @@ GR_INLINE void philox_words(uint64_t seed, uint64_t block, uint32_t (&words)[4][
     half[odd][0] = index;
     half[odd][1] = index >> 32;
     half[odd][2] = half[odd][3] = Words{};
-    philox_4x32<Words, multiply_low>(half[odd], static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32));
+    philox_4x32<Words, multiply_words>(half[odd], static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32));
   }
   for (int k = 0; k < 4; ++k) {
     const Words merged = (half[0][k] & 0xFFFFFFFFu) | (half[1][k] << 32);

@@ -1,16 +1,22 @@
 // The CUDA kernels and their entry points.
 //
 // A launch covers a batch with the same number of blocks for every sample, so that what belongs to a sample is read
-// once per thread and is the same for a whole block. Sums are made in an order that depends on the shape alone.
+// once per thread and is the same for a whole block. Contrast needs the mean of a sample first. A small sample has one
+// block, which reads it twice. Of a large one some blocks sum slices, and those that apply the pass wait for them; as
+// both follow each other closely, the second read finds the L2 cache. Sums are made in an order that depends on the
+// shape alone.
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 
+#include "bits.h"
 #include "checks.h"
 #include "input_transform.h"
 #include "kernels.h"
@@ -24,6 +30,9 @@ constexpr int most_threads = 512;  // of a block that has a sample for itself
 constexpr int warp_threads = 32;
 constexpr int64_t own_block_bytes = 1 << 16;  // a sample of this size is read twice by one block, then from its cache
 constexpr int64_t slice_elements = 1 << 14;   // of a sample, that one block sums
+#if !defined(GR_LEAD_BLOCKS)
+#define GR_LEAD_BLOCKS 512  // that begin between the sum of a slice and its use, about as many as run at once
+#endif
 
 GR_INLINE float widen(float value) { return value; }
 GR_INLINE float widen(__half value) { return __half2float(value); }
@@ -32,80 +41,190 @@ GR_INLINE void narrow(float value, float& out) { out = value; }
 GR_INLINE void narrow(float value, __half& out) { out = __float2half_rn(value); }
 GR_INLINE void narrow(float value, __nv_bfloat16& out) { out = __float2bfloat16_rn(value); }
 
-// Moved in one access.
+// Two elements of half precision from and to 32 bits, the first one in the lower half.
+template <typename T>
+__device__ __forceinline__ void unpack(uint32_t word, float (&values)[2]) {
+  if constexpr (std::is_same_v<T, __half>) {
+    const float2 pair = __half22float2(*reinterpret_cast<const __half2*>(&word));
+    values[0] = pair.x;
+    values[1] = pair.y;
+  } else {
+    values[0] = float_of_bits(word << 16);
+    values[1] = float_of_bits(word & 0xFFFF0000u);
+  }
+}
+template <typename T>
+__device__ __forceinline__ uint32_t pack(float first, float second) {
+  if constexpr (std::is_same_v<T, __half>) {
+    const __half2 pair = __floats2half2_rn(first, second);
+    return *reinterpret_cast<const uint32_t*>(&pair);
+  } else {
+    const __nv_bfloat162 pair = __floats2bfloat162_rn(first, second);
+    return *reinterpret_cast<const uint32_t*>(&pair);
+  }
+}
+
+// `count` elements of type T as they lie in memory: 8 or 16 bytes.
 template <typename T, int count>
-struct alignas(count * sizeof(T)) Vector {
-  T values[count];
+struct Vector {
+  static constexpr int size = count * sizeof(T) / 4, in_word = 4 / sizeof(T);
+  using Bits = std::conditional_t<in_word == 1, uint32_t, uint16_t>;
+  using Raw = std::conditional_t<size == 4, uint4, uint2>;
+  uint32_t words[size];
+
+  // In one access where they are all there, `left` of them are, and the address allows it.
+  static __device__ __forceinline__ Vector load(const T* from, int64_t left = count) {
+    Vector vector{};
+    if (left >= count && reinterpret_cast<uintptr_t>(from) % sizeof(Raw) == 0) {
+      const Raw raw = *reinterpret_cast<const Raw*>(from);
+      vector.words[0] = raw.x;
+      vector.words[1] = raw.y;
+      if constexpr (size == 4) {
+        vector.words[2] = raw.z;
+        vector.words[3] = raw.w;
+      }
+    } else {
+#pragma unroll
+      for (int i = 0; i < count; ++i)
+        if (i < left)
+          vector.words[i / in_word] |= uint32_t{reinterpret_cast<const Bits*>(from)[i]} << (16 * (i % in_word));
+    }
+    return vector;
+  }
+
+  __device__ __forceinline__ void store(T* to, int64_t left = count) const {
+    if (left >= count && reinterpret_cast<uintptr_t>(to) % sizeof(Raw) == 0) {
+      Raw raw;
+      raw.x = words[0];
+      raw.y = words[1];
+      if constexpr (size == 4) {
+        raw.z = words[2];
+        raw.w = words[3];
+      }
+      // Streaming, so that inputs stay in the L2 cache. A plain store has been seen to be split by the compiler.
+      __stcs(reinterpret_cast<Raw*>(to), raw);
+    } else {
+#pragma unroll
+      for (int i = 0; i < count; ++i)
+        if (i < left) reinterpret_cast<Bits*>(to)[i] = static_cast<Bits>(words[i / in_word] >> (16 * (i % in_word)));
+    }
+  }
+
+  __device__ __forceinline__ void unpacked(float (&values)[count]) const {
+#pragma unroll
+    for (int i = 0; i < size; ++i) {
+      if constexpr (in_word == 1) {
+        values[i] = float_of_bits(words[i]);
+      } else {
+        float pair[2];
+        unpack<T>(words[i], pair);
+        values[2 * i] = pair[0];
+        values[2 * i + 1] = pair[1];
+      }
+    }
+  }
+
+  static __device__ __forceinline__ Vector packed(const float (&values)[count]) {
+    Vector vector;
+#pragma unroll
+    for (int i = 0; i < size; ++i) {
+      if constexpr (in_word == 1)
+        vector.words[i] = bits_of_float(values[i]);
+      else
+        vector.words[i] = pack<T>(values[2 * i], values[2 * i + 1]);
+    }
+    return vector;
+  }
 };
 
-template <int count, typename T>
-__device__ __forceinline__ bool aligned(const T* address) {
-  return reinterpret_cast<uintptr_t>(address) % sizeof(Vector<T, count>) == 0;
-}
-
-template <int count, typename T>
-__device__ __forceinline__ void load(const T* from, float (&to)[count]) {
-  if (aligned<count>(from)) {
-    const Vector<T, count> vector = *reinterpret_cast<const Vector<T, count>*>(from);
-#pragma unroll
-    for (int i = 0; i < count; ++i) to[i] = widen(vector.values[i]);
-  } else {
-#pragma unroll
-    for (int i = 0; i < count; ++i) to[i] = widen(from[i]);
+// Divides numbers in [0, 2^31) by one that the host knows: by a multiplication (Granlund and Montgomery, PLDI 1994).
+class Divider {
+ public:
+  constexpr explicit Divider(int64_t divisor) : divisor_(static_cast<int>(divisor)) {
+    while (int64_t{1} << shift_ < divisor) ++shift_;
+    factor_ = static_cast<uint32_t>(((int64_t{1} << (31 + shift_)) + divisor - 1) / divisor);
   }
-}
-
-template <int count, typename T>
-__device__ __forceinline__ void store(const float (&from)[count], T* to) {
-  if (aligned<count>(to)) {
-    Vector<T, count> vector;
-#pragma unroll
-    for (int i = 0; i < count; ++i) narrow(from[i], vector.values[i]);
-    *reinterpret_cast<Vector<T, count>*>(to) = vector;
-  } else {
-#pragma unroll
-    for (int i = 0; i < count; ++i) narrow(from[i], to[i]);
+  GR_INLINE constexpr int quotient(int number) const {
+    return static_cast<int>((uint64_t{2u * static_cast<unsigned>(number)} * factor_ >> 32) >> shift_);
   }
+  GR_INLINE constexpr int rest(int number) const { return number - quotient(number) * divisor_; }
+
+ private:
+  int divisor_;
+  uint32_t factor_ = 0;
+  int shift_ = 0;
+};
+
+constexpr bool divides(int divisor) {
+  const Divider divider(divisor);
+  for (int n :
+       {0, 1, divisor - 1, divisor, INT32_MAX / divisor * divisor - 1, INT32_MAX / divisor * divisor, INT32_MAX})
+    if (divider.quotient(n) != n / divisor || divider.rest(n) != n % divisor) return false;
+  return true;
+}
+static_assert(divides(1) && divides(2) && divides(3) && divides(7) && divides(641) && divides(65535) &&
+              divides(65537) && divides((1 << 30) - 1) && divides((1 << 30) + 1) && divides(INT32_MAX));
+
+__device__ __forceinline__ float warp_sum(float value) {
+#pragma unroll
+  for (int distance = warp_threads / 2; distance; distance /= 2) value += __shfl_xor_sync(0xFFFFFFFFu, value, distance);
+  return value;
 }
 
 // The sum over a block, in every thread.
-__device__ float block_sum(float value) {
+__device__ __forceinline__ float block_sum(float value) {
   __shared__ float of_warp[most_threads / warp_threads];
-  for (int distance = warp_threads / 2; distance; distance /= 2) value += __shfl_xor_sync(0xFFFFFFFFu, value, distance);
-  if (threadIdx.x % warp_threads == 0) of_warp[threadIdx.x / warp_threads] = value;
+  const unsigned lane = threadIdx.x % warp_threads, warp = threadIdx.x / warp_threads;
+  value = warp_sum(value);
+  if (lane == 0) of_warp[warp] = value;
   __syncthreads();
-  float total = 0.0f;
-  for (unsigned warp = 0; warp < blockDim.x / warp_threads; ++warp) total += of_warp[warp];
-  __syncthreads();  // before of_warp is written again
-  return total;
+  return warp_sum(lane < blockDim.x / warp_threads ? of_warp[lane] : 0.0f);
 }
+
+// How a pass is cut into blocks; it depends on the pass alone.
+struct Plan {
+  bool flat;       // no window, no mixing, and noise in the order of memory
+  int threads;     // of a block
+  int64_t slices;  // of a sample, summed by a block each; 0 where there is nothing to sum or one block does all
+  int64_t blocks;  // of a sample, that apply the pass
+  int64_t lead;    // a sample's slices are summed so many samples before the pass is applied to it
+};
+
+// What the device divides by.
+struct Divisors {
+  Divider turns;                           // of a sample: slices and blocks
+  Divider channels, pixels, width, quads;  // where there is a window or a mixing
+};
+
+// What blocks tell each other about slices.
+struct Progress {
+  float* sums;      // [samples, slices]
+  unsigned* begun;  // blocks
+  unsigned* done;   // [samples]: slices; these counters are zero before the launch
+};
 
 // A thread's share of the sum over elements [begin, end) of a sample, in the order of memory: of all that a forward
 // pass reads, in the adjoint of the pixels that reach the output.
-template <typename T>
-__device__ float partial_sum(const Pass& pass, int64_t sample, int64_t begin, int64_t end) {
+template <bool windowed, typename T>
+__device__ float partial_sum(const Pass& pass, const Divisors& by, int64_t sample, int64_t begin, int64_t end) {
+  constexpr int count = 16 / sizeof(T);
   const Shape& shape = pass.shape;
-  const int64_t pixels = shape.height * shape.width, elements = shape.channels * pixels;
-  const T* const in = static_cast<const T*>(pass.input) + sample * elements;
-  const bool masked = pass.adjoint && (pass.parts.shift || pass.parts.cutout);
+  const T* const in = static_cast<const T*>(pass.input) + sample * shape.channels * shape.height * shape.width;
+  const bool masked = windowed && pass.adjoint;
   const Window<int> window = window_of<int>(pass, sample);
+  const int width = static_cast<int>(shape.width), height = static_cast<int>(shape.height);
+  const int channels = static_cast<int>(shape.channels);
   float total = 0.0f;
-  for (int64_t i = begin + 4 * threadIdx.x; i < end; i += 4 * blockDim.x) {
-    const int count = static_cast<int>(end - i < 4 ? end - i : 4);
-    float values[4] = {};
-    if (count == 4)
-      load(in + i, values);
-    else
-      for (int k = 0; k < count; ++k) values[k] = widen(in[i + k]);
+  for (int64_t i = begin + count * threadIdx.x; i < end; i += count * blockDim.x) {
+    float values[count];
+    Vector<T, count>::load(in + i, end - i).unpacked(values);
     if (masked) {
-      // A masked sample has fewer than 2^31 elements.
-      const unsigned index = static_cast<unsigned>(i), channels = static_cast<unsigned>(shape.channels);
-      const unsigned pixel = shape.channels_last ? index / channels : index % static_cast<unsigned>(pixels);
-      unsigned channel = shape.channels_last ? index % channels : 0;
-      const int width = static_cast<int>(shape.width), height = static_cast<int>(shape.height);
-      int row = static_cast<int>(pixel) / width, column = static_cast<int>(pixel) % width;
+      const int index = static_cast<int>(i);
+      const int pixel = shape.channels_last ? by.channels.quotient(index) : by.pixels.rest(index);
+      int channel = shape.channels_last ? by.channels.rest(index) : 0;
+      int row = by.width.quotient(pixel), column = by.width.rest(pixel);
 #pragma unroll
-      for (int k = 0; k < 4; ++k) {
+      for (int k = 0; k < count; ++k) {
         if (!window.holds(row + window.down, column + window.right)) values[k] = 0.0f;
         if (shape.channels_last && ++channel < channels) continue;
         channel = 0;
@@ -114,68 +233,102 @@ __device__ float partial_sum(const Pass& pass, int64_t sample, int64_t begin, in
         if (++row == height) row = 0;
       }
     }
-    total += (values[0] + values[1]) + (values[2] + values[3]);
+#pragma unroll
+    for (int distance = 1; distance < count; distance *= 2)
+#pragma unroll
+      for (int k = 0; k < count; k += 2 * distance) values[k] += values[k + distance];
+    total += values[0];
   }
   return total;
 }
 
-template <typename T>
-__global__ void __launch_bounds__(block_threads) sum_slices(Pass pass, int slices, float* sums) {
-  const int64_t sample = blockIdx.x / slices, slice = blockIdx.x % slices;
-  const int64_t elements = pass.shape.channels * pass.shape.height * pass.shape.width;
-  const int64_t begin = slice * slice_elements;
-  const int64_t end = begin + slice_elements < elements ? begin + slice_elements : elements;
-  const float sum = block_sum(partial_sum<T>(pass, sample, begin, end));
-  if (threadIdx.x == 0) sums[blockIdx.x] = sum;
-}
+// What a block applies the pass to.
+struct Work {
+  int64_t sample;
+  int64_t block;  // of the sample
+  float mean;     // that the contrast is about
+};
 
-// The mean that the contrast is about: from the sums of a launch before, or from a sum of the block's own.
-template <typename T>
-__device__ float mean_of(const Pass& pass, int64_t sample, int slices, const float* sums) {
-  if (!pass.parts.contrast) return 0.0f;
+// Finds a block's work; false where it has nothing to apply, but may have summed.
+//
+// With slices, a round sums those of one sample and applies the pass to the one that was summed `lead` rounds before.
+// Blocks take turns in the order in which they begin, whatever their index: those that wait do so for blocks that run.
+template <bool windowed, typename T>
+__device__ bool find_work(const Pass& pass, const Plan& plan, const Divisors& by, const Progress& progress,
+                          Work& work) {
   const int64_t elements = pass.shape.channels * pass.shape.height * pass.shape.width;
-  float share = 0.0f;
-  if (sums)
-    for (int slice = threadIdx.x; slice < slices; slice += blockDim.x) share += sums[sample * slices + slice];
-  else
-    share = partial_sum<T>(pass, sample, 0, elements);
-  return block_sum(share) / static_cast<float>(elements);
+  __shared__ int shared_turn;
+  int turn = static_cast<int>(blockIdx.x);
+  if (plan.slices) {
+    if (threadIdx.x == 0) shared_turn = static_cast<int>(atomicAdd(progress.begun, 1u));
+    __syncthreads();
+    turn = shared_turn;
+  }
+  work.sample = by.turns.quotient(turn);
+  work.block = by.turns.rest(turn) - plan.slices;
+  work.mean = 0.0f;
+  if (!pass.parts.contrast) return true;
+
+  const bool sums = work.block < 0;
+  if (!sums) work.sample -= plan.lead;
+  if (work.sample < 0 || work.sample >= pass.shape.samples) return false;
+  float sum = 0.0f;
+  if (sums || !plan.slices) {
+    const int64_t begin = sums ? (work.block + plan.slices) * slice_elements : 0;
+    const int64_t end = sums && begin + slice_elements < elements ? begin + slice_elements : elements;
+    sum = partial_sum<windowed, T>(pass, by, work.sample, begin, end);
+  } else {
+    if (threadIdx.x == 0) {
+      const volatile unsigned* const done = progress.done + work.sample;
+      while (*done < plan.slices) __nanosleep(100);
+      __threadfence();
+    }
+    __syncthreads();
+    // Volatile, since this multiprocessor's own cache may hold the line from before.
+    const volatile float* const slice_sums = progress.sums + work.sample * plan.slices;
+    for (int64_t slice = threadIdx.x; slice < plan.slices; slice += blockDim.x) sum += slice_sums[slice];
+  }
+  sum = block_sum(sum);
+  if (sums && threadIdx.x == 0) {
+    progress.sums[work.sample * plan.slices + work.block + plan.slices] = sum;
+    __threadfence();  // the sum is there before the word of it
+    atomicAdd(progress.done + work.sample, 1u);
+  }
+  work.mean = sum / static_cast<float>(elements);
+  return !sums;
 }
 
 // y = scale x + constant + noise_std eps on samples as flat arrays: neither a window nor a mixing of channels.
 template <typename T>
-__global__ void __launch_bounds__(most_threads) apply_flat(Pass pass, int blocks, int slices, const float* sums) {
+__global__ void __launch_bounds__(most_threads) apply_flat(Pass pass, Plan plan, Divisors by, Progress progress) {
   constexpr int count = 16 / sizeof(T);
-  const int64_t sample = blockIdx.x / blocks, block = blockIdx.x % blocks;
+  Work work;
+  if (!find_work<false, T>(pass, plan, by, progress, work)) return;
   const int64_t elements = pass.shape.channels * pass.shape.height * pass.shape.width;
-  const T* const in = static_cast<const T*>(pass.input) + sample * elements;
-  T* const out = static_cast<T*>(pass.output) + sample * elements;
-  const Coefficients<float> k = coefficients_of(pass, sample, mean_of<T>(pass, sample, slices, sums));
-  const uint64_t seed = pass.parts.seed ? static_cast<uint64_t>(pass.parts.seed[sample]) : 0;
+  const T* const in = static_cast<const T*>(pass.input) + work.sample * elements;
+  T* const out = static_cast<T*>(pass.output) + work.sample * elements;
+  const Coefficients<float> k = coefficients_of(pass, work.sample, work.mean);
+  const uint64_t seed = pass.parts.seed ? static_cast<uint64_t>(pass.parts.seed[work.sample]) : 0;
 
-  const int64_t step = static_cast<int64_t>(blocks) * blockDim.x * count;
-  for (int64_t i = (block * blockDim.x + threadIdx.x) * count; i < elements; i += step) {
-    const bool whole = i + count <= elements;
-    float values[count] = {};
-    if (whole)
-      load(in + i, values);
-    else
-      for (int j = 0; i + j < elements; ++j) values[j] = widen(in[i + j]);
-#pragma unroll
-    for (int j = 0; j < count; ++j) values[j] = k.scale * values[j] + k.constant;
+  const int64_t step = plan.blocks * blockDim.x * count;
+  for (int64_t i = (work.block * blockDim.x + threadIdx.x) * count; i < elements; i += step) {
+    const auto vector = Vector<T, count>::load(in + i, elements - i);
+    // While the load is under way:
+    float noise[count] = {};
     if (k.noise_std != 0.0f) {
 #pragma unroll
       for (int j = 0; j < count; j += 4) {
         float normals[4];
         normal_block(seed, static_cast<uint64_t>(i + j) / 4, normals);
 #pragma unroll
-        for (int l = 0; l < 4; ++l) values[j + l] += k.noise_std * normals[l];
+        for (int l = 0; l < 4; ++l) noise[j + l] = normals[l];
       }
     }
-    if (whole)
-      store(values, out + i);
-    else
-      for (int j = 0; i + j < elements; ++j) narrow(values[j], out[i + j]);
+    float values[count];
+    vector.unpacked(values);
+#pragma unroll
+    for (int j = 0; j < count; ++j) values[j] = k.scale * values[j] + k.constant + k.noise_std * noise[j];
+    Vector<T, count>::packed(values).store(out + i, elements - i);
   }
 }
 
@@ -199,12 +352,13 @@ struct FourPixels {
   bool held[4];
   bool run;  // all four are held and read neighbours
 
-  __device__ __forceinline__ FourPixels(const Window<int>& window, const Shape& shape, int quad) {
+  __device__ __forceinline__ FourPixels(const Window<int>& window, const Shape& shape, const Divider& by_width,
+                                        int quad) {
     const int width = static_cast<int>(shape.width);
     const int pixels = static_cast<int>(shape.height) * width;
     first = 4 * quad;
     count = pixels - first < 4 ? pixels - first : 4;
-    int row = first / width, column = first % width;
+    int row = by_width.quotient(first), column = by_width.rest(first);
     run = column + 4 <= width;
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
@@ -222,22 +376,23 @@ struct FourPixels {
 // One thread works on four pixels at a time: on one channel of them, or, where saturation mixes the channels, on
 // `channels` of them in registers, or (channels = 0) on any number, which it reads twice.
 template <typename T, int channels, bool mixes, bool channels_last>
-__global__ void __launch_bounds__(most_threads, 2) apply(Pass pass, int blocks, int slices, const float* sums) {
+__global__ void __launch_bounds__(most_threads, 2) apply(Pass pass, Plan plan, Divisors by, Progress progress) {
+  Work work;
+  if (!find_work<true, T>(pass, plan, by, progress, work)) return;
   const Shape& shape = pass.shape;
-  const int64_t sample = blockIdx.x / blocks, block = blockIdx.x % blocks;
-  const int64_t pixels = shape.height * shape.width;
+  const int64_t sample = work.sample, pixels = shape.height * shape.width;
   const T* const in = static_cast<const T*>(pass.input) + sample * shape.channels * pixels;
   T* const out = static_cast<T*>(pass.output) + sample * shape.channels * pixels;
   const int64_t channel_step = channels_last ? 1 : pixels, pixel_step = channels_last ? shape.channels : 1;
   const Window<int> window = window_of<int>(pass, sample);
-  const Coefficients<float> k = coefficients_of(pass, sample, mean_of<T>(pass, sample, slices, sums));
+  const Coefficients<float> k = coefficients_of(pass, sample, work.mean);
   const float share = k.pixel_weight / static_cast<float>(shape.channels);
   const float outside = pass.adjoint ? k.constant : 0.0f;
   const uint64_t seed = pass.parts.seed ? static_cast<uint64_t>(pass.parts.seed[sample]) : 0;
 
   const auto read = [&](const FourPixels& at, int64_t channel, float (&values)[4]) {
     if (!channels_last && at.run) {
-      load(in + channel * channel_step + at.source[0], values);
+      Vector<T, 4>::load(in + channel * channel_step + at.source[0]).unpacked(values);
     } else {
 #pragma unroll
       for (int i = 0; i < 4; ++i)
@@ -257,36 +412,38 @@ __global__ void __launch_bounds__(most_threads, 2) apply(Pass pass, int blocks, 
   };
   const auto write = [&](const FourPixels& at, int64_t channel, const float (&values)[4]) {
     T* const to = out + channel * channel_step + at.first * pixel_step;
-    if (!channels_last && at.count == 4)
-      store(values, to);
-    else
+    if constexpr (!channels_last) {
+      Vector<T, 4>::packed(values).store(to, at.count);
+    } else {
+#pragma unroll
       for (int i = 0; i < 4; ++i)
         if (i < at.count) narrow(values[i], to[i * pixel_step]);
+    }
   };
 
   const int quads = static_cast<int>((pixels + 3) / 4), all_channels = static_cast<int>(shape.channels);
   const int64_t items = static_cast<int64_t>(quads) * (mixes ? 1 : all_channels);
-  const int64_t step = static_cast<int64_t>(blocks) * blockDim.x;
-  for (int64_t wide = block * blockDim.x + threadIdx.x; wide < items; wide += step) {
+  const int64_t step = plan.blocks * blockDim.x;
+  for (int64_t wide = work.block * blockDim.x + threadIdx.x; wide < items; wide += step) {
     const int item = static_cast<int>(wide);
     if constexpr (!mixes) {
       // Neighbouring threads take neighbours in memory.
-      const int channel = channels_last ? item % all_channels : item / quads;
-      const FourPixels at(window, shape, channels_last ? item / all_channels : item % quads);
+      const int channel = channels_last ? by.channels.rest(item) : by.quads.quotient(item);
+      const FourPixels at(window, shape, by.width, channels_last ? by.channels.quotient(item) : by.quads.rest(item));
       const float nothing[4] = {};
       float values[4];
       read(at, channel, values);
       transform(at, channel, nothing, values);
       write(at, channel, values);
     } else if constexpr (channels > 0) {
-      const FourPixels at(window, shape, item);
+      const FourPixels at(window, shape, by.width, item);
       float values[channels][4], mixed[4] = {};
       if (channels_last && at.run) {
         float memory[channels * 4];
 #pragma unroll
         for (int part = 0; part < channels; ++part) {
           float four[4];
-          load(in + at.source[0] * channels + 4 * part, four);
+          Vector<T, 4>::load(in + at.source[0] * channels + 4 * part).unpacked(four);
 #pragma unroll
           for (int i = 0; i < 4; ++i) memory[4 * part + i] = four[i];
         }
@@ -315,14 +472,14 @@ __global__ void __launch_bounds__(most_threads, 2) apply(Pass pass, int blocks, 
 #pragma unroll
         for (int part = 0; part < channels; ++part) {
           const float four[4] = {memory[4 * part], memory[4 * part + 1], memory[4 * part + 2], memory[4 * part + 3]};
-          store(four, out + static_cast<int64_t>(at.first) * channels + 4 * part);
+          Vector<T, 4>::packed(four).store(out + static_cast<int64_t>(at.first) * channels + 4 * part);
         }
       } else {
 #pragma unroll
         for (int c = 0; c < channels; ++c) write(at, c, values[c]);
       }
     } else {
-      const FourPixels at(window, shape, item);
+      const FourPixels at(window, shape, by.width, item);
       float values[4], mixed[4] = {};
       for (int64_t c = 0; c < shape.channels; ++c) {
         read(at, c, values);
@@ -384,19 +541,10 @@ class OnDevice {
 #if defined(__CUDACC__)
 template <typename... Parameters, typename... Arguments>
 void launch(void (*kernel)(Parameters...), int64_t blocks, int threads, void* stream, Arguments... arguments) {
-  if (blocks > INT32_MAX) refuse("the batch needs more blocks than a launch has; split it");
   kernel<<<static_cast<unsigned>(blocks), threads, 0, static_cast<cudaStream_t>(stream)>>>(arguments...);
   check_cuda(cudaGetLastError());
 }
 #endif
-
-// How a pass is cut into blocks; it depends on the pass alone.
-struct Plan {
-  bool flat;       // no window, no mixing, and noise in the order of memory
-  int threads;     // of a block
-  int64_t blocks;  // of a sample
-  int64_t slices;  // of a sample that a launch before sums; 0 where none is needed
-};
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -411,31 +559,42 @@ Plan plan_of(const Pass& pass) {
   plan.threads = own_block && items > block_threads ? most_threads : block_threads;
   plan.blocks = own_block ? 1 : ceil_div(items, 4 * plan.threads);
   plan.slices = pass.parts.contrast && !own_block ? ceil_div(elements, slice_elements) : 0;
+  plan.lead = plan.slices ? std::min(ceil_div(GR_LEAD_BLOCKS, plan.slices + plan.blocks), shape.samples) : 0;
   return plan;
 }
 
+int64_t counters_of(const Pass& pass, const Plan& plan) { return plan.slices ? 1 + pass.shape.samples : 0; }
+
 template <typename T>
 void run(const Pass& pass, float* workspace, void* stream) {
+  const Shape& shape = pass.shape;
   const Plan plan = plan_of(pass);
-  const int64_t samples = pass.shape.samples;
-  const int blocks = static_cast<int>(plan.blocks), slices = static_cast<int>(plan.slices);
-  const float* const sums = slices ? workspace : nullptr;
-  if (slices) launch(sum_slices<T>, samples * slices, block_threads, stream, pass, slices, workspace);
-  const bool last = pass.shape.channels_last && pass.shape.channels > 1;
+  const int64_t turns = plan.slices + plan.blocks, rounds = shape.samples + plan.lead;
+  if (turns > INT32_MAX / rounds) refuse("the batch needs more blocks than a launch has; split it");
+  const int64_t pixels = plan.flat ? 1 : shape.height * shape.width;
+  const Divisors by{Divider(turns), Divider(plan.flat ? 1 : shape.channels), Divider(pixels),
+                    Divider(plan.flat ? 1 : shape.width), Divider(ceil_div(pixels, 4))};
+  unsigned* const counters = reinterpret_cast<unsigned*>(workspace);
+  const int64_t count = counters_of(pass, plan);
+  if (count) check_cuda(cudaMemsetAsync(counters, 0, count * sizeof *counters, static_cast<cudaStream_t>(stream)));
+  const Progress progress{workspace + count, counters, counters + 1};
+  const bool last = shape.channels_last && shape.channels > 1;
   auto kernel = apply_flat<T>;
   if (!plan.flat && !mixes_channels(pass))
     kernel = last ? apply<T, 0, false, true> : apply<T, 0, false, false>;
-  else if (!plan.flat && pass.shape.channels == 3)
+  else if (!plan.flat && shape.channels == 3)
     kernel = last ? apply<T, 3, true, true> : apply<T, 3, true, false>;
   else if (!plan.flat)
     kernel = last ? apply<T, 0, true, true> : apply<T, 0, true, false>;
-  launch(kernel, samples * plan.blocks, plan.threads, stream, pass, blocks, slices, sums);
+  launch(kernel, rounds * turns, plan.threads, stream, pass, plan, by, progress);
 }
 
 }  // namespace
 
 int64_t workspace_cuda(const Pass& pass) {
-  return checked_elements(pass) ? pass.shape.samples * plan_of(pass).slices : 0;
+  if (checked_elements(pass) == 0) return 0;
+  const Plan plan = plan_of(pass);
+  return counters_of(pass, plan) + pass.shape.samples * plan.slices;
 }
 
 void transform_cuda(const Pass& pass, float* workspace, int device, void* stream) {

@@ -13,23 +13,31 @@
 
 namespace gan_regularizers {
 
-// The product of the low 32 bits of a word with a 32-bit factor.
-GR_INLINE uint64_t multiply_low(uint64_t word, uint32_t factor) {
-  return static_cast<uint64_t>(static_cast<uint32_t>(word)) * factor;
+// The halves of the product of two words.
+GR_INLINE void multiply_words(uint32_t word, uint32_t factor, uint32_t& high, uint32_t& low) {
+#if defined(__CUDA_ARCH__)
+  high = __umulhi(word, factor);
+  low = word * factor;
+#else
+  const uint64_t product = static_cast<uint64_t>(word) * factor;
+  high = static_cast<uint32_t>(product >> 32);
+  low = static_cast<uint32_t>(product);
+#endif
 }
 
-// Ten rounds on four counter words, each in the low half of 64 bits; Word may be a vector of them. Only the low halves
-// of the result are words: what is above them is left from products.
-template <typename Word, Word (*multiply)(Word, uint32_t)>
+// Ten rounds on four counter words. Word may be a vector of 64-bit lanes with a word in the low half of each; what
+// comes to lie in the upper halves of its results is no part of them.
+template <typename Word, void (*multiply)(Word, uint32_t, Word& high, Word& low)>
 GR_INLINE void philox_4x32(Word (&c)[4], uint32_t key_low, uint32_t key_high) {
   GR_UNROLL
   for (int round = 0; round < 10; ++round) {
-    const Word even = multiply(c[0], 0xD2511F53u);
-    const Word odd = multiply(c[2], 0xCD9E8D57u);
-    c[0] = (odd >> 32) ^ c[1] ^ static_cast<uint64_t>(key_low);
-    c[2] = (even >> 32) ^ c[3] ^ static_cast<uint64_t>(key_high);
-    c[1] = odd;
-    c[3] = even;
+    Word even_high, even_low, odd_high, odd_low;
+    multiply(c[0], 0xD2511F53u, even_high, even_low);
+    multiply(c[2], 0xCD9E8D57u, odd_high, odd_low);
+    c[0] = odd_high ^ c[1] ^ key_low;
+    c[2] = even_high ^ c[3] ^ key_high;
+    c[1] = odd_low;
+    c[3] = even_low;
     key_low += 0x9E3779B9u;
     key_high += 0xBB67AE85u;
   }
@@ -63,10 +71,11 @@ GR_INLINE void box_muller(uint32_t radius_word, uint32_t angle_word, float& firs
   // The half step keeps the logarithm away from zero.
   const float u = static_cast<float>(radius_word) * 0x1p-32f + 0x1p-33f;
 #if defined(__CUDA_ARCH__)
-  // The hardware logarithm has an absolute error of 2^-22, too much near 1, where a short series takes over.
+  // The hardware's logarithm is off by up to 2^-22, too much near 1, where two terms of its series take over.
   const float below = 1.0f - u;
-  const float series = below * (1.0f + below * (0.5f + below * (1.0f / 3.0f + below * 0.25f)));
-  const float r = sqrtf(2.0f * (below < 0.02f ? series : -__logf(u)));
+  const float series = below * (2.0f + below);
+  const float squared = below < 0.004f ? series : -1.3862943611198906f * __log2f(u);
+  const float r = sqrtf(squared);
   __sincosf(static_cast<float>(static_cast<int32_t>(angle_word)) * (6.283185307179586f * 0x1p-32f), &second, &first);
   first *= r;
   second *= r;
@@ -98,11 +107,9 @@ GR_INLINE void box_muller(uint32_t radius_word, uint32_t angle_word, double& fir
 // The four normals of elements 4 block .. 4 block + 3.
 template <typename Real>
 GR_INLINE void normal_block(uint64_t seed, uint64_t block, Real (&normals)[4]) {
-  uint64_t words[4] = {block, block >> 32, 0, 0};
-  philox_4x32<uint64_t, multiply_low>(words, static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32));
-  for (int pair = 0; pair < 4; pair += 2)
-    box_muller(static_cast<uint32_t>(words[pair]), static_cast<uint32_t>(words[pair + 1]), normals[pair],
-               normals[pair + 1]);
+  uint32_t words[4] = {static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32), 0, 0};
+  philox_4x32<uint32_t, multiply_words>(words, static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32));
+  for (int pair = 0; pair < 4; pair += 2) box_muller(words[pair], words[pair + 1], normals[pair], normals[pair + 1]);
 }
 
 }  // namespace gan_regularizers

@@ -11,3 +11,10 @@ inline __nv_bfloat16 __float2bfloat16_rn(float x) {
   gan_regularizers::narrow(x, result.value);
   return result;
 }
+
+struct __nv_bfloat162 {
+  __nv_bfloat16 x, y;
+};
+inline __nv_bfloat162 __floats2bfloat162_rn(float x, float y) {
+  return {__float2bfloat16_rn(x), __float2bfloat16_rn(y)};
+}
