@@ -333,7 +333,7 @@ __global__ void __launch_bounds__(most_threads) apply_flat(Pass pass, Plan plan,
 }
 
 // The normals of the four elements from `first` on, which need not begin a block.
-__device__ __forceinline__ void four_normals(uint64_t seed, uint64_t first, float (&normals)[4]) {
+__device__ __forceinline__ void four_normals(uint64_t seed, unsigned first, float (&normals)[4]) {
   normal_block(seed, first / 4, normals);
   const unsigned skipped = first % 4;
   if (skipped == 0) return;
@@ -374,23 +374,24 @@ struct FourPixels {
 };
 
 // One thread works on four pixels at a time: on one channel of them, or, where saturation mixes the channels, on
-// `channels` of them in registers, or (channels = 0) on any number, which it reads twice.
+// `channels` of them in registers, or (channels = 0) on any number, which it reads twice. A sample has fewer than 2^31
+// elements here.
 template <typename T, int channels, bool mixes, bool channels_last>
 __global__ void __launch_bounds__(most_threads, 2) apply(Pass pass, Plan plan, Divisors by, Progress progress) {
   Work work;
   if (!find_work<true, T>(pass, plan, by, progress, work)) return;
   const Shape& shape = pass.shape;
-  const int64_t sample = work.sample, pixels = shape.height * shape.width;
-  const T* const in = static_cast<const T*>(pass.input) + sample * shape.channels * pixels;
-  T* const out = static_cast<T*>(pass.output) + sample * shape.channels * pixels;
-  const int64_t channel_step = channels_last ? 1 : pixels, pixel_step = channels_last ? shape.channels : 1;
-  const Window<int> window = window_of<int>(pass, sample);
-  const Coefficients<float> k = coefficients_of(pass, sample, work.mean);
-  const float share = k.pixel_weight / static_cast<float>(shape.channels);
+  const int all_channels = static_cast<int>(shape.channels), pixels = static_cast<int>(shape.height * shape.width);
+  const T* const in = static_cast<const T*>(pass.input) + work.sample * all_channels * pixels;
+  T* const out = static_cast<T*>(pass.output) + work.sample * all_channels * pixels;
+  const int channel_step = channels_last ? 1 : pixels, pixel_step = channels_last ? all_channels : 1;
+  const Window<int> window = window_of<int>(pass, work.sample);
+  const Coefficients<float> k = coefficients_of(pass, work.sample, work.mean);
+  const float share = k.pixel_weight / static_cast<float>(all_channels);
   const float outside = pass.adjoint ? k.constant : 0.0f;
-  const uint64_t seed = pass.parts.seed ? static_cast<uint64_t>(pass.parts.seed[sample]) : 0;
+  const uint64_t seed = pass.parts.seed ? static_cast<uint64_t>(pass.parts.seed[work.sample]) : 0;
 
-  const auto read = [&](const FourPixels& at, int64_t channel, float (&values)[4]) {
+  const auto read = [&](const FourPixels& at, int channel, float (&values)[4]) {
     if (!channels_last && at.run) {
       Vector<T, 4>::load(in + channel * channel_step + at.source[0]).unpacked(values);
     } else {
@@ -400,17 +401,17 @@ __global__ void __launch_bounds__(most_threads, 2) apply(Pass pass, Plan plan, D
     }
   };
   // From inputs and the mean over the channels to outputs.
-  const auto transform = [&](const FourPixels& at, int64_t channel, const float (&mixed)[4], float (&values)[4]) {
+  const auto transform = [&](const FourPixels& at, int channel, const float (&mixed)[4], float (&values)[4]) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) values[i] = at.held[i] ? k.scale * values[i] + (mixed[i] + k.constant) : outside;
     if (k.noise_std != 0.0f) {
       float normals[4];
-      four_normals(seed, static_cast<uint64_t>(channel * pixels + at.first), normals);
+      four_normals(seed, static_cast<unsigned>(channel * pixels + at.first), normals);
 #pragma unroll
       for (int i = 0; i < 4; ++i) values[i] += k.noise_std * normals[i];
     }
   };
-  const auto write = [&](const FourPixels& at, int64_t channel, const float (&values)[4]) {
+  const auto write = [&](const FourPixels& at, int channel, const float (&values)[4]) {
     T* const to = out + channel * channel_step + at.first * pixel_step;
     if constexpr (!channels_last) {
       Vector<T, 4>::packed(values).store(to, at.count);
@@ -421,11 +422,10 @@ __global__ void __launch_bounds__(most_threads, 2) apply(Pass pass, Plan plan, D
     }
   };
 
-  const int quads = static_cast<int>((pixels + 3) / 4), all_channels = static_cast<int>(shape.channels);
-  const int64_t items = static_cast<int64_t>(quads) * (mixes ? 1 : all_channels);
-  const int64_t step = plan.blocks * blockDim.x;
-  for (int64_t wide = work.block * blockDim.x + threadIdx.x; wide < items; wide += step) {
-    const int item = static_cast<int>(wide);
+  const unsigned quads = (static_cast<unsigned>(pixels) + 3) / 4, items = quads * (mixes ? 1 : all_channels);
+  const unsigned step = static_cast<unsigned>(plan.blocks) * blockDim.x;
+  for (unsigned i = static_cast<unsigned>(work.block) * blockDim.x + threadIdx.x; i < items; i += step) {
+    const int item = static_cast<int>(i);
     if constexpr (!mixes) {
       // Neighbouring threads take neighbours in memory.
       const int channel = channels_last ? by.channels.rest(item) : by.quads.quotient(item);
@@ -472,7 +472,7 @@ __global__ void __launch_bounds__(most_threads, 2) apply(Pass pass, Plan plan, D
 #pragma unroll
         for (int part = 0; part < channels; ++part) {
           const float four[4] = {memory[4 * part], memory[4 * part + 1], memory[4 * part + 2], memory[4 * part + 3]};
-          Vector<T, 4>::packed(four).store(out + static_cast<int64_t>(at.first) * channels + 4 * part);
+          Vector<T, 4>::packed(four).store(out + at.first * channels + 4 * part);
         }
       } else {
 #pragma unroll
@@ -481,14 +481,14 @@ __global__ void __launch_bounds__(most_threads, 2) apply(Pass pass, Plan plan, D
     } else {
       const FourPixels at(window, shape, by.width, item);
       float values[4], mixed[4] = {};
-      for (int64_t c = 0; c < shape.channels; ++c) {
+      for (int c = 0; c < all_channels; ++c) {
         read(at, c, values);
 #pragma unroll
         for (int i = 0; i < 4; ++i) mixed[i] += values[i];
       }
 #pragma unroll
       for (int i = 0; i < 4; ++i) mixed[i] *= share;
-      for (int64_t c = 0; c < shape.channels; ++c) {
+      for (int c = 0; c < all_channels; ++c) {
         read(at, c, values);
         transform(at, c, mixed, values);
         write(at, c, values);
