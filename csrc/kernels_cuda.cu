@@ -30,8 +30,9 @@ constexpr int most_threads = 512;  // of a block that has a sample for itself
 constexpr int warp_threads = 32;
 constexpr int64_t own_block_bytes = 1 << 16;  // a sample of this size is read twice by one block, then from its cache
 constexpr int64_t slice_elements = 1 << 14;   // of a sample, that one block sums
-#if !defined(GR_LEAD_BLOCKS)
-#define GR_LEAD_BLOCKS 512  // that begin between the sum of a slice and its use, about as many as run at once
+constexpr int64_t most_turns = 4;             // of a thread
+#if !defined(GR_RUNNING_BLOCKS)
+#define GR_RUNNING_BLOCKS 512  // that a large device runs at once, about
 #endif
 
 GR_INLINE float widen(float value) { return value; }
@@ -555,11 +556,15 @@ Plan plan_of(const Pass& pass) {
   Plan plan;
   plan.flat = !pass.parts.shift && !pass.parts.cutout && !mixes_channels(pass) && !planar_noise;
   const bool own_block = pass.parts.contrast && elements * bytes_of(pass.dtype) <= own_block_bytes;
-  const int64_t items = mixes_channels(pass) ? ceil_div(pixels, 4) : ceil_div(elements, 4);
+  const int64_t vector = plan.flat ? 16 / bytes_of(pass.dtype) : 4;
+  const int64_t items = ceil_div(mixes_channels(pass) ? pixels : elements, vector);  // that a thread has in one turn
   plan.threads = own_block && items > block_threads ? most_threads : block_threads;
-  plan.blocks = own_block ? 1 : ceil_div(items, 4 * plan.threads);
+  // Large batches give a thread several turns, so that what it does before them counts less.
+  const int64_t most_blocks = ceil_div(items, plan.threads);
+  const int64_t turns = std::clamp<int64_t>(shape.samples * most_blocks / (2 * GR_RUNNING_BLOCKS), 1, most_turns);
+  plan.blocks = own_block ? 1 : ceil_div(most_blocks, turns);
   plan.slices = pass.parts.contrast && !own_block ? ceil_div(elements, slice_elements) : 0;
-  plan.lead = plan.slices ? std::min(ceil_div(GR_LEAD_BLOCKS, plan.slices + plan.blocks), shape.samples) : 0;
+  plan.lead = plan.slices ? std::min(ceil_div(GR_RUNNING_BLOCKS, plan.slices + plan.blocks), shape.samples) : 0;
   return plan;
 }
 

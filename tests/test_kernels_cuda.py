@@ -38,8 +38,8 @@ def emulated(tmp_path_factory) -> ModuleType:
     command = [COMPILER, "-std=c++17", "-O1", "-fPIC", "-shared", "-fvisibility=hidden", "-x", "c++"]
     # A GPU faults on addresses that are not aligned; x86 does not.
     command += ["-fsanitize=undefined", "-fno-sanitize-recover=all"]
-    # The pass follows the sums of its sample at once, so that it has to wait for them.
-    command += ["-DGR_LEAD_BLOCKS=1", "-pthread"]
+    # The pass follows the sums of its sample at once, so that it has to wait for them, and threads take several turns.
+    command += ["-DGR_RUNNING_BLOCKS=1", "-pthread"]
     command += [f"-I{folder}" for folder in includes]
     command += [csrc / "kernels_cuda.cu", csrc / "bind_cuda.cpp", "-o", path]
     subprocess.run(command, check=True)
