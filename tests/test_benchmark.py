@@ -268,6 +268,13 @@ def test_a_slow_host_is_noticed(monkeypatch):
         clock(lambda: machine.kernels(10, 10e-6 + next(hiccups)), times)
     assert times.seconds == pytest.approx([20e-6] * 4)
     assert (times.host_bound, len(times.host_seconds)) == (0, 6)
+    flushes = []
+    for _ in range(10):
+        before = machine.flushes
+        clock(lambda: machine.kernels(10, 10e-6), times)
+        flushes.append(machine.flushes - before)
+    assert flushes[0] == timing.MOST_FLUSHES
+    assert flushes[-1] == 3
 
     def waits_for_the_device() -> None:
         machine.kernels(10, 10e-6)

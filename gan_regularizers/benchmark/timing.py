@@ -14,8 +14,8 @@ LEAST_ROUNDS = 5
 MOST_ROUNDS = 2000
 WARM_UP_CALLS = 3
 
-FLUSH_BYTES = 2**28  # twice the largest L2 cache there is; torch tells a device's size only since 2.5
-MOST_FLUSHES = 128  # of milliseconds together, and far fewer than the launches that a driver queues
+FLUSH_BYTES = 2**28  # twice the L2 cache of a B200; torch 2.4 does not tell a device's own
+MOST_FLUSHES = 128  # far fewer than the launches that a driver queues before it makes the host wait
 MOST_TAKES = 3
 
 Call = Callable[[], Any]
