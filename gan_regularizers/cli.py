@@ -169,6 +169,10 @@ def bench(
 
     device = options.find_device(device)
     settings = benchmark.Settings(device, shapes or benchmark.SHAPES[device], **given)
+    if settings.autotune and not settings.compile:
+        raise CommandError("--autotune and --no-compile contradict each other; leave one of them out")
+    if settings.autotune and device == "cpu":
+        raise CommandError("--autotune is for CUDA, but this run is on --device cpu; leave it out or use --device cuda")
     run.start(settings, json, chart, official, Console())
 
 
@@ -324,6 +328,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--seconds", type=options.number("(0, inf)"), default=seconds, help=of_a_function)
     add("--threads", type=options.whole_number("[1, inf)"), help="of the CPU (default: as torch has it)")
     add("--no-compile", dest="compile", action="store_false", help="leave torch.compile out, which takes long to start")
+    add("--autotune", action="store_true", help="on CUDA, also torch.compile in its mode max-autotune-no-cudagraphs")
     add("--official", type=Path, metavar="FOLDER", help="a checkout of data-efficient-gans, to time its file too")
     add("--json", type=Path, metavar="FILE", help="for all figures")
     add("--chart", type=Path, metavar="PNG", help="for the picture (default: beside the file of --json)")

@@ -9,13 +9,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 from PIL import Image
 
 from gan_regularizers import DiffusionNoise, __version__
-from gan_regularizers.benchmark import cases, footprint, report, run, timing
+from gan_regularizers.benchmark import cases, chart, footprint, machine, report, run, timing
 from gan_regularizers.benchmark.baseline import draw, official_sequence
 from gan_regularizers.benchmark.settings import Settings
 from gan_regularizers.cli import main
@@ -165,17 +166,128 @@ def test_the_floor_counts_the_passes(mode):
     assert subject.floor_bytes(mode) == len(passes) * 2 * (3 * 3 * 8 * 6) * 2
 
 
+def no_failure(name: str, error: Exception) -> None:
+    raise AssertionError(name) from error
+
+
 def test_functions_take_turns():
     order: list[str] = []
-    times = timing.take_turns({name: lambda name=name: order.append(name) for name in "ab"}, "cpu", 1e-9)
+    times = timing.take_turns({name: lambda name=name: order.append(name) for name in "ab"}, "cpu", 1e-9, no_failure)
     assert "".join(order) == "abbaabbaab"
     assert {name: len(timed.seconds) for name, timed in times.items()} == {"a": 5, "b": 5}
     began = time.monotonic()
-    times = timing.take_turns({"a": lambda: time.sleep(0.01), "b": lambda: None}, "cpu", 0.1)
+    times = timing.take_turns({"a": lambda: time.sleep(0.01), "b": lambda: None}, "cpu", 0.1, no_failure)
     assert time.monotonic() - began >= 0.2
     assert 0.01 <= times["a"].median < 0.1
     assert times["b"].median < 0.005
     assert times["a"].host_median is None
+
+
+def test_what_fails_while_it_is_timed_has_no_more_turns():
+    order: list[str] = []
+    failures: dict[str, Exception] = {}
+
+    def b() -> None:
+        order.append("b")
+        if len(order) > 4:
+            raise RuntimeError
+
+    times = timing.take_turns({"a": lambda: order.append("a"), "b": b}, "cpu", 1e-9, failures.__setitem__)
+    assert "".join(order) == "abbaabaa"
+    assert list(times) == ["a"]
+    assert len(times["a"].seconds) == 5
+    assert list(failures) == ["b"]
+
+
+class Machine:
+    """A host and a device that works off what the host has launched; launching takes the host its time."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.host = self.device = 0.0
+        self.flushes = 0
+        machine = self
+
+        class Event:
+            def __init__(self, enable_timing: bool) -> None:
+                assert enable_timing
+
+            def record(self) -> None:
+                self.at = machine.launch(0.0, 0.0)
+
+            def query(self) -> bool:
+                return self.at <= machine.host
+
+            def synchronize(self) -> None:
+                machine.host = max(machine.host, self.at)
+
+            def elapsed_time(self, end: "Event") -> float:
+                assert end.query()
+                return 1e3 * (end.at - self.at)
+
+        monkeypatch.setattr(torch.cuda, "Event", Event)
+        monkeypatch.setattr(timing.time, "perf_counter", lambda: self.host)
+
+    def launch(self, host_seconds: float, device_seconds: float) -> float:
+        self.host += host_seconds
+        self.device = max(self.device, self.host) + device_seconds
+        return self.device
+
+    def flush(self) -> None:
+        self.flushes += 1
+        self.launch(3e-6, 90e-6)
+
+    def kernels(self, number: int, host_seconds: float) -> None:
+        for _ in range(number):
+            self.launch(host_seconds, 2e-6)
+
+
+def test_on_cuda_the_device_is_timed_and_the_host_beside_it(monkeypatch):
+    machine = Machine(monkeypatch)
+    clock = timing._CudaClock(machine.flush)
+    flushes = {}
+    for number in (4, 44, 440):
+        times = timing.Times()
+        clock(lambda number=number: machine.kernels(number, 8e-6), times)
+        before = machine.flushes
+        clock(lambda number=number: machine.kernels(number, 8e-6), times)
+        flushes[number] = machine.flushes - before
+        assert times.seconds == pytest.approx([number * 2e-6] * 2)
+        assert times.host_median == pytest.approx(number * 8e-6)
+        assert times.host_bound == 0
+    assert 1 < flushes[4] < flushes[44] < flushes[440]
+    assert 90e-6 * flushes[440] > 440 * 8e-6
+
+
+def test_a_slow_host_is_noticed(monkeypatch):
+    machine = Machine(monkeypatch)
+    clock = timing._CudaClock(machine.flush)
+
+    times = timing.Times()
+    hiccups = iter([0, 0, 0, 1, 0, 0])  # six calls for four samples: the first finds out the time
+    for _ in range(4):
+        clock(lambda: machine.kernels(10, 10e-6 + next(hiccups)), times)
+    assert times.seconds == pytest.approx([20e-6] * 4)
+    assert (times.host_bound, len(times.host_seconds)) == (0, 6)
+    flushes = []
+    for _ in range(10):
+        before = machine.flushes
+        clock(lambda: machine.kernels(10, 10e-6), times)
+        flushes.append(machine.flushes - before)
+    assert flushes[0] == timing.MOST_FLUSHES
+    assert flushes[-1] == 3
+
+    def waits_for_the_device() -> None:
+        machine.kernels(10, 10e-6)
+        machine.host = machine.device
+
+    times = timing.Times()
+    clock(waits_for_the_device, times)
+    assert (times.host_bound, len(times.seconds), len(times.host_seconds)) == (1, 1, timing.MOST_TAKES)
+
+    times, before = timing.Times(), machine.flushes
+    clock(lambda: machine.kernels(1, 60.0), times)
+    assert times.host_bound == 1
+    assert machine.flushes - before == 1 + (timing.MOST_TAKES - 1) * timing.MOST_FLUSHES
 
 
 def test_median_and_quartiles():
@@ -197,6 +309,27 @@ def test_peak_memory_is_what_is_held_at_once(capfd):
     assert footprint.peak_bytes(lambda: x, "cpu") == 0
     assert capfd.readouterr().err == ""
     assert footprint.kernel_launches(step, "cpu") is None
+
+
+def test_launches_are_counted_on_the_host(monkeypatch):
+    """The names that the profiler gives to the launches of eager torch, of clusters and of Triton."""
+    names = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cudaMemcpyAsync", "cudaDeviceSynchronize")
+    trace = [{"cat": "cuda_runtime", "name": name, "args": {"correlation": i}} for i, name in enumerate(names)]
+    trace += [{"cat": "cuda_driver", "name": "cuLaunchKernelEx", "args": {"correlation": i}} for i in (1, 8)]
+    trace += [{"cat": "kernel", "name": "fill", "args": {"correlation": 8}}, {"name": "process_name"}]
+    monkeypatch.setattr(footprint, "_trace", lambda *_: trace)
+    assert footprint.kernel_launches(lambda: None, "cuda") == 3
+    del trace[:-1]
+    assert footprint.kernel_launches(lambda: None, "cuda") is None
+
+
+def test_the_driver_has_a_version_or_none(tmp_path, monkeypatch):
+    program = tmp_path / "nvidia-smi"
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    for status, version in ((0, "580.65.06"), (9, None)):
+        program.write_text(f"#!/bin/sh\necho 580.65.06\nexit {status}\n")
+        program.chmod(0o755)
+        assert machine._driver() == version
 
 
 def test_the_file_is_complete(finished):
@@ -231,7 +364,8 @@ def test_the_file_is_complete(finished):
             assert figures["percent_of_clone"] == pytest.approx(100 * figures["gb_per_s"] / copy["gb_per_s"])
             ours = case["competitors"][cases.OURS]["median_s"]
             assert figures["times_ours"] == pytest.approx(figures["median_s"] / ours)
-            assert figures["launches"] is None
+            assert figures["launches"] is figures["host_median_s"] is None
+            assert figures["host_bound_repeats"] == 0
             if name != cases.CLONE:
                 assert figures["peak_tensors"] >= 1
 
@@ -253,11 +387,16 @@ def test_without_files_there_is_the_table(capsys, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_tables_of_the_documentation(finished):
+def load_tables() -> ModuleType:
     path = Path(__file__).parent.parent / "benchmarks" / "tables.py"
     spec = importlib.util.spec_from_file_location(path.stem, path)
     tables = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tables)
+    return tables
+
+
+def test_the_tables_of_the_documentation(finished):
+    tables = load_tables()
     page = f"Before\n{tables.BEGIN}\nold\n{tables.END}\nAfter\n"
     empty = tables.rewritten(page, [])
     assert tables.NO_RESULTS in empty
@@ -301,6 +440,66 @@ def test_the_baseline_compiles_and_what_it_cannot_do_is_recorded(tmp_path, monke
         torch.manual_seed(5)
         results.append(transforms[name](x))
     torch.testing.assert_close(*results)
+
+
+def test_what_a_result_of_cuda_shows_beside(finished, tmp_path):
+    """Made up: the figures that only CUDA has, and the compiler's other mode, which cannot do r1."""
+    result = json.loads(finished.read_text())
+    result["settings"] |= {"device": "cuda", "autotune": True}
+    result["versions"] |= {"cuda": "13.0", "driver": None}
+    for case in result["cases"]:
+        figures = case["competitors"]
+        figures[cases.OURS] |= {"host_median_s": 41.23e-6, "launches": 5, "gb_per_s": 2345.6}
+        figures[cases.SEQUENCE] |= {"host_median_s": 0.9e-3, "launches": 63}
+        able = {**figures[cases.SEQUENCE], "times_ours": 2.5}
+        figures[cases.AUTOTUNED] = {"median_s": None, "reason": "no"} if case["mode"] == "r1" else able
+    path = tmp_path / "gpu.json"
+    path.write_text(json.dumps(result))
+
+    tables = load_tables()
+    heading, rows = tables.section(path).split("\n\n")[1:]
+    assert "threads" not in heading
+    assert ", CUDA 13.0, driver unknown, " in heading
+    header, _, *rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows.splitlines()]
+    assert header[-6:] == ["compile", "autotune", "file", "memory", "host ms", "kernels"]
+    for row, case in zip(rows, result["cases"], strict=True):
+        assert row[-5] == ("-" if case["mode"] == "r1" else "2.5x")
+        assert row[-2:] == ["0.0412/0.9", "5/63"]
+        assert row[header.index("GB/s")] == "2350"
+    assert "autotune" not in tables.summary(path)
+
+    chart.save(tmp_path / "gpu.png", result)
+    with Image.open(tmp_path / "gpu.png") as picture, Image.open(finished.with_suffix(".png")) as without:
+        assert picture.height > without.height
+
+
+def test_the_compiler_at_its_utmost(monkeypatch):
+    """The modes asked for; what they make of it takes a GPU."""
+    asked = []
+    monkeypatch.setattr(torch, "compile", lambda f, **options: asked.append(options.get("mode")) or f)
+    subject = subject_of("all")
+    for autotune in (False, True):
+        settings = Settings("cpu", (subject.shape,), autotune=autotune)
+        assert (cases.AUTOTUNED in cases.transforms(subject, settings, "native", None)) == autotune
+    assert asked == [None, None, "max-autotune-no-cudagraphs"]
+
+
+def test_a_competitor_that_runs_out_of_memory_is_left_out(tmp_path, monkeypatch):
+    calls = []
+
+    def sequence(x, *_):
+        calls.append(x)
+        if len(calls) > timing.WARM_UP_CALLS + 3:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.\nTried to allocate 1 TiB")
+        return x.clone()
+
+    monkeypatch.setattr(cases, "official_sequence", sequence)
+    path = tmp_path / "b.json"
+    assert main([*QUICK, "--no-compile", "--parts", "color", "--modes", "forward", "--json", str(path)]) == 0
+    (case,) = json.loads(path.read_text())["cases"]
+    assert case["competitors"][cases.SEQUENCE] == {"median_s": None, "reason": "CUDA out of memory."}
+    assert report.row(case)["eager"] == "-"
+    assert report.row(case)["memory"].endswith("/-")
 
 
 def test_a_failure_of_ours_ends_the_run(monkeypatch, capsys):
@@ -391,6 +590,7 @@ def test_options_that_cannot_be_read(options, said, capsys):
         (["--official", "other"], "defines no DiffAugment"),
         (["--shapes", "2x16x8x8", "--parts", "color,all"], "nothing to time"),
         (["--shapes", f"{2**40}x3x512x512"], f"--shapes {2**40}x3x512x512: "),
+        (["--autotune"], "--autotune and --no-compile contradict each other; leave one of them out"),
     ],
 )
 def test_runs_that_cannot_begin(options, said, tmp_path, capsys, monkeypatch):
@@ -410,6 +610,12 @@ def test_runs_that_cannot_begin(options, said, tmp_path, capsys, monkeypatch):
 def test_cuda_that_is_not_there(capsys):
     assert main(["bench", "--device", "cuda"]) == 1
     assert "--device cuda, but torch finds no CUDA device" in capsys.readouterr().err
+
+
+def test_the_cpu_has_no_modes_of_the_compiler(capsys):
+    assert main([*QUICK, "--autotune"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("--autotune is for CUDA, but this run is on --device cpu; leave it out or use --device cuda")
 
 
 def test_a_backend_that_is_not_there(monkeypatch, capsys):

@@ -20,9 +20,10 @@ OURS = "gan_regularizers"
 REFERENCE = "reference backend"
 SEQUENCE = "official sequence"
 COMPILED = "torch.compile"
+AUTOTUNED = "torch.compile max-autotune"
 FILE = "official file"
 CLONE = "clone"
-COMPETITORS = (OURS, REFERENCE, COMPILED, SEQUENCE, FILE, CLONE)
+COMPETITORS = (OURS, REFERENCE, COMPILED, AUTOTUNED, SEQUENCE, FILE, CLONE)
 
 FILE_NAME = "DiffAugment_pytorch.py"
 _POLICIES = {"noise": "", "color": "color", "all": "color,translation,cutout"}
@@ -109,6 +110,9 @@ def transforms(subject: Subject, settings: Settings, backend: str, official: Mod
         # On the CPU eager's generator is faster than the compiler's own, so that is what is compared with.
         options = {"fallback_random": True} if settings.device == "cpu" else None
         competitors[COMPILED] = torch.compile(sequence, fullgraph=True, dynamic=False, options=options)
+    if settings.autotune:
+        mode = "max-autotune-no-cudagraphs"
+        competitors[AUTOTUNED] = torch.compile(sequence, fullgraph=True, dynamic=False, mode=mode)
     competitors[SEQUENCE] = sequence
     if official is not None and policy:
         competitors[FILE] = file

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -16,11 +17,14 @@ from .timing import Call
 
 
 def kernel_launches(call: Call, device: str) -> int | None:
-    """The kernels that a warm call runs on a CUDA device; None on the CPU."""
+    """The kernels that a warm call launches on a CUDA device; None on the CPU, or if the profiler sees no device."""
     if device != "cuda":
         return None
     events = _trace(call, [ProfilerActivity.CPU, ProfilerActivity.CUDA])
-    return sum(event.get("cat") == "kernel" for event in events)
+    # The host's records, since the profiler can lose the device's (pytorch/pytorch#192021).
+    calls = [event for event in events if event.get("cat") in ("cuda_runtime", "cuda_driver")]
+    launches = {event["args"]["correlation"] for event in calls if re.match(r"cu(da)?Launch\w*Kernel", event["name"])}
+    return len(launches) if calls else None
 
 
 def peak_bytes(call: Call, device: str) -> int:

@@ -56,4 +56,4 @@ def _driver() -> str | None:
         return None
     query = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
     done = subprocess.run(query, capture_output=True, text=True)
-    return next(iter(done.stdout.splitlines()), None)
+    return None if done.returncode else next(iter(done.stdout.splitlines()), None)

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import CommandError
 from . import timing
-from .cases import CLONE, COMPILED, OURS, Subject
+from .cases import AUTOTUNED, CLONE, COMPILED, OURS, Subject
 from .footprint import kernel_launches, peak_bytes
 from .settings import Settings, shape_name
 
@@ -17,15 +17,30 @@ def measure(
 ) -> dict[str, Any]:
     """Warm the competitors up, profile them and time them; returns the case's record for the JSON file."""
     device = settings.device
+    launches: dict[str, int | None] = {}
+    peaks: dict[str, int] = {}
+    failures: dict[str, str] = {}
+
+    def fail(name: str, error: Exception) -> None:
+        """Leave out a competitor that cannot do this, such as torch.compile a second derivative, and say why."""
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        if name in (OURS, CLONE):
+            raise CommandError(f"{name} on {shape_name(subject.shape)} {subject.dtype}: {reason}") from error
+        failures[name] = reason
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the compiler and of other people's code
-        failures = _warm_up(subject, calls, say)
-        calls = {name: call for name, call in calls.items() if name not in failures}
-        say("profiling")
-        launches = {name: kernel_launches(call, device) for name, call in calls.items()}
-        peaks = {name: peak_bytes(call, device) for name, call in calls.items()}
+        for name, call in calls.items():
+            say("compiling" if name in (COMPILED, AUTOTUNED) else f"warming up {name}")
+            try:
+                timing.warm_up(call)
+                launches[name] = kernel_launches(call, device)
+                peaks[name] = peak_bytes(call, device)
+            except Exception as error:
+                fail(name, error)
         say("timing")
-        times = timing.take_turns(calls, device, settings.seconds)
+        able = {name: call for name, call in calls.items() if name not in failures}
+        times = timing.take_turns(able, device, settings.seconds, fail)
 
     copied = subject.floor_bytes("forward")  # a copy reads and writes what one pass does
     copy_rate = copied / times[CLONE].median
@@ -37,6 +52,7 @@ def measure(
             "quartiles_s": timed.quartiles,
             "host_median_s": timed.host_median,
             "repeats": len(timed.seconds),
+            "host_bound_repeats": timed.host_bound,
             "gb_per_s": rate / 1e9,
             "percent_of_clone": 100 * rate / copy_rate,
             "times_ours": timed.median / times[OURS].median,
@@ -47,18 +63,3 @@ def measure(
     for name, reason in failures.items():
         competitors[name] = {"median_s": None, "reason": reason}
     return {**asdict(subject), "mode": mode, "floor_bytes": subject.floor_bytes(mode), "competitors": competitors}
-
-
-def _warm_up(subject: Subject, calls: dict[str, timing.Call], say: Callable[[str], None]) -> dict[str, str]:
-    """Returns the competitors that cannot do this, such as torch.compile a second derivative, and why."""
-    failures: dict[str, str] = {}
-    for name, call in calls.items():
-        say("compiling" if name == COMPILED else f"warming up {name}")
-        try:
-            timing.warm_up(call)
-        except Exception as error:
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            if name in (OURS, CLONE):
-                raise CommandError(f"{name} on {shape_name(subject.shape)} {subject.dtype}: {reason}") from error
-            failures[name] = reason
-    return failures

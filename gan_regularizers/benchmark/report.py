@@ -1,8 +1,9 @@
 """The rows of the tables, for the terminal and for the documentation."""
 
+from collections.abc import Callable
 from typing import Any
 
-from .cases import CLONE, COMPILED, FILE, OURS, SEQUENCE
+from .cases import AUTOTUNED, CLONE, COMPILED, FILE, OURS, SEQUENCE
 from .settings import shape_name
 
 Case = dict[str, Any]  # a record of the JSON file
@@ -11,7 +12,7 @@ Result = dict[str, Any]  # the whole of it
 LEGEND = (
     "ms: median of gan_regularizers; spread: between its quartiles; of clone: share of torch.clone's GB/s; eager, "
     "compile, file: time of the official sequence, of torch.compile of it and of the official file, in times of ours; "
-    "memory, kernels: ours/eager."
+    "memory, host ms, kernels: ours/eager."
 )
 
 
@@ -23,17 +24,20 @@ def row(case: Case) -> dict[str, str]:
     cells = {
         "part": case["part"],
         "mode": case["mode"],
-        "ms": f"{ours['median_s'] * 1e3:.3g}",
+        "ms": _milliseconds(ours["median_s"]),
         "spread": f"{100 * (high - low) / ours['median_s']:.0f}%",
-        "GB/s": f"{ours['gb_per_s']:.3g}",
+        "GB/s": _three_digits(ours["gb_per_s"]),
         "of clone": f"{ours['percent_of_clone']:.0f}%",
         "eager": _times_ours(figures, SEQUENCE),
         "compile": _times_ours(figures, COMPILED),
+        **({"autotune": _times_ours(figures, AUTOTUNED)} if AUTOTUNED in figures else {}),
         "file": _times_ours(figures, FILE),
-        "memory": _beside(figures, "peak_tensors", ".1f"),
+        "memory": _beside(figures, "peak_tensors", "{:.1f}".format),
     }
+    if ours["host_median_s"] is not None:
+        cells["host ms"] = _beside(figures, "host_median_s", _milliseconds)
     if ours["launches"] is not None:
-        cells["kernels"] = _beside(figures, "launches", "d")
+        cells["kernels"] = _beside(figures, "launches", str)
     return cells
 
 
@@ -46,7 +50,7 @@ def heading(result: Result) -> str:
     """The device and what ran on it."""
     machine, versions = result["machine"], result["versions"]
     threads = f", {machine['threads']} threads" if result["settings"]["device"] == "cpu" else ""
-    cuda = f", CUDA {versions['cuda']}, driver {versions['driver']}" if versions["cuda"] else ""
+    cuda = f", CUDA {versions['cuda']}, driver {versions['driver'] or 'unknown'}" if versions["cuda"] else ""
     return (
         f"{machine['device']}{threads}; {result['backend']['name']} backend; "
         f"gan_regularizers {versions['gan_regularizers']}, torch {versions['torch']}{cuda}, {result['date'][:10]}"
@@ -71,9 +75,17 @@ def relative_to_clone(case: Case) -> dict[str, float]:
 
 def _times_ours(figures: dict[str, Any], name: str) -> str:
     ratio = figures.get(name, {}).get("times_ours")
-    return "-" if ratio is None else f"{ratio:.3g}x"
+    return "-" if ratio is None else f"{_three_digits(ratio)}x"
 
 
-def _beside(figures: dict[str, Any], key: str, form: str) -> str:
+def _milliseconds(seconds: float) -> str:
+    return _three_digits(seconds * 1e3)
+
+
+def _three_digits(value: float) -> str:
+    return f"{float(f'{value:.3g}'):g}"  # 2340, not 2.34e+03
+
+
+def _beside(figures: dict[str, Any], key: str, write: Callable[[Any], str]) -> str:
     values = (figures[name].get(key) for name in (OURS, SEQUENCE))
-    return "/".join("-" if value is None else format(value, form) for value in values)
+    return "/".join("-" if value is None else write(value) for value in values)

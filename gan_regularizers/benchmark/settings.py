@@ -33,6 +33,7 @@ class Settings:
     seconds: float = 3.0
     threads: int | None = None
     compile: bool = True
+    autotune: bool = False
 
 
 def shape(text: str) -> Shape:
