@@ -109,6 +109,10 @@ def test_backends_of_ours_give_one_result(part):
         results.append(transforms[name](x))
     torch.testing.assert_close(*results, rtol=1e-5, atol=1e-5)
     assert not torch.equal(results[0], x)
+    assert not torch.equal(transforms[cases.OURS](x), results[0])
+    replayed = transforms[cases.REPLAYED]
+    assert torch.equal(replayed(x), replayed(x))
+    assert not torch.equal(replayed(x), x)
 
 
 def test_a_feature_map_has_one_t_per_channel():
@@ -348,7 +352,9 @@ def test_the_file_is_complete(finished):
         *(((2, 16, 4, 4), d, "noise", m) for d in dtypes for m in modes),
     ]
     for case in result["cases"]:
-        names = {cases.OURS, cases.SEQUENCE, cases.CLONE} | ({cases.FILE} if case["part"] != "noise" else set())
+        names = {cases.OURS, cases.REPLAYED, cases.SEQUENCE, cases.CLONE} | (
+            {cases.FILE} if case["part"] != "noise" else set()
+        )
         if result["backend"]["name"] != "reference":
             names.add(cases.REFERENCE)
         assert set(case["competitors"]) == names

@@ -17,13 +17,14 @@ from .baseline import draw, official_sequence
 from .settings import MOST_IMAGE_CHANNELS, Settings, Shape
 
 OURS = "gan_regularizers"
+REPLAYED = "gan_regularizers, parameters given"
 REFERENCE = "reference backend"
 SEQUENCE = "official sequence"
 COMPILED = "torch.compile"
 AUTOTUNED = "torch.compile max-autotune"
 FILE = "official file"
 CLONE = "clone"
-COMPETITORS = (OURS, REFERENCE, COMPILED, AUTOTUNED, SEQUENCE, FILE, CLONE)
+COMPETITORS = (OURS, REPLAYED, REFERENCE, COMPILED, AUTOTUNED, SEQUENCE, FILE, CLONE)
 
 FILE_NAME = "DiffAugment_pytorch.py"
 _POLICIES = {"noise": "", "color": "color", "all": "color,translation,cutout"}
@@ -81,7 +82,7 @@ def batch(subject: Subject, device: str) -> Batch:
 
 
 def transforms(subject: Subject, settings: Settings, backend: str, official: ModuleType | None) -> dict[str, Transform]:
-    """The competitors on this subject, each with its random draws; without the clone."""
+    """The competitors on this subject, without the clone; all but REPLAYED draw their random numbers."""
     policy = _POLICIES[subject.part]
     noise = None
     if subject.part != "color":
@@ -101,7 +102,8 @@ def transforms(subject: Subject, settings: Settings, backend: str, official: Mod
         y = official.DiffAugment(x, policy=policy)
         return official_sequence(y, *draw(y, "", noise))
 
-    competitors: dict[str, Transform] = {OURS: ours}
+    params = ours.sample(torch.empty(subject.shape, dtype=getattr(torch, subject.dtype), device=settings.device))
+    competitors: dict[str, Transform] = {OURS: ours, REPLAYED: lambda x: ours(x, params=params)}
     if backend != "reference":
         competitors[REFERENCE] = reference
     if settings.compile:

@@ -10,7 +10,9 @@ from .. import plots
 from .cases import CLONE, COMPETITORS, OURS
 from .report import Case, Result, batch_name, heading, relative_to_clone
 
-COLOURS = dict(zip(COMPETITORS, ("#00798c", "#8ab6bd", "#edae49", "#c77f1a", "#d1495b", "#8d3b72"), strict=False))
+COLOURS = dict(
+    zip(COMPETITORS, ("#00798c", "#003d5b", "#8ab6bd", "#edae49", "#c77f1a", "#d1495b", "#8d3b72"), strict=False)
+)
 BAR_INCHES = 0.19
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import CommandError
 from . import timing
-from .cases import AUTOTUNED, CLONE, COMPILED, OURS, Subject
+from .cases import AUTOTUNED, CLONE, COMPILED, OURS, REPLAYED, Subject
 from .footprint import kernel_launches, peak_bytes
 from .settings import Settings, shape_name
 
@@ -24,7 +24,7 @@ def measure(
     def fail(name: str, error: Exception) -> None:
         """Leave out a competitor that cannot do this, such as torch.compile a second derivative, and say why."""
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        if name in (OURS, CLONE):
+        if name in (OURS, REPLAYED, CLONE):
             raise CommandError(f"{name} on {shape_name(subject.shape)} {subject.dtype}: {reason}") from error
         failures[name] = reason
 
