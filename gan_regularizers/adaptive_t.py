@@ -33,6 +33,9 @@ class AdaptiveT(ExactBuffers):
     With ``torch.distributed`` initialised, both the signs and the images are summed over ranks, so every rank moves to
     one T. Every rank must call ``step`` equally often, with the number of reals that it showed itself.
 
+    ``observe`` can be captured in a CUDA graph, after a call outside of one that moves the statistic to the device;
+    ``step`` stays outside, and the graph's next replay takes the T and the list that it left.
+
     ``state_dict()`` holds p, T and the list of steps, which are the noise module's buffers (so the state of a wrapped
     discriminator holds them too), and what was observed since the last move, in this rank's extra state.
 
@@ -104,10 +107,12 @@ class AdaptiveT(ExactBuffers):
             raise TypeError(f"real_logits is {kind}; pass D's outputs on reals as a floating-point tensor")
         finite = real_logits.isfinite()
         signs = torch.sign(real_logits - self.midpoint).masked_fill(~finite, 0).long()
-        # One move when the device changes; the sums are integers, so the order of summation cannot matter.
-        self._sums = self._sums.to(real_logits.device)
-        # Not in place: a tensor made in inference mode cannot be changed outside it.
-        self._sums = self._sums + torch.stack([signs.sum(), finite.sum(), (~finite).sum()])
+        if self._sums.device != real_logits.device:
+            with torch.inference_mode(False):  # what is made in inference mode cannot be changed outside it
+                self._sums = self._sums.to(real_logits.device)
+        # In place, so that a CUDA graph adds to it at every replay. The sums are integers, so the order of summation
+        # cannot matter.
+        self._sums += torch.stack([signs.sum(), finite.sum(), (~finite).sum()])
 
     @torch.no_grad()
     def step(self, batch_size: int) -> bool:
@@ -154,7 +159,7 @@ class AdaptiveT(ExactBuffers):
         return {"sums": self._sums.tolist(), "batches": self._batches, "images": self._images}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        self._sums = torch.tensor(state["sums"], dtype=torch.int64)
+        self._sums.copy_(torch.tensor(state["sums"]))
         self._batches = state["batches"]
         self._images = state["images"]
 
@@ -171,7 +176,7 @@ class AdaptiveT(ExactBuffers):
         return p == self.p_max and float(self.p) > before
 
     def _restart(self) -> None:
-        self._sums = torch.zeros_like(self._sums)
+        self._sums.zero_()
         self._batches = 0
         self._images = 0
 

@@ -27,8 +27,8 @@ def reals(rank: int, iteration: int) -> torch.Tensor:
     return torch.randn(BATCH_SIZES[rank], generator=generator) + 1.5 * math.cos(iteration / 2)
 
 
-def controller() -> AdaptiveT:
-    return AdaptiveT(DiffusionNoise(100), target=0.3, interval=3, kimg=0.1, initial_p=0.4)
+def controller(device: str = "cpu") -> AdaptiveT:
+    return AdaptiveT(DiffusionNoise(100), target=0.3, interval=3, kimg=0.1, initial_p=0.4).to(device)
 
 
 def course(adapt: AdaptiveT, logits: list[torch.Tensor]) -> list[dict[str, torch.Tensor]]:
@@ -41,16 +41,16 @@ def course(adapt: AdaptiveT, logits: list[torch.Tensor]) -> list[dict[str, torch
     return states
 
 
-def two_updates() -> dict[str, torch.Tensor]:
+def two_updates(device: str) -> dict[str, torch.Tensor]:
     """D's state after two updates under DistributedDataParallel, each rank with its own images."""
     torch.manual_seed(0)
     D = wrap(nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(32, 1)), DiffAugment(), DiffusionNoise(100))
-    parallel = DistributedDataParallel(D)
+    parallel = DistributedDataParallel(D.to(device))
     optimizer = torch.optim.SGD(parallel.parameters(), lr=0.1)
     torch.manual_seed(dist.get_rank())
     for _ in range(2):
         optimizer.zero_grad()
-        nn.functional.softplus(-parallel(torch.randn(4, 3, 6, 6))).mean().backward()
+        nn.functional.softplus(-parallel(torch.randn(4, 3, 6, 6, device=device))).mean().backward()
         optimizer.step()
     return {name.removeprefix("module."): value for name, value in parallel.state_dict().items()}
 
@@ -69,20 +69,24 @@ def buffers_at_the_start() -> list[float]:
     return [before, start()]
 
 
-def run_rank(rank: int, folder: str) -> None:
+def run_rank(rank: int, folder: str, device: str) -> None:
     dist.init_process_group("gloo", init_method=Path(folder, "meeting").as_uri(), rank=rank, world_size=RANKS)
     try:
-        states = course(controller(), [reals(rank, iteration) for iteration in range(ITERATIONS)])
-        torch.save((states, two_updates(), buffers_at_the_start()), Path(folder, f"{rank}.pt"))
+        states = course(controller(device), [reals(rank, iteration).to(device) for iteration in range(ITERATIONS)])
+        torch.save((states, two_updates(device), buffers_at_the_start()), Path(folder, f"{rank}.pt"))
     finally:
         dist.destroy_process_group()
 
 
+def spawn(folder: Path, device: str) -> list[tuple]:
+    """What every rank came to; all of them use one device."""
+    torch.multiprocessing.spawn(run_rank, (str(folder), device), nprocs=RANKS)
+    return [torch.load(folder / f"{rank}.pt", map_location="cpu", weights_only=True) for rank in range(RANKS)]
+
+
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory) -> list[tuple]:
-    folder = tmp_path_factory.mktemp("ranks")
-    torch.multiprocessing.spawn(run_rank, (str(folder),), nprocs=RANKS)
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(RANKS)]
+    return spawn(tmp_path_factory.mktemp("ranks"), "cpu")
 
 
 def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
