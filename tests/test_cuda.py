@@ -294,6 +294,29 @@ def test_a_second_stream_while_the_first_one_works():
     assert int(wrong) == 0
 
 
+@needs_cuda
+@pytest.mark.parametrize("shape", [(64, 3, 256, 256), (3, 3, 1024, 1024), (200, 1, 129, 131)])
+def test_blocks_that_wait_for_the_sums_of_others(shape):
+    """Two launches at once, so that they take each other's places; a wait for a block without one would never end."""
+    case = make_case(shape, PARTS, dtype=torch.float32)
+    x, params = case.x.to(DEVICE), on_device(case.params)
+    with use_backend("reference"):
+        expected = input_transform(x, params)
+    first = input_transform(x, params)
+    scale = max(1.0, float(expected.abs().max()))
+    torch.testing.assert_close(first / scale, expected / scale, rtol=1e-5, atol=1e-5)
+    streams = [torch.cuda.Stream(), torch.cuda.Stream()]
+    wrong = [torch.zeros((), dtype=torch.int64, device=DEVICE) for _ in streams]
+    for stream in streams:
+        stream.wait_stream(torch.cuda.current_stream())
+    for _ in range(20):
+        for stream, count in zip(streams, wrong, strict=True):
+            with torch.cuda.stream(stream):
+                count += (input_transform(x, params) != first).sum()
+    torch.cuda.synchronize()
+    assert [int(count) for count in wrong] == [0, 0]
+
+
 class Recording(TorchDispatchMode):
     """In place of torch.cuda.CUDAGraph on the CPU: the same operations again on the same tensors, without Python."""
 
