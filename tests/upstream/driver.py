@@ -3,6 +3,7 @@
 ::
 
 python driver.py train IMAGES RESULT.json [options of train.py]
+python driver.py ticks IMAGES TICKS RESULT.json [options of train.py]    timed; networks keep their size, if they may
 python driver.py rank RANK RANKS FOLDER IMAGES RESULT.json [options of train.py]    one of several gloo processes
 python driver.py state SNAPSHOT.pkl RESULT.json
 python driver.py latents SNAPSHOT.pkl RESULT.json    what its G is fed
@@ -33,6 +34,25 @@ sys.path.insert(0, str(Path.cwd()))
 def train(images: str, result: str, *options: str) -> None:
     """Show D that many images; write the keyword arguments of the training loop and the lines of stats.jsonl."""
     _train(0, int(images), result, options)
+
+
+def ticks(images: str, number: str, result: str, *options: str) -> None:
+    """Train for ticks of so many images, a multiple of the batch, after a first tick of a single batch.
+
+    Saves no snapshots and writes the lines of stats.jsonl. The networks are tiny only where HALF_BLOCKS is set.
+    """
+    kwargs = _parsed(options)
+    if "HALF_BLOCKS" in os.environ:
+        _shrink(kwargs)
+    from training import training_loop as loop
+
+    loop.setup_snapshot_image_grid = _small_grid
+    slack = kwargs["batch_size"] / 2  # upstream compares with thousands in floats
+    kwargs.update(total_kimg=(int(number) * int(images) + slack) / 1000, kimg_per_tick=(int(images) - slack) / 1000)
+    kwargs.update(image_snapshot_ticks=None, network_snapshot_ticks=None)
+    loop.training_loop(**kwargs)
+    lines = Path(kwargs["run_dir"], "stats.jsonl").read_text().splitlines()
+    Path(result).write_text(json.dumps([json.loads(line) for line in lines]))
 
 
 def rank(number: str, ranks: str, folder: str, images: str, result: str, *options: str) -> None:
@@ -316,7 +336,8 @@ def _small_grid(training_set: Any, random_seed: int = 0) -> Any:  # noqa: ARG001
 if __name__ == "__main__":
     mode, *arguments = sys.argv[1:]
     modes = {
-        function.__name__: function for function in (train, rank, state, latents, script, metrics, without, commands)
+        function.__name__: function
+        for function in (train, ticks, rank, state, latents, script, metrics, without, commands)
     }
     if fed_from := os.environ.get("FED_FROM"):
         _watch_what_g_is_fed(fed_from)

@@ -21,10 +21,12 @@ from PIL import Image
 
 from gan_regularizers import cli
 from gan_regularizers.demo.images import split_portraits
+from gan_regularizers.ops import native
 
 pytestmark = pytest.mark.upstream
 
 DRIVER = Path(__file__).parent / "driver.py"
+SHARE = Path(__file__).parents[2] / "benchmarks" / "stylegan2_ada_share.py"
 # D leaves -0.9 soon, so p rises at most moves, by a third.
 MOVING = ("--reg-target=-0.9", "--reg-kimg=0.05")
 IMAGES = 68  # 17 iterations of 4: R1 in the first and the last, four moves of p
@@ -608,6 +610,44 @@ def test_the_command_line_alone_trains(checkouts):
 
 def _outdir(line: list[str]) -> Path:
     return next(Path(option.partition("=")[2]) for option in line if option.startswith("--outdir="))
+
+
+def test_the_share_of_an_iteration(checkouts, request, tmp_path):
+    """The benchmark in short; its figures say nothing here."""
+    if reason := native.missing("cpu"):
+        pytest.skip(reason)
+    checkout, file = checkouts("stylegan2-ada-pytorch"), tmp_path / "share.json"
+
+    def run(path: Path, *options: str, check: bool = True) -> subprocess.CompletedProcess:
+        line = [f"--json={file}", "--device=cpu", "--resolution=32", "--batch=4", *options]
+        return checkout.python(SHARE, path, *line, check=check)
+
+    output = run(checkout.path, "--quick", "--iterations=16", "--ticks=2", "--repeats=1").stdout
+    found = json.loads(file.read_text())
+    assert found["upstream_operators_built"]
+    assert found["versions"]["torch"]
+    none, *regularized = found["arms"].values()
+    assert none["share"] == 0
+    for arm in found["arms"].values():
+        assert len(arm["ticks"]) == 2
+        assert min(arm["ticks"]) <= arm["sec_per_kimg"] <= max(arm["ticks"])
+        assert arm["share"] == pytest.approx(1 - none["sec_per_kimg"] / arm["sec_per_kimg"])
+        assert f"{arm['sec_per_kimg']:.3f}" in output
+    for arm in regularized:
+        own = arm["own_ms"]["forward"] * 2 + arm["own_ms"]["forward+backward"] + arm["own_ms"]["r1"] / 16
+        # Milliseconds of an iteration of 4 images, of seconds per thousand images.
+        assert arm["own_share"] == pytest.approx(own / (4 * arm["sec_per_kimg"]))
+        assert 0 < arm["own_share"] < 1
+
+    original = _original("stylegan2-ada-pytorch", request.config.getoption("--upstream-root"))
+    for path, options, message in (
+        (checkout.path, (), "give --quick"),
+        (checkout.path, ("--quick", "--iterations=20"), "--iterations 20 is no multiple of 16"),
+        (original, ("--quick",), f"{original} is not patched; run: gan-regularizers patch {original}"),
+    ):
+        refused = run(path, *options, check=False)
+        assert refused.returncode == 1
+        assert message in refused.stderr
 
 
 @pytest.mark.parametrize("name", REPOSITORIES)
