@@ -60,6 +60,9 @@ def images(*shape: int) -> torch.Tensor:
     return torch.rand(shape) * 2 - 1
 
 
+GPU_SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu.sh"
+
+
 def subject_of(part: str, shape: tuple[int, ...] = (3, 3, 8, 6), dtype: str = "float32") -> cases.Subject:
     return cases.Subject(shape, dtype, part)
 
@@ -629,3 +632,26 @@ def test_a_backend_that_is_not_there(monkeypatch, capsys):
     assert main(QUICK) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "'gpu' is no backend" in line
+
+
+@pytest.mark.parametrize("steps", [(), ("nothing",), ("bench=float64",), ("test", "sanitize=all")])
+def test_the_script_for_gpus_knows_its_steps_before_it_does_anything(tmp_path, steps):
+    done = subprocess.run(["bash", GPU_SCRIPT, tmp_path / "results", *steps], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "sanitize=TOOL" in done.stdout
+    assert not (tmp_path / "results").exists()
+
+
+def test_the_script_for_gpus_leaves_figures_and_output(tmp_path):
+    line = ["bash", GPU_SCRIPT, tmp_path, f"share={tmp_path}"]
+    done = subprocess.run(line, capture_output=True, text=True, env={**os.environ, "device": "cpu"})
+    assert done.returncode == 1
+    assert "== share ended with 1" in done.stdout
+    assert str(tmp_path) in next(tmp_path.glob("share-*.txt")).read_text()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_the_script_for_gpus_needs_one(tmp_path):
+    done = subprocess.run(["bash", GPU_SCRIPT, tmp_path, "test"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.endswith("gpu.sh: torch finds no CUDA device\n")
