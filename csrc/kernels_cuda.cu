@@ -4,7 +4,7 @@
 // once per thread and is the same for a whole block. Contrast needs the mean of a sample first. A small sample has one
 // block, which reads it twice. Of a large one some blocks sum slices, and those that apply the pass wait for them; as
 // both follow each other closely, the second read finds the L2 cache. Sums are made in an order that depends on the
-// shape alone.
+// pass and the shape of a sample, not on the batch.
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -604,8 +604,13 @@ int64_t workspace_cuda(const Pass& pass) {
 
 void transform_cuda(const Pass& pass, float* workspace, int device, void* stream) {
   if (checked_elements(pass) == 0) return;
-  if (!plan_of(pass).flat && checked_elements(pass) / pass.shape.samples > INT32_MAX)
-    refuse("a sample has more than 2^31 - 1 elements; only noise, gain, brightness and contrast take that");
+  // Offsets within a sample are 32 bits wide there, and a box is moved by as much as a side.
+  const Shape& shape = pass.shape;
+  if (!plan_of(pass).flat &&
+      (shape.channels * shape.height * shape.width > INT32_MAX || std::max(shape.height, shape.width) > INT32_MAX / 2))
+    refuse(
+        "a sample has more than 2^31 - 1 elements, or a side more than 2^30 - 1 pixels; only noise, gain, "
+        "brightness and contrast take that");
   if (!workspace && workspace_cuda(pass)) refuse("workspace is a null pointer");
   const OnDevice on_device(device);
   switch (pass.dtype) {

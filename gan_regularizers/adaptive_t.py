@@ -159,7 +159,8 @@ class AdaptiveT(ExactBuffers):
         return {"sums": self._sums.tolist(), "batches": self._batches, "images": self._images}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        self._sums.copy_(torch.tensor(state["sums"]))
+        sums = torch.tensor(state["sums"], dtype=torch.int64).view(3)
+        self._sums = sums if self._sums.is_meta else self._sums.copy_(sums)
         self._batches = state["batches"]
         self._images = state["images"]
 

@@ -266,3 +266,12 @@ def test_initial_p_may_not_exceed_the_cap():
 def test_drives_a_diffusion_noise_only():
     with pytest.raises(TypeError, match="noise is a Linear; AdaptiveT drives a DiffusionNoise"):
         AdaptiveT(torch.nn.Linear(1, 1))
+
+
+def test_state_is_loaded_after_a_dry_run_without_data():
+    adapt, loaded = AdaptiveT(DiffusionNoise(100)), AdaptiveT(DiffusionNoise(100))
+    adapt.observe(torch.ones(3))
+    loaded.observe(torch.ones(3, device="meta"))
+    loaded.load_state_dict(adapt.state_dict())
+    loaded.observe(torch.ones(2))
+    assert loaded.get_extra_state()["sums"] == [5, 5, 0]

@@ -131,5 +131,7 @@ def test_what_the_kernels_refuse(emulated):
         on_cuda(emulated, case.x, case.params)
     with pytest.raises(ValueError, match="2\\^31"):
         emulated.transform(2, (1, 2, 2**15, 2**16), False, 4, 2**50, False, [0, 0, 0, 8, 0, 0, 0, 0], 2, 4, 0, 0, 0)
+    with pytest.raises(ValueError, match="2\\^30"):
+        emulated.transform(1, (1, 1, 2**30, 1), False, 4, 2**50, False, [0, 0, 0, 8, 0, 0, 0, 0], 2, 4, 0, 0, 0)
     with pytest.raises(ValueError, match="workspace is a null"):
         emulated.transform(2, (1, 1, 2**10, 2**10), False, 4, 2**50, False, [0, 0, 8, 0, 0, 0, 0, 0], 2, 4, 0, 0, 0)
