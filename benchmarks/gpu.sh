@@ -30,7 +30,7 @@ if ! python -c "import gan_regularizers" 2> /dev/null; then
   fi
   pip install --quiet --no-build-isolation --no-deps "$root" || exit 1
 fi
-gan-regularizers info
+python -m gan_regularizers info
 # Without a device or kernels the suite would skip everything and be content.
 python - "$device" << 'EOF' || exit 1
 import sys
@@ -43,7 +43,7 @@ sys.exit(native.missing(device) or None)
 EOF
 
 suite() { python -m pytest -p no:cacheprovider -m cuda "$root/tests/test_cuda.py"; }
-bench() { gan-regularizers bench --device "$device" --json "$folder/$1.json" "${@:2}"; }
+bench() { python -m gan_regularizers bench --device "$device" --json "$folder/$1.json" "${@:2}"; }
 
 sanitize() {
   # Memory from torch's cache would hide an access beyond a tensor; what torch's kernels write, initcheck must see.
@@ -55,7 +55,7 @@ sanitize() {
 }
 
 share() {
-  grep -q gan_regularizers "$1/train.py" || gan-regularizers patch "$1" || return
+  grep -q gan_regularizers "$1/train.py" || python -m gan_regularizers patch "$1" || return
   python "$root/benchmarks/stylegan2_ada_share.py" "$1" --device "$device" --json "$folder/share.json"
 }
 

@@ -61,6 +61,7 @@ def images(*shape: int) -> torch.Tensor:
 
 
 GPU_SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu.sh"
+THIS_PYTHON = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
 def subject_of(part: str, shape: tuple[int, ...] = (3, 3, 8, 6), dtype: str = "float32") -> cases.Subject:
@@ -644,7 +645,7 @@ def test_the_script_for_gpus_knows_its_steps_before_it_does_anything(tmp_path, s
 
 def test_the_script_for_gpus_leaves_figures_and_output(tmp_path):
     line = ["bash", GPU_SCRIPT, tmp_path, f"share={tmp_path}"]
-    done = subprocess.run(line, capture_output=True, text=True, env={**os.environ, "device": "cpu"})
+    done = subprocess.run(line, capture_output=True, text=True, env={**THIS_PYTHON, "device": "cpu"})
     assert done.returncode == 1
     assert "== share ended with 1" in done.stdout
     assert str(tmp_path) in next(tmp_path.glob("share-*.txt")).read_text()
@@ -652,6 +653,6 @@ def test_the_script_for_gpus_leaves_figures_and_output(tmp_path):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_the_script_for_gpus_needs_one(tmp_path):
-    done = subprocess.run(["bash", GPU_SCRIPT, tmp_path, "test"], capture_output=True, text=True)
+    done = subprocess.run(["bash", GPU_SCRIPT, tmp_path, "test"], capture_output=True, text=True, env=THIS_PYTHON)
     assert done.returncode == 1
     assert done.stderr.endswith("gpu.sh: torch finds no CUDA device\n")
