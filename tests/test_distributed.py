@@ -74,6 +74,7 @@ def run_rank(rank: int, folder: str, device: str) -> None:
     try:
         states = course(controller(device), [reals(rank, iteration).to(device) for iteration in range(ITERATIONS)])
         torch.save((states, two_updates(device), buffers_at_the_start()), Path(folder, f"{rank}.pt"))
+        dist.barrier()  # a rank that leaves while another still works has been seen to abort at its exit
     finally:
         dist.destroy_process_group()
 

@@ -271,6 +271,7 @@ def run_rank(rank: int, folder: str, pictures: Path, cache: Path) -> None:
         bare.step()
         gradients = [parameter.grad for parameter in bare.D.parameters()]
         torch.save((shown, states, training.adapt.r_d, gradients), Path(folder, f"{rank}.pt"))
+        dist.barrier()  # as ranks() of train.py has it
     finally:
         dist.destroy_process_group()
 

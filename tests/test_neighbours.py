@@ -322,6 +322,7 @@ def _rank(rank: int, folder: str) -> None:
         apart = SignedInceptionDistance(radii=(1, 9))
         apart.update(**({"real": real} if rank == 0 else {"fake": fake}))
         torch.save((metric.compute(), apart.compute()), Path(folder, f"{rank}.pt"))
+        dist.barrier()  # a rank that leaves while another still works has been seen to abort at its exit
     finally:
         dist.destroy_process_group()
 

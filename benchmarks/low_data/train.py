@@ -317,6 +317,7 @@ def ranks(device: str) -> Iterator[torch.device]:
         if device == "cuda":
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         yield torch.device(device)
+        dist.barrier()  # a rank that leaves while another still works has been seen to abort at its exit
     finally:
         dist.destroy_process_group()
 
