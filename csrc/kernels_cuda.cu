@@ -3,8 +3,8 @@
 // A launch covers a batch with the same number of blocks for every sample, so that what belongs to a sample is read
 // once per thread and is the same for a whole block. Contrast needs the mean of a sample first. A small sample has one
 // block, which reads it twice. Of a large one some blocks sum slices, and those that apply the pass wait for them; as
-// both follow each other closely, the second read should find the L2 cache. Sums are made in an order that depends on the
-// pass and the shape of a sample, not on the batch.
+// both follow each other closely, the second read should find the L2 cache. Sums are made in an order that depends on
+// the pass and the shape of a sample, not on the batch.
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
