@@ -89,12 +89,11 @@ class AdaptiveT(ExactBuffers):
         self.p_max = number("p_max", p_max, "[0, 1]")
         initial_p = number("initial_p", initial_p, f"[0, {self.p_max}]")
         self._r_d = math.nan
-        with torch.inference_mode(False), torch.device("cpu"):  # what is made in inference mode cannot be changed later
-            self._counts = torch.zeros(6, dtype=torch.int64)
-            self._batches = 0  # as counted, known without a wait for the device
-            self._seen = self._counts._version
-        with torch.inference_mode(False):
-            self.register_buffer("r_d", torch.full((), math.nan, dtype=torch.float32))
+        with torch.inference_mode(False):  # what is made in inference mode cannot be changed outside it
+            self._counts = torch.zeros(6, dtype=torch.int64, device="cpu")
+            self.register_buffer("r_d", torch.full((), math.nan, dtype=torch.float32, device="cpu"))
+        self._batches = 0  # as counted, known without a wait for the device
+        self._seen = self._counts._version
         self._checked = False  # the first interval
         noise.drawn_from = False
         if not noise.moved:
@@ -156,7 +155,7 @@ class AdaptiveT(ExactBuffers):
                 midpoint is 0; the noise did not run.
         """
         images = whole_number("batch_size", batch_size, "[1, inf)")
-        if self._counts._version != self._seen:  # a state was copied into it
+        if self._counts.is_cpu or self._counts._version != self._seen:  # a state may have been copied into it
             self._batches = int(self._counts[_BATCHES])
         self._counts[_BATCHES] += 1
         self._counts[_IMAGES] += images
@@ -192,6 +191,10 @@ class AdaptiveT(ExactBuffers):
         if not self.r_d.is_meta:
             with torch.no_grad():
                 self.r_d.fill_(self._r_d)
+
+    def _take_over(self) -> None:
+        if not self.r_d.is_meta:
+            self._r_d = float(self.r_d)
 
     def get_extra_state(self) -> Tensor:
         """What was counted since the last move, int64 [6]; the tensor itself, so that it may be copied into."""
@@ -238,11 +241,11 @@ class AdaptiveT(ExactBuffers):
     def _move(self, r_d: float, images: int) -> bool:
         """Move p, and return whether this brought it to its cap."""
         direction = (r_d > self.target) - (r_d < self.target)
-        before = float(self.p)
+        before = self.noise.strength
         p = min(max(before + direction * images / (1000.0 * self.kimg), 0.0), self.p_max)
         self.noise.set_p(p, redraw=True)
-        # The buffer is float32, so the cap itself may lie a little above or below what it holds.
-        return p == self.p_max and float(self.p) > before
+        # The strength is float32, so the cap itself may lie a little above or below it.
+        return p == self.p_max and self.noise.strength > before
 
     def _restart(self) -> None:
         self._counts.zero_()

@@ -58,9 +58,10 @@ class Chains:
                     f"the noise has not run on {device} yet, and a CUDA graph that is being captured cannot bring its "
                     f"tables there; run the step once before it is captured"
                 )
-            chain = self._on[device] = self._chain.to(device)
-            if device.type == "cuda":
-                self._captured[device] = Chain(*(table.clone() for table in chain))
+            if torch.compiler.is_compiling():
+                return self._bring(device)
+            with torch.inference_mode(False):  # what is made in inference mode cannot be changed outside it
+                return self._bring(device)
         return chain
 
     def for_draw(self, device: torch.device, generator: torch.Generator | None = None) -> Chain:
@@ -68,3 +69,9 @@ class Chains:
         self.drawn_from = True
         chain = self.on(device)
         return self._captured[device] if is_captured(device) else self._remembered(chain, device, generator)
+
+    def _bring(self, device: torch.device) -> Chain:
+        chain = self._on[device] = self._chain.to(device)
+        if device.type == "cuda":
+            self._captured[device] = Chain(*(table.clone() for table in chain))
+        return chain

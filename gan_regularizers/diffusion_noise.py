@@ -15,6 +15,7 @@ from .picture import Picture
 from .settings import choice, number, whole_number
 
 T_LIST_SIZE = 64
+_STATE = {"p": torch.float32, "redraws": torch.int64}
 _MOST_ADAPTIVE_ENTRIES = 48  # of the 64 entries, in the official ProjectedGAN code
 
 # The settings of the paper's tables and of its advice for a new data set; the controller's target is AdaptiveT's.
@@ -139,8 +140,8 @@ class DiffusionNoise(ExactBuffers):
         self.enabled = True
 
         with torch.inference_mode(False):  # what is made in inference mode cannot be changed outside it
-            self.register_buffer("p", torch.ones((), dtype=torch.float32))
-            self.register_buffer("redraws", torch.zeros((), dtype=torch.int64))
+            self.register_buffer("p", torch.ones((), dtype=torch.float32, device="cpu"))
+            self.register_buffer("redraws", torch.zeros((), dtype=torch.int64, device="cpu"))
         self.moved = False  # whether anybody has set p, or loaded it
         self._made_of = (1.0, 0)  # p and redraws of the chain
         self._seen: tuple[Any, ...] | None = None
@@ -166,11 +167,20 @@ class DiffusionNoise(ExactBuffers):
     def drawn_from(self, value: bool) -> None:
         self._chains.drawn_from = value
 
+    def prepare(self, device: torch.device) -> None:
+        """Bring the tables to a device now rather than at the first forward there."""
+        self._chains.on(device)
+
     @property
     def T(self) -> int:  # noqa: N802
         """The current length of the chain, in t_min..t_max."""
-        self._follow(wait=True)
-        return self._length(self._made_of[0])
+        return self._length(self.strength)
+
+    @property
+    def strength(self) -> float:
+        """The strength p as a number."""
+        self._take_over()
+        return self._made_of[0]
 
     @property
     def t_list(self) -> Tensor:
@@ -199,7 +209,7 @@ class DiffusionNoise(ExactBuffers):
             ValueError: p is outside [0, 1].
         """
         p = float(np.float32(number("p", p, "[0, 1]")))
-        self._follow(wait=True)
+        self._take_over()
         before, redraws = self._made_of
         redraw |= (self._length(p), self._noisy_entries(p)) != (self._length(before), self._noisy_entries(before))
         self._remake(p, redraws + redraw)
@@ -207,10 +217,14 @@ class DiffusionNoise(ExactBuffers):
 
     def reset_parameters(self) -> None:
         """Write p and redraws again, for memory that lost them: torch's deferred initialisation calls this."""
-        if not self.p.is_meta:
+        for (name, dtype), value in zip(_STATE.items(), self._made_of, strict=True):
+            buffer = self._buffers[name]
+            if buffer.is_meta:
+                continue
             with torch.no_grad(), torch.inference_mode(False):
-                for buffer, value in zip((self.p, self.redraws), self._made_of, strict=True):
-                    buffer.fill_(value)
+                if buffer.dtype != dtype:  # as of a checkpoint that was halved: p would stop moving
+                    self._buffers[name] = buffer = buffer.to(dtype)
+                buffer.fill_(value)
         self._seen = self._versions()
 
     def alpha_bar(self, T: int | None = None) -> np.ndarray:
@@ -361,8 +375,11 @@ class DiffusionNoise(ExactBuffers):
             self._chains.replace(self._make_chain())
         self.moved = True
 
-    def _current(self) -> Chain:
+    def _take_over(self) -> None:
         self._follow(wait=True)
+
+    def _current(self) -> Chain:
+        self._take_over()
         return self._chains.on(self.p.device)
 
     def _versions(self) -> tuple[Any, ...]:
@@ -377,11 +394,8 @@ class DiffusionNoise(ExactBuffers):
         Where they lie on a device, they are read back, which waits for it, only if torch has counted a write to them or
         the caller would wait anyway.
         """
-        if torch.compiler.is_compiling():
-            return
         p = self.p
-        readable = type(p) is Tensor and not p.is_meta and not torch._C._functorch.is_functorch_wrapped_tensor(p)
-        if not readable or not (wait or p.is_cpu or self._seen != self._versions()):
+        if not _is_readable(p) or not (wait or p.is_cpu or self._seen != self._versions()):
             return
         p, redraws = float(p), int(self.redraws)
         if (p, redraws) != self._made_of:
@@ -399,6 +413,13 @@ class DiffusionNoise(ExactBuffers):
             return
         self.moved = True
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _is_readable(value: Tensor) -> bool:
+    """Whether a value is to be had here: not inside of a compiler, a trace or a transform, nor on the meta device."""
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+        return False
+    return type(value) is Tensor and not value.is_meta and not torch._C._functorch.is_functorch_wrapped_tensor(value)
 
 
 def timestep_embedding(t: Tensor, dim: int = 64, *, kind: str = "sinusoidal", max_period: float = 10000.0) -> Tensor:

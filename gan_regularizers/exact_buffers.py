@@ -18,7 +18,12 @@ class ExactBuffers(nn.Module):
         """Write the buffers anew, from what the host knows of them."""
         raise NotImplementedError
 
+    def _take_over(self) -> None:
+        """Have the host know what the buffers hold."""
+        raise NotImplementedError
+
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> "ExactBuffers":
+        self._take_over()
         before = dict(self._buffers)
         super()._apply(fn, *args, **kwargs)
         for name, buffer in before.items():

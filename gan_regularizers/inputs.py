@@ -3,7 +3,7 @@
 import copy
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -55,6 +55,7 @@ class Inputs:
     def __init__(self, D: nn.Module, inputs: str | int | Iterable[str | int] | None) -> None:
         self._D_name = type(D).__name__
         self._parameters, self._anything = _parameters(D)
+        self._positional = {p.position: p for p in self._parameters.values() if p.position is not None}
         self.told = inputs is not None
         if inputs is None:
             self.places = (next(iter(self._parameters.values()), Place(None, 0)),)
@@ -106,10 +107,9 @@ class Inputs:
             raise TypeError(
                 f"inputs has {one!r}; names of D's parameters, their positions, or places like 'img[image]' are needed"
             )
-        positional = [place for place in self._parameters.values() if place.position is not None]
         if isinstance(one, int):
-            if 0 <= one < len(positional):
-                return positional[one]
+            if one in self._positional:
+                return self._positional[one]
             if one >= 0 and self._anything:
                 return Place(None, one)
         elif match := _PLACE.fullmatch(one):
@@ -122,16 +122,15 @@ class Inputs:
         )
 
     def _check_others(self, first: Place, value: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        images = list(_images(value))
+        images = _images(value)
         if not images or images[0].dim() < 3:
             return
-        positional = {place.position: place for place in self._parameters.values() if place.position is not None}
-        others = [(positional.get(i, Place(None, i)), other) for i, other in enumerate(args)]
+        others = [(self._positional.get(i, Place(None, i)), other) for i, other in enumerate(args)]
         others += [(self._parameters.get(name, Place(name, None)), other) for name, other in kwargs.items()]
         for place, other in others:
-            if place != first and any(
-                leaf.dim() == images[0].dim() and leaf.shape[0] == images[0].shape[0] for leaf in _images(other)
-            ):
+            if place == first:
+                continue
+            if any(leaf.dim() == images[0].dim() and len(leaf) == len(images[0]) for leaf in _images(other)):
                 raise ValueError(
                     f"{self._D_name} got {first} and {place}, and both look like images; say which the regularizers "
                     f"are for: wrap(D, ..., inputs={first.name or first.position!r}) for the first alone, or inputs="
@@ -153,22 +152,18 @@ def _parameters(D: nn.Module) -> tuple[dict[str, Place], bool]:
     return places, anything
 
 
-def _leaves(value: Any) -> Iterator[Tensor]:
+def _leaves(value: Any) -> list[Tensor]:
+    """The floating tensors in a value."""
     if isinstance(value, Tensor):
-        if value.is_floating_point():
-            yield value
-    elif isinstance(value, dict):
-        for part in value.values():
-            yield from _leaves(part)
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from _leaves(part)
+        return [value] if value.is_floating_point() else []
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return [leaf for part in parts for leaf in _leaves(part)]
 
 
 def _images(value: Any) -> list[Tensor]:
     """The floating tensors of the highest rank in a value: in some dictionaries a label lies beside the images."""
-    leaves = list(_leaves(value))
-    rank = max((leaf.dim() for leaf in leaves), default=0)
+    leaves = _leaves(value)
+    rank = max([0, *[leaf.dim() for leaf in leaves]])
     return [leaf for leaf in leaves if leaf.dim() == rank]
 
 

@@ -32,23 +32,28 @@ class Remembered:
     """Values by the state of torch's generator, the latest few thousand; a copy begins with none."""
 
     def __init__(self) -> None:
-        self._values: dict[int, Any] = {}
+        self._values: dict[tuple[torch.device, int], Any] = {}
 
     def __reduce__(self) -> tuple:
         return Remembered, ()
 
-    def __bool__(self) -> bool:
-        return bool(self._values)
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was kept."""
+        return not self._values
 
     def __call__(self, value: Any, device: torch.device, generator: torch.Generator | None = None) -> Any:
         """Keep the value that this forward uses; of a forward that runs again, return what the first run used.
 
-        To be called before the generator is drawn from. In compiled code and in captured graphs the value is returned
-        as it is: the first saves what its backward pass needs, and the second cannot run again.
+        To be called before the generator is drawn from. In compiled code, captured graphs and transforms of torch.func
+        the value is returned as it is: they save what their backward pass needs, or cannot run again.
         """
-        if torch.compiler.is_compiling() or device.type == "meta" or is_captured(device):
+        if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
             return value
-        state = hash(_state(device, generator).numpy().tobytes())
+        if device.type == "meta" or is_captured(device):
+            return value
+        # With the device, since generators of two devices may be seeded alike.
+        state = device, hash(_state(device, generator).numpy().tobytes())
         if runs_again():
             return self._values.get(state, value)
         self._values.pop(state, None)

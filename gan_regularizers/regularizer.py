@@ -96,26 +96,28 @@ class InputRegularizer(nn.Module):
 
     def draw(self, x: Tensor, t: int | Tensor | None = None, generator: torch.Generator | None = None) -> Draw:
         """Draw for a batch like x, for images of any size; ``params_of`` fits the draw to one."""
-        drawing = [
-            part if isinstance(part, DiffAugment | DiffusionNoise) and part.active else None for part in self.parts
-        ]
-        together = [part for part in drawing if part is not None and not getattr(part, "per_channel", False)]
-        for part in together:
-            part.check(x)
-        noise = self.noise
-        chain = noise.chain(x.device, generator) if noise in together else None
-        words = None
-        if together:  # all in one launch
-            words = random_words((sum(part.words for part in together), x.shape[0]), x.device, generator)
-        drawn, row = [], 0
-        for part in drawing:
-            if part is None:
+        active, together = [], []  # those that draw, and those of them whose words come in one launch
+        chain = None
+        for part in self.parts:
+            draws = isinstance(part, DiffAugment | DiffusionNoise) and part.active
+            active.append(draws)
+            together.append(draws and not (isinstance(part, DiffusionNoise) and part.per_channel))
+            if together[-1]:
+                part.check(x)
+                if isinstance(part, DiffusionNoise):
+                    chain = part.chain(x.device, generator)
+        words, row, drawn = None, 0, []
+        if any(together):
+            rows = sum([part.words for part, shares in zip(self.parts, together, strict=True) if shares])
+            words = random_words((rows, x.shape[0]), x.device, generator)
+        for part, draws, shares in zip(self.parts, active, together, strict=True):
+            if not draws:
                 drawn.append(None)
-            elif part not in together:
+            elif not shares:
                 drawn.append(part.sample(x, t, generator=generator))
             else:
                 own, row = words[row : row + part.words], row + part.words
-                drawn.append(part.params_from(own, chain, t) if part is noise else own)
+                drawn.append(part.params_from(own, chain, t) if isinstance(part, DiffusionNoise) else own)
         return Draw(tuple(drawn))
 
     def params_of(self, draw: Draw, x: Tensor) -> RegularizerParams:

@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .diffusion_noise import timestep_embedding
-from .recomputation import Remembered, backward_pass
+from .recomputation import Remembered, backward_pass, runs_again
 
 _EMBEDDING_DIM = 64
 
@@ -26,7 +26,7 @@ class ScaleShift(nn.Module):
         nn.init.zeros_(self.modulate.weight)
         nn.init.zeros_(self.modulate.bias)
         self._t: Tensor | None = None
-        self._told_in = -1
+        self._told_in, self._lasts = -1, False
         self._remembered = Remembered()
 
     @classmethod
@@ -42,16 +42,18 @@ class ScaleShift(nn.Module):
         channels = weight.shape[1] * layer.groups if transposed else weight.shape[0]
         return cls(channels, -1 if dense else 1).to(weight.device, weight.dtype)
 
-    def tell(self, t: Tensor) -> None:
-        """Set t, int64 [N], for the layer's next output."""
-        self._t, self._told_in = t, backward_pass()
+    def tell(self, t: Tensor, lasts: bool = True) -> None:
+        """Set t, int64 [N], for the layer's next output; lasts: whether the layer may run again in a backward pass."""
+        self._t, self._told_in, self._lasts = t, backward_pass(), lasts
 
     def forward(self, h: Tensor) -> Tensor:
         """Scale and shift h, whose samples are those of the t that was told."""
         if self._t is None:
             raise RuntimeError("the first layer of D ran before D was ever called, so it knows no t; call D(x)")
         # A layer that runs again in the backward pass has another t than the last call of D.
-        t = self._remembered(self._t if self._told_in == backward_pass() else None, h.device)
+        t = self._t if self._told_in == backward_pass() else None
+        if self._lasts or runs_again():
+            t = self._remembered(t, h.device)
         if t is None:
             raise RuntimeError(
                 "D's first layer ran again in a backward pass, and torch's generator is not as it was in the forward; "
@@ -64,7 +66,7 @@ class ScaleShift(nn.Module):
             )
         hidden = nn.functional.silu(self.embed(timestep_embedding(t, _EMBEDDING_DIM).to(self.embed.weight.dtype)))
         scale, shift = self.modulate(hidden).chunk(2, dim=1)
-        shape = [len(t), *[1] * (h.dim() - 1)]
+        shape = [t.shape[0], *[1] * (h.dim() - 1)]
         shape[self.channel_dim] = -1
         return h * (1 + scale.view(shape)) + shift.view(shape)
 

@@ -1,6 +1,7 @@
 """wrap: put regularizers before a discriminator, which stays the module that it is."""
 
 import contextlib
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .inputs import Inputs, Place
+from .ops import random_words
 from .recomputation import Remembered, runs_again
 from .regularizer import Draw, InputRegularizer, RegularizerParams
 from .scale_shift import ScaleShift, first_layer
@@ -25,7 +27,7 @@ class WrapWarning(UserWarning):
 
 def wrap(
     D: nn.Module,
-    *regularizers: Callable[[Tensor], Tensor],
+    *regularizers: Callable[[Tensor], Tensor] | None,
     inputs: str | int | Iterable[str | int] | None = None,
     tell: str | None = None,
     t_argument: str | None = None,
@@ -42,7 +44,7 @@ def wrap(
     Args:
         D: the discriminator.
         regularizers: in the order in which images go through them: DiffAugment, a DiffusionNoise, and any module or
-            function of images; or one InputRegularizer, which several D may share.
+            function of images; or one InputRegularizer, which several D may share. None is left out.
         inputs: which of D's arguments are images, by name or position, one or several, or places inside dictionaries
             and lists, such as ``("img[image]", "img[image_raw]")``; of a dictionary or list as a whole, its floating
             tensors of the highest rank. The images of a call share one draw: shifts and boxes in proportion to their
@@ -71,11 +73,14 @@ def wrap(
         raise ValueError(f"D is already inside {type(D).__name__}; wrap the discriminator first, then what runs it")
     if any(_KEY in module._forward_pre_hooks for module in D.modules()):
         raise ValueError(f"D, a {type(D).__name__}, is or holds a wrapped discriminator; unwrap it first")
-    if not regularizers:
+    if all(part is None for part in regularizers):
         raise ValueError("wrap got no regularizer; pass a DiffAugment, a DiffusionNoise or both")
     whole = len(regularizers) == 1 and isinstance(regularizers[0], InputRegularizer)
     regularizer = regularizers[0] if whole else InputRegularizer(*regularizers)
     hook = _Hook(D, regularizer, Inputs(D, inputs), tell, t_argument)
+    if regularizer.noise is not None:
+        for device in {parameter.device for parameter in D.parameters()}:
+            regularizer.noise.prepare(device)
     D._forward_pre_hooks[_KEY] = hook
     D._forward_pre_hooks_with_kwargs[_KEY] = True
     D._forward_hooks[_KEY] = _AtTheEnd(hook)
@@ -177,7 +182,8 @@ class _Hook:
     ) -> None:
         self.regularizer = regularizer
         self.shared: SharedDraw | None = None
-        self.inside = False  # a call of D
+        self._inside: set[int] = set()  # threads that run a call of D
+        self._compiled = False
         self._D_name = type(D).__name__
         self._inputs = inputs
         self._remembered = Remembered()
@@ -189,13 +195,16 @@ class _Hook:
 
     def __call__(self, D: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         """Return the arguments with the images regularised and D told t."""
-        self.inside = True
+        if torch.compiler.is_compiling():
+            self._compiled = True
+        else:
+            self._inside.add(threading.get_ident())
         regularizer, place = self.regularizer, self._t
         given = place.value(args, kwargs) if place is not None else None
         wanted = given if self._t_named and regularizer.noise is not None else None
         steps: list[Tensor] = []
-        alone = self.shared is None and not self._remembered and not runs_again()
-        if alone and self._inputs.single(args, kwargs):
+        plain = torch.compiler.is_compiling() or (self._remembered.empty and not runs_again())
+        if self.shared is None and plain and self._inputs.single(args, kwargs):
 
             def transform(image: Tensor) -> Tensor:
                 y, t = regularizer(image, wanted, return_t=True)
@@ -209,12 +218,16 @@ class _Hook:
         if place is not None and (given is None or wanted is not None):
             args, kwargs = place.put(t, args, kwargs)
         if self.scale_shift:
-            D.get_submodule(self.layer).scale_shift.tell(t)
+            self._tell_the_layer(D, t)
         return args, kwargs
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "shared": None, "_inside": set()}
 
     def missed(self) -> None:
         """Say once that D's layers run outside of a call of D."""
-        if self.inside or self._missed or not self.regularizer.enabled or torch.compiler.is_compiling() or runs_again():
+        known = self._missed or self._compiled or not self.regularizer.enabled
+        if known or threading.get_ident() in self._inside or torch.compiler.is_compiling() or runs_again():
             return
         self._missed = True
         warnings.warn(
@@ -224,6 +237,11 @@ class _Hook:
             WrapWarning,
             stacklevel=2,
         )
+
+    def left(self) -> None:
+        """Say that a call of D has ended."""
+        if not torch.compiler.is_compiling():
+            self._inside.discard(threading.get_ident())
 
     def _several(self, wanted: Any, steps: list[Tensor]) -> Callable[[Tensor], Tensor]:
         """What makes all images of a call, or of the calls that share a draw, from one draw for each size of batch."""
@@ -249,6 +267,13 @@ class _Hook:
         if self.shared is not None:
             self.shared.calls.append(Call((), (), None))
         return transform
+
+    def _tell_the_layer(self, D: nn.Module, t: Tensor) -> None:
+        noise = self.regularizer.noise
+        draws, lasts = self.regularizer.enabled and noise.active, torch.is_grad_enabled()
+        if not draws and lasts:  # so that no other call finds torch's generator in the same state
+            random_words((1,), t.device)
+        D.get_submodule(self.layer).scale_shift.tell(t, draws or lasts)
 
     def _drawn(self, key: Any, image: Tensor, wanted: Any) -> _Drawn:
         """The draw of a call for a size of batch.
@@ -305,7 +330,7 @@ class _AtTheEnd:
         self.hook = hook
 
     def __call__(self, *_: Any) -> None:
-        self.hook.inside = False
+        self.hook.left()
 
 
 class _AtTheLayer:

@@ -45,7 +45,7 @@ def test_follows_a_computed_course():
     for logits, p in course:
         interval(adapt, logits)
         assert float(adapt.p) == pytest.approx(p, abs=1e-7)
-        assert adapt.T == round(100 * p)
+        assert round(100 * p) == adapt.T
         assert float(adapt.r_d) == float(logits[0])
         assert adapt.noise.t_list.max() <= adapt.T
         np.testing.assert_allclose(adapt.noise.gain, np.sqrt(adapt.noise.alpha_bar(adapt.T)), rtol=1e-6)
@@ -58,7 +58,7 @@ def test_published_pace():
     for _ in range(10):
         interval(adapt, torch.ones(64), batch_size=64)
     assert float(adapt.p) == pytest.approx(0.0256)
-    assert adapt.T == 10 + round(0.0256 * 490)
+    assert 10 + round(0.0256 * 490) == adapt.T
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_signs_are_averaged_over_the_interval(positive, r_d, direction):
     assert float(adapt.r_d) == pytest.approx(r_d)
     assert float(adapt.p) == pytest.approx(0.5 + 0.1 * direction)
     if direction == 0:
-        assert adapt.T == length
+        assert length == adapt.T
 
 
 @pytest.mark.parametrize(("midpoint", "r_d"), [(0.0, 4 / 6), (0.25, 1 / 6), (0.5, 0.0), (0.8, -2 / 6)])
@@ -122,7 +122,7 @@ def test_cap_is_reached_once_and_said_once(p_max):
     for _ in range(3):
         interval(adapt, UP)
     assert float(adapt.p) == pytest.approx(p_max)
-    assert adapt.T == round(100 * p_max)
+    assert round(100 * p_max) == adapt.T
 
 
 def test_cap_is_silent_where_d_still_errs():
