@@ -21,7 +21,8 @@ T* pointer(Address address) {
 }
 
 inline Pass pass_of(int dtype, const std::array<int64_t, 4>& shape, bool channels_last, Address input, Address output,
-                    bool adjoint, const std::array<Address, 8>& parts, int64_t shift_stride, int64_t cutout_stride) {
+                    bool adjoint, const std::array<Address, 8>& parts, int64_t shift_stride, int64_t cutout_stride,
+                    const std::array<int64_t, 2>& picture, double centre) {
   Pass pass;
   pass.dtype = static_cast<Dtype>(dtype);
   pass.shape = {shape[0], shape[1], shape[2], shape[3], channels_last};
@@ -38,6 +39,7 @@ inline Pass pass_of(int dtype, const std::array<int64_t, 4>& shape, bool channel
                 pointer<const void>(parts[5]),
                 pointer<const void>(parts[6]),
                 pointer<const int64_t>(parts[7])};
+  pass.picture = {picture[0], picture[1], centre};
   return pass;
 }
 

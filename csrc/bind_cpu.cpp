@@ -14,16 +14,16 @@ PYBIND11_MODULE(_kernels_cpu, module) {
   module.def(
       "transform",
       [](int dtype, const std::array<int64_t, 4>& shape, bool channels_last, Address input, Address output,
-         bool adjoint, const std::array<Address, 8>& parts, int64_t shift_stride, int64_t cutout_stride, int threads,
-         int instruction_set) {
-        const Pass pass =
-            pass_of(dtype, shape, channels_last, input, output, adjoint, parts, shift_stride, cutout_stride);
+         bool adjoint, const std::array<Address, 8>& parts, int64_t shift_stride, int64_t cutout_stride,
+         const std::array<int64_t, 2>& picture, double centre, int threads, int instruction_set) {
+        const Pass pass = pass_of(dtype, shape, channels_last, input, output, adjoint, parts, shift_stride,
+                                  cutout_stride, picture, centre);
         py::gil_scoped_release release;
         transform_cpu(pass, threads, instruction_set);
       },
       py::arg("dtype"), py::arg("shape"), py::arg("channels_last"), py::arg("input"), py::arg("output"),
-      py::arg("adjoint"), py::arg("parts"), py::arg("shift_stride") = 2, py::arg("cutout_stride") = 4,
-      py::arg("threads") = 1, py::arg("instruction_set") = -1);
+      py::arg("adjoint"), py::arg("parts"), py::arg("shift_stride"), py::arg("cutout_stride"), py::arg("picture"),
+      py::arg("centre"), py::arg("threads") = 1, py::arg("instruction_set") = -1);
 
   module.def(
       "draw",

@@ -11,25 +11,27 @@ PYBIND11_MODULE(_kernels_cuda, module) {
   module.def(
       "workspace",
       [](int dtype, const std::array<int64_t, 4>& shape, bool channels_last, Address input, Address output,
-         bool adjoint, const std::array<Address, 8>& parts, int64_t shift_stride, int64_t cutout_stride) {
-        return workspace_cuda(
-            pass_of(dtype, shape, channels_last, input, output, adjoint, parts, shift_stride, cutout_stride));
+         bool adjoint, const std::array<Address, 8>& parts, int64_t shift_stride, int64_t cutout_stride,
+         const std::array<int64_t, 2>& picture, double centre) {
+        return workspace_cuda(pass_of(dtype, shape, channels_last, input, output, adjoint, parts, shift_stride,
+                                      cutout_stride, picture, centre));
       },
       py::arg("dtype"), py::arg("shape"), py::arg("channels_last"), py::arg("input"), py::arg("output"),
-      py::arg("adjoint"), py::arg("parts"), py::arg("shift_stride") = 2, py::arg("cutout_stride") = 4,
-      "The floats that transform needs as a workspace.");
+      py::arg("adjoint"), py::arg("parts"), py::arg("shift_stride"), py::arg("cutout_stride"), py::arg("picture"),
+      py::arg("centre"), "The floats that transform needs as a workspace.");
 
   module.def(
       "transform",
       [](int dtype, const std::array<int64_t, 4>& shape, bool channels_last, Address input, Address output,
          bool adjoint, const std::array<Address, 8>& parts, int64_t shift_stride, int64_t cutout_stride,
-         Address workspace, int device, Address stream) {
-        transform_cuda(pass_of(dtype, shape, channels_last, input, output, adjoint, parts, shift_stride, cutout_stride),
+         const std::array<int64_t, 2>& picture, double centre, Address workspace, int device, Address stream) {
+        transform_cuda(pass_of(dtype, shape, channels_last, input, output, adjoint, parts, shift_stride, cutout_stride,
+                               picture, centre),
                        pointer<float>(workspace), device, pointer<void>(stream));
       },
       py::arg("dtype"), py::arg("shape"), py::arg("channels_last"), py::arg("input"), py::arg("output"),
-      py::arg("adjoint"), py::arg("parts"), py::arg("shift_stride"), py::arg("cutout_stride"), py::arg("workspace"),
-      py::arg("device"), py::arg("stream"));
+      py::arg("adjoint"), py::arg("parts"), py::arg("shift_stride"), py::arg("cutout_stride"), py::arg("picture"),
+      py::arg("centre"), py::arg("workspace"), py::arg("device"), py::arg("stream"));
 
   module.def(
       "draw",

@@ -21,6 +21,18 @@ GR_INLINE uint32_t bits_of_float(float value) {
   return bits;
 }
 
+GR_INLINE double double_of_bits(uint64_t bits) {
+  double value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+GR_INLINE uint64_t bits_of_double(double value) {
+  uint64_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
 // Half precision as its bits.
 struct Float16 {
   uint16_t bits;

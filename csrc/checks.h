@@ -40,6 +40,10 @@ inline int64_t checked_elements(const Pass& pass) {
   }
   if (!pass.parts.noise_std != !pass.parts.seed) refuse("noise_std and seed belong together; give both or neither");
   if (empty) return 0;
+  const Picture& picture = pass.picture;
+  if (picture.begin < 0 || picture.end > pass.shape.channels || picture.begin >= picture.end)
+    refuse("the picture's channels are " + std::to_string(picture.begin) + " to " + std::to_string(picture.end) +
+           ", half open; a sample has " + std::to_string(pass.shape.channels));
   if (!pass.input) refuse("the input is a null pointer");
   if (!pass.output) refuse("the output is a null pointer");
   const auto in = reinterpret_cast<uintptr_t>(pass.input), out = reinterpret_cast<uintptr_t>(pass.output);

@@ -3,10 +3,11 @@
 // Forward and adjoint are one map on different windows. With source = target - shift, M the mask of a target pixel and
 // u = M . x(source),
 //
-//     forward   y = M (scale x + pixel_weight mean_c x + constant) + noise_std eps,   mu = mean of x
-//     adjoint   y =    scale u + pixel_weight mean_c u + constant,                    mu = mean of u
+//     forward   y = M (scale x + pixel_weight mean_c x + constant) + (1 - M) centre + noise_std eps,   mu = mean of x
+//     adjoint   y =    scale u + pixel_weight mean_c u + constant,                                     mu = mean of u
 //
-// where the adjoint's shift is the forward's reversed and its box the forward's, moved along with it.
+// where the adjoint's shift is the forward's reversed and its box the forward's, moved along with it. Means are over
+// the channels that are picture; the others are y = M x + (1 - M) centre, in the adjoint y = u.
 #pragma once
 
 #include <cstdint>
@@ -69,13 +70,20 @@ GR_INLINE Window<Int> window_of(const Pass& pass, int64_t sample) {
   return window;
 }
 
+GR_INLINE int64_t picture_channels(const Pass& pass) { return pass.picture.end - pass.picture.begin; }
+
+GR_INLINE bool is_picture(const Pass& pass, int64_t channel) {
+  return channel >= pass.picture.begin && channel < pass.picture.end;
+}
+
 // Whether the channels of a pixel mix. One channel is its own mean, which saturation keeps.
-GR_INLINE bool mixes_channels(const Pass& pass) { return pass.parts.saturation && pass.shape.channels > 1; }
+GR_INLINE bool mixes_channels(const Pass& pass) { return pass.parts.saturation && picture_channels(pass) > 1; }
 
 // The coefficients of one sample.
 template <typename Real>
 struct Coefficients {
   Real scale, pixel_weight, constant, noise_std;
+  Real outside, beside;  // what comes where M is 0: in the picture's channels, and in the others
 };
 
 template <typename Real>
@@ -90,10 +98,17 @@ GR_INLINE Coefficients<Real> coefficients_of(const Pass& pass, int64_t sample, R
   const Real gain = value_or(parts.gain, sample, Real(1));
   const Real saturation = mixes_channels(pass) ? value_or(parts.saturation, sample, Real(1)) : Real(1);
   const Real contrast = value_or(parts.contrast, sample, Real(1));
+  const Real centre = pass.adjoint ? Real(0) : static_cast<Real>(pass.picture.centre);
   Real constant = pass.adjoint ? Real(0) : value_or(parts.brightness, sample, Real(0));
   if (parts.contrast) constant += (Real(1) - contrast) * mu;
-  return {gain * contrast * saturation, gain * contrast * (Real(1) - saturation), gain * constant,
-          pass.adjoint ? Real(0) : value_or(parts.noise_std, sample, Real(0))};
+  constant *= gain;
+  if (centre != Real(0)) constant += (Real(1) - gain) * centre;
+  return {gain * contrast * saturation,
+          gain * contrast * (Real(1) - saturation),
+          constant,
+          pass.adjoint ? Real(0) : value_or(parts.noise_std, sample, Real(0)),
+          pass.adjoint ? constant : centre,
+          centre};
 }
 
 // The top 24 bits of a word as a uniform in [0, 1).

@@ -2,7 +2,8 @@
 //
 //     y = gain * mask . shift( k s (x - mu_pixel) + k (mu_pixel - mu) + mu + b ) + noise_std * normals
 //
-// per sample, and its adjoint. docs/operator.md derives both.
+// per sample, about the centre of the range of values and on the channels that are picture, and its adjoint.
+// docs/operator.md derives both.
 #pragma once
 
 #include <cstdint>
@@ -26,7 +27,7 @@ struct Parts {
   const void* saturation;
   const void* contrast;
   const int64_t* shift;   // rows down, columns right
-  const int64_t* cutout;  // the zeroed box: top, bottom, left, right, half open
+  const int64_t* cutout;  // the erased box: top, bottom, left, right, half open
   int64_t shift_stride;   // in elements, from sample to sample
   int64_t cutout_stride;
   const void* gain;
@@ -34,13 +35,21 @@ struct Parts {
   const int64_t* seed;
 };
 
-// One pass over a batch. The adjoint takes a cotangent as its input; brightness and noise have no part in it.
+// The channels [begin, end) that colour, gain and noise are for; shift and cutout are for all channels. All is done
+// about the centre, which is also what a shift brings in and a cutout leaves.
+struct Picture {
+  int64_t begin, end;
+  double centre;
+};
+
+// One pass over a batch. The adjoint takes a cotangent as its input; brightness, centre and noise have no part in it.
 struct Pass {
   Dtype dtype;
   Shape shape;
   const void* input;
   void* output;
   Parts parts;
+  Picture picture;
   bool adjoint;
 };
 

@@ -142,7 +142,7 @@ void transform_cpu(const Pass& given, int threads, int instruction_set) {
   const auto mean = [&](int64_t sample) {
     double total = 0.0;
     for (int64_t tile = 0; tile < tiles; ++tile) total += sums[sample * tiles + tile];
-    return total / static_cast<double>(elements / samples);
+    return total / static_cast<double>(picture_channels(pass) * pass.shape.height * pass.shape.width);
   };
   if (samples >= 4 * threads) {  // sum and apply while the sample is in a cache
     for_each_unit(samples, elements, threads, scratch, [&](int64_t sample, void* memory) {

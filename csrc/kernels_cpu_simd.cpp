@@ -61,24 +61,17 @@ GR_INLINE void philox_words(uint64_t seed, uint64_t block, uint32_t (&words)[4][
 }
 
 // Normals of whole blocks, at least `count` of them.
-void normals(uint64_t seed, uint64_t block, int64_t count, float* out) {
+template <typename Real>
+void normals(uint64_t seed, uint64_t block, int64_t count, Real* out) {
   for (int64_t done = 0; done < count; done += 4 * lanes, block += lanes) {
     uint32_t words[4][lanes];
-    float values[4][lanes];
+    Real values[4][lanes];
     philox_words(seed, block, words);
     for (int pair = 0; pair < 4; pair += 2)
       for (int l = 0; l < lanes; ++l)
         box_muller(words[pair][l], words[pair + 1][l], values[pair][l], values[pair + 1][l]);
     for (int l = 0; l < lanes; ++l)
       for (int k = 0; k < 4; ++k) out[done + 4 * l + k] = values[k][l];
-  }
-}
-
-void normals(uint64_t seed, uint64_t block, int64_t count, double* out) {
-  for (int64_t done = 0; done < count; done += 4, ++block) {
-    double values[4];
-    normal_block(seed, block, values);
-    for (int k = 0; k < 4; ++k) out[done + k] = values[k];
   }
 }
 
@@ -174,7 +167,7 @@ double sum(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index
     for_each_run(window, tile, row, [&](int64_t begin, int64_t end) {
       const int64_t count = end - begin;
       const int64_t source = (row - window.down) * pass.shape.width + begin - window.right;
-      for (int64_t c = 0; c < pass.shape.channels; ++c) {
+      for (int64_t c = pass.picture.begin; c < pass.picture.end; ++c) {
         load(in.at(c, source), in.pixel_step, count, row_buffer);
         int64_t i = 0;
         for (; i + partials <= count; i += partials)
@@ -194,7 +187,7 @@ void apply(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index
   const Window<int64_t> window = window_of<int64_t>(pass, sample);
   const Coefficients<Real> k = coefficients_of(pass, sample, static_cast<Real>(mu));
   const bool mixes = mixes_channels(pass);
-  const Real outside = pass.adjoint ? k.constant : Real(0);
+  const int64_t first = pass.picture.begin, last = pass.picture.end;
   const int64_t size = tile.size();
   Real* const values = static_cast<Real*>(scratch);  // [C, size]
   Real* const shared = values + shape.channels * size;
@@ -206,7 +199,7 @@ void apply(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index
     int64_t filled = tile.column_begin;
     const auto fill_to = [&](int64_t end) {
       for (int64_t c = 0; c < shape.channels; ++c)
-        for (int64_t i = filled; i < end; ++i) row_values[c * size + i] = outside;
+        for (int64_t i = filled; i < end; ++i) row_values[c * size + i] = is_picture(pass, c) ? k.outside : k.beside;
     };
     for_each_run(window, tile, row, [&](int64_t begin, int64_t end) {
       const int64_t count = end - begin;
@@ -217,11 +210,11 @@ void apply(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index
         load(in.at(c, source), in.pixel_step, count, row_values + c * size + begin);
       for (int64_t i = 0; i < count; ++i) shared[i] = Real(0);
       if (mixes)
-        for (int64_t c = 0; c < shape.channels; ++c)
+        for (int64_t c = first; c < last; ++c)
           for (int64_t i = 0; i < count; ++i) shared[i] += row_values[c * size + begin + i];
-      const Real share = k.pixel_weight / static_cast<Real>(shape.channels);
+      const Real share = k.pixel_weight / static_cast<Real>(last - first);
       for (int64_t i = 0; i < count; ++i) shared[i] = share * shared[i] + k.constant;
-      for (int64_t c = 0; c < shape.channels; ++c) {
+      for (int64_t c = first; c < last; ++c) {
         Real* const run = row_values + c * size + begin;
         for (int64_t i = 0; i < count; ++i) run[i] = k.scale * run[i] + shared[i];
       }
@@ -232,10 +225,10 @@ void apply(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index
   for (int64_t c = 0; c < shape.channels; ++c) {
     Real* const channel = values + c * size;
     const int64_t pixel = tile.row_begin * shape.width + tile.column_begin;
-    if (k.noise_std != Real(0)) {
-      const uint64_t first = static_cast<uint64_t>(c * shape.height * shape.width + pixel);
-      const int64_t skipped = static_cast<int64_t>(first % 4);
-      normals(static_cast<uint64_t>(pass.parts.seed[sample]), first / 4, size + skipped, shared);
+    if (k.noise_std != Real(0) && is_picture(pass, c)) {
+      const uint64_t element = static_cast<uint64_t>(c * shape.height * shape.width + pixel);
+      const int64_t skipped = static_cast<int64_t>(element % 4);
+      normals(static_cast<uint64_t>(pass.parts.seed[sample]), element / 4, size + skipped, shared);
       for (int64_t i = 0; i < size; ++i) channel[i] += k.noise_std * shared[i + skipped];
     }
     store(channel, out.pixel_step, size, out.at(c, pixel));

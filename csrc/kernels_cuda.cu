@@ -184,7 +184,7 @@ __device__ __forceinline__ float block_sum(float value) {
 
 // How a pass is cut into blocks; it depends on the pass alone.
 struct Plan {
-  bool flat;       // no window, no mixing, and noise in the order of memory
+  bool flat;       // no window, no mixing, all channels picture, and noise in the order of memory
   int threads;     // of a block
   int64_t slices;  // of a sample, summed by a block each; 0 where there is nothing to sum or one block does all
   int64_t blocks;  // of a sample, that apply the pass
@@ -204,15 +204,29 @@ struct Progress {
   unsigned* done;   // [samples]: slices; these counters are zero before the launch
 };
 
-// A thread's share of the sum over elements [begin, end) of a sample, in the order of memory: of all that a forward
-// pass reads, in the adjoint of the pixels that reach the output.
+// Where the elements of the picture lie together in memory, only they are summed; else those of other channels count as
+// zeros.
+GR_INLINE bool picture_lies_together(const Pass& pass) {
+  return !pass.shape.channels_last || picture_channels(pass) == pass.shape.channels;
+}
+
+// The elements that the mean of a sample runs over.
+GR_INLINE int64_t summed_elements(const Pass& pass) {
+  const int64_t channels = picture_lies_together(pass) ? picture_channels(pass) : pass.shape.channels;
+  return channels * pass.shape.height * pass.shape.width;
+}
+
+// A thread's share of the sum over the summed elements [begin, end) of a sample, in the order of memory: of all that a
+// forward pass reads, in the adjoint of the pixels that reach the output.
 template <bool windowed, typename T>
 __device__ float partial_sum(const Pass& pass, const Divisors& by, int64_t sample, int64_t begin, int64_t end) {
   constexpr int count = 16 / sizeof(T);
   const Shape& shape = pass.shape;
-  const T* const in = static_cast<const T*>(pass.input) + sample * shape.channels * shape.height * shape.width;
-  const bool masked = windowed && pass.adjoint;
-  const Window<int> window = window_of<int>(pass, sample);
+  const bool picked = windowed && !picture_lies_together(pass), masked = windowed && (pass.adjoint || picked);
+  const int64_t before = windowed && !picked ? pass.picture.begin : 0;
+  const T* const in =
+      static_cast<const T*>(pass.input) + (sample * shape.channels + before) * shape.height * shape.width;
+  const Window<int> window = pass.adjoint ? window_of<int>(pass, sample) : whole_frame<int>(shape);
   const int width = static_cast<int>(shape.width), height = static_cast<int>(shape.height);
   const int channels = static_cast<int>(shape.channels);
   float total = 0.0f;
@@ -226,7 +240,8 @@ __device__ float partial_sum(const Pass& pass, const Divisors& by, int64_t sampl
       int row = by.width.quotient(pixel), column = by.width.rest(pixel);
 #pragma unroll
       for (int k = 0; k < count; ++k) {
-        if (!window.holds(row + window.down, column + window.right)) values[k] = 0.0f;
+        if (!window.holds(row + window.down, column + window.right) || (picked && !is_picture(pass, channel)))
+          values[k] = 0.0f;
         if (shape.channels_last && ++channel < channels) continue;
         channel = 0;
         if (++column < width) continue;
@@ -257,7 +272,7 @@ struct Work {
 template <bool windowed, typename T>
 __device__ bool find_work(const Pass& pass, const Plan& plan, const Divisors& by, const Progress& progress,
                           Work& work) {
-  const int64_t elements = pass.shape.channels * pass.shape.height * pass.shape.width;
+  const int64_t elements = summed_elements(pass);
   __shared__ int shared_turn;
   int turn = static_cast<int>(blockIdx.x);
   if (plan.slices) {
@@ -295,11 +310,12 @@ __device__ bool find_work(const Pass& pass, const Plan& plan, const Divisors& by
     __threadfence();  // the sum is there before the word of it
     atomicAdd(progress.done + work.sample, 1u);
   }
-  work.mean = sum / static_cast<float>(elements);
+  work.mean = sum / static_cast<float>(picture_channels(pass) * pass.shape.height * pass.shape.width);
   return !sums;
 }
 
-// y = scale x + constant + noise_std eps on samples as flat arrays: neither a window nor a mixing of channels.
+// y = scale x + constant + noise_std eps on samples as flat arrays: no window, no mixing of channels, and all of them
+// are picture.
 template <typename T>
 __global__ void __launch_bounds__(most_threads) apply_flat(Pass pass, Plan plan, Divisors by, Progress progress) {
   constexpr int count = 16 / sizeof(T);
@@ -374,9 +390,10 @@ struct FourPixels {
   }
 };
 
-// One thread works on four pixels at a time: on one channel of them, or, where saturation mixes the channels, on
-// `channels` of them in registers, or (channels = 0) on any number, which it reads twice. A sample has fewer than 2^31
-// elements here.
+// One thread works on four pixels at a time: on one channel of them, or, where saturation mixes the channels, on the
+// picture's channels, of which there are `channels`, in registers, or (channels = 0) any number, which it reads twice.
+// A sample has fewer than 2^31 elements here. The channels of samples in channels_last are all picture where they are
+// in registers.
 template <typename T, int channels, bool mixes, bool channels_last>
 __global__ void __launch_bounds__(most_threads, 2) apply(Pass pass, Plan plan, Divisors by, Progress progress) {
   Work work;
@@ -388,8 +405,7 @@ __global__ void __launch_bounds__(most_threads, 2) apply(Pass pass, Plan plan, D
   const int channel_step = channels_last ? 1 : pixels, pixel_step = channels_last ? all_channels : 1;
   const Window<int> window = window_of<int>(pass, work.sample);
   const Coefficients<float> k = coefficients_of(pass, work.sample, work.mean);
-  const float share = k.pixel_weight / static_cast<float>(all_channels);
-  const float outside = pass.adjoint ? k.constant : 0.0f;
+  const float share = k.pixel_weight / static_cast<float>(picture_channels(pass));
   const uint64_t seed = pass.parts.seed ? static_cast<uint64_t>(pass.parts.seed[work.sample]) : 0;
 
   const auto read = [&](const FourPixels& at, int channel, float (&values)[4]) {
@@ -404,7 +420,7 @@ __global__ void __launch_bounds__(most_threads, 2) apply(Pass pass, Plan plan, D
   // From inputs and the mean over the channels to outputs.
   const auto transform = [&](const FourPixels& at, int channel, const float (&mixed)[4], float (&values)[4]) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) values[i] = at.held[i] ? k.scale * values[i] + (mixed[i] + k.constant) : outside;
+    for (int i = 0; i < 4; ++i) values[i] = at.held[i] ? k.scale * values[i] + (mixed[i] + k.constant) : k.outside;
     if (k.noise_std != 0.0f) {
       float normals[4];
       four_normals(seed, static_cast<unsigned>(channel * pixels + at.first), normals);
@@ -423,6 +439,20 @@ __global__ void __launch_bounds__(most_threads, 2) apply(Pass pass, Plan plan, D
     }
   };
 
+  // A channel that is no picture.
+  const auto keep = [&](const FourPixels& at, int channel) {
+    float values[4];
+    read(at, channel, values);
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+      if (!at.held[i]) values[i] = k.beside;
+    write(at, channel, values);
+  };
+  const auto keep_others = [&](const FourPixels& at) {
+    for (int c = 0; c < pass.picture.begin; ++c) keep(at, c);
+    for (int c = static_cast<int>(pass.picture.end); c < all_channels; ++c) keep(at, c);
+  };
+
   const unsigned quads = (static_cast<unsigned>(pixels) + 3) / 4, items = quads * (mixes ? 1 : all_channels);
   const unsigned step = static_cast<unsigned>(plan.blocks) * blockDim.x;
   for (unsigned i = static_cast<unsigned>(work.block) * blockDim.x + threadIdx.x; i < items; i += step) {
@@ -431,6 +461,10 @@ __global__ void __launch_bounds__(most_threads, 2) apply(Pass pass, Plan plan, D
       // Neighbouring threads take neighbours in memory.
       const int channel = channels_last ? by.channels.rest(item) : by.quads.quotient(item);
       const FourPixels at(window, shape, by.width, channels_last ? by.channels.quotient(item) : by.quads.rest(item));
+      if (!is_picture(pass, channel)) {
+        keep(at, channel);
+        continue;
+      }
       const float nothing[4] = {};
       float values[4];
       read(at, channel, values);
@@ -438,6 +472,8 @@ __global__ void __launch_bounds__(most_threads, 2) apply(Pass pass, Plan plan, D
       write(at, channel, values);
     } else if constexpr (channels > 0) {
       const FourPixels at(window, shape, by.width, item);
+      if constexpr (!channels_last) keep_others(at);
+      const int first_channel = channels_last ? 0 : static_cast<int>(pass.picture.begin);
       float values[channels][4], mixed[4] = {};
       if (channels_last && at.run) {
         float memory[channels * 4];
@@ -454,7 +490,7 @@ __global__ void __launch_bounds__(most_threads, 2) apply(Pass pass, Plan plan, D
           for (int i = 0; i < 4; ++i) values[c][i] = memory[i * channels + c];
       } else {
 #pragma unroll
-        for (int c = 0; c < channels; ++c) read(at, c, values[c]);
+        for (int c = 0; c < channels; ++c) read(at, first_channel + c, values[c]);
       }
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
@@ -463,7 +499,7 @@ __global__ void __launch_bounds__(most_threads, 2) apply(Pass pass, Plan plan, D
         mixed[i] *= share;
       }
 #pragma unroll
-      for (int c = 0; c < channels; ++c) transform(at, c, mixed, values[c]);
+      for (int c = 0; c < channels; ++c) transform(at, first_channel + c, mixed, values[c]);
       if (channels_last && at.count == 4) {
         float memory[channels * 4];
 #pragma unroll
@@ -477,23 +513,25 @@ __global__ void __launch_bounds__(most_threads, 2) apply(Pass pass, Plan plan, D
         }
       } else {
 #pragma unroll
-        for (int c = 0; c < channels; ++c) write(at, c, values[c]);
+        for (int c = 0; c < channels; ++c) write(at, first_channel + c, values[c]);
       }
     } else {
       const FourPixels at(window, shape, by.width, item);
       float values[4], mixed[4] = {};
-      for (int c = 0; c < all_channels; ++c) {
+      const int picture_begin = static_cast<int>(pass.picture.begin), picture_end = static_cast<int>(pass.picture.end);
+      for (int c = picture_begin; c < picture_end; ++c) {
         read(at, c, values);
 #pragma unroll
         for (int i = 0; i < 4; ++i) mixed[i] += values[i];
       }
 #pragma unroll
       for (int i = 0; i < 4; ++i) mixed[i] *= share;
-      for (int c = 0; c < all_channels; ++c) {
+      for (int c = picture_begin; c < picture_end; ++c) {
         read(at, c, values);
         transform(at, c, mixed, values);
         write(at, c, values);
       }
+      keep_others(at);
     }
   }
 }
@@ -554,7 +592,8 @@ Plan plan_of(const Pass& pass) {
   const int64_t pixels = shape.height * shape.width, elements = shape.channels * pixels;
   const bool planar_noise = pass.parts.noise_std && shape.channels_last && shape.channels > 1;
   Plan plan;
-  plan.flat = !pass.parts.shift && !pass.parts.cutout && !mixes_channels(pass) && !planar_noise;
+  const bool whole = picture_channels(pass) == shape.channels;
+  plan.flat = !pass.parts.shift && !pass.parts.cutout && !mixes_channels(pass) && !planar_noise && whole;
   const bool own_block = pass.parts.contrast && elements * bytes_of(pass.dtype) <= own_block_bytes;
   const int64_t vector = plan.flat ? 16 / bytes_of(pass.dtype) : 4;
   const int64_t items = ceil_div(mixes_channels(pass) ? pixels : elements, vector);  // that a thread has in one turn
@@ -563,7 +602,7 @@ Plan plan_of(const Pass& pass) {
   const int64_t most_blocks = ceil_div(items, plan.threads);
   const int64_t turns = std::clamp<int64_t>(shape.samples * most_blocks / (2 * GR_RUNNING_BLOCKS), 1, most_turns);
   plan.blocks = own_block ? 1 : ceil_div(most_blocks, turns);
-  plan.slices = pass.parts.contrast && !own_block ? ceil_div(elements, slice_elements) : 0;
+  plan.slices = pass.parts.contrast && !own_block ? ceil_div(summed_elements(pass), slice_elements) : 0;
   plan.lead = plan.slices ? std::min(ceil_div(GR_RUNNING_BLOCKS, plan.slices + plan.blocks), shape.samples) : 0;
   return plan;
 }
@@ -587,7 +626,7 @@ void run(const Pass& pass, float* workspace, void* stream) {
   auto kernel = apply_flat<T>;
   if (!plan.flat && !mixes_channels(pass))
     kernel = last ? apply<T, 0, false, true> : apply<T, 0, false, false>;
-  else if (!plan.flat && shape.channels == 3)
+  else if (!plan.flat && picture_channels(pass) == 3 && (!last || shape.channels == 3))
     kernel = last ? apply<T, 3, true, true> : apply<T, 3, true, false>;
   else if (!plan.flat)
     kernel = last ? apply<T, 0, true, true> : apply<T, 0, true, false>;
@@ -610,7 +649,7 @@ void transform_cuda(const Pass& pass, float* workspace, int device, void* stream
       (shape.channels * shape.height * shape.width > INT32_MAX || std::max(shape.height, shape.width) > INT32_MAX / 2))
     refuse(
         "a sample has more than 2^31 - 1 elements, or a side more than 2^30 - 1 pixels; only noise, gain, "
-        "brightness and contrast take that");
+        "brightness and contrast of all channels take that");
   if (!workspace && workspace_cuda(pass)) refuse("workspace is a null pointer");
   const OnDevice on_device(device);
   switch (pass.dtype) {

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from .ops import TransformParams, check_floating, draw, input_transform, random_words
+from .picture import Picture, Range
 from .settings import choice, number
-
-Range = tuple[float, float]
 
 # The parts of a policy in the order in which one pass of the operator applies them.
 POLICIES = ("color", "translation", "cutout")
@@ -36,9 +35,15 @@ class DiffAugment(nn.Module):
         contrast: range of the factor about the sample's mean.
         translation: the largest shift, as a share of height and of width; ``int(size * translation + 0.5)`` pixels.
         cutout: the box's side, as a share of height and of width, in [0, 1]; ``int(size * cutout + 0.5)`` pixels.
+        p: share of the samples that are touched, in [0, 1]; each is drawn anew.
+        value_range: (low, high), what the images' values range over. The same is done to the same picture in every
+            range: brightness is scaled to it, and its middle, which is 0 for [-1, 1], is what translation brings in and
+            cutout leaves.
+        channels: the picture's, a slice or range; None for all. The others, such as a mask or alpha, are translated and
+            cut out with it and keep their values.
 
     Raises:
-        TypeError: policy is no string, or a share is no number.
+        TypeError: policy is no string, a share is no number, value_range no pair or channels no slice.
         ValueError: an unknown policy name, a range that is not finite or not ascending, a share outside [0, 1].
     """
 
@@ -51,6 +56,9 @@ class DiffAugment(nn.Module):
         contrast: Range = (0.5, 1.5),
         translation: float = 0.125,
         cutout: float = 0.5,
+        p: float = 1.0,
+        value_range: Range = (-1.0, 1.0),
+        channels: slice | range | None = None,
     ) -> None:
         super().__init__()
         self.policy = policy
@@ -60,6 +68,8 @@ class DiffAugment(nn.Module):
         self.contrast = _range("contrast", contrast)
         self.translation = number("translation", translation, "[0, 1]")
         self.cutout = number("cutout", cutout, "[0, 1]")
+        self.p = number("p", p, "[0, 1]")
+        self.picture = Picture(value_range, channels)
         self.enabled = True
 
     @classmethod
@@ -70,7 +80,7 @@ class DiffAugment(nn.Module):
     @property
     def active(self) -> bool:
         """Whether a forward changes its input."""
-        return self.enabled and bool(self.passes)
+        return self.enabled and bool(self.passes) and self.p > 0.0
 
     def sample(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[TransformParams, ...]:
         """Draw the parameters for a batch like x, an entry per pass; ``forward(x, params=...)`` replays them.
@@ -91,14 +101,15 @@ class DiffAugment(nn.Module):
     @property
     def words(self) -> int:
         """Random words that a draw takes per sample."""
-        return sum(_WORDS[part] for parts in self.passes for part in parts)
+        return sum(_WORDS[part] for parts in self.passes for part in parts) + (self.p < 1.0)
 
     def params_from(self, words: Tensor, x: Tensor) -> tuple[TransformParams, ...]:
         """What ``sample`` draws, from random words, int64 [self.words, N]."""
+        touched = self._touched(words[-1:]) if self.p < 1.0 else None
         params, row = [], 0
         for parts in self.passes:
             end = row + sum(_WORDS[part] for part in parts)
-            params.append(self._pass_from(parts, words[row:end], x))
+            params.append(self._pass_from(parts, words[row:end], x, touched))
             row = end
         return tuple(params)
 
@@ -112,8 +123,8 @@ class DiffAugment(nn.Module):
         """Augment a batch.
 
         Args:
-            x: float16, bfloat16, float32 or float64 images [N, C, H, W], usually in [-1, 1]; values that leave that
-                range are not clipped.
+            x: float16, bfloat16, float32 or float64 images [N, C, H, W] in ``value_range``; values that leave it are
+                not clipped.
             params: from ``sample``, to repeat a draw to the bit.
             generator: of x's device, for the draw.
 
@@ -122,7 +133,7 @@ class DiffAugment(nn.Module):
 
         Raises:
             TypeError: x is no floating-point tensor.
-            ValueError: x is not [N, C, H, W], or params do not fit it.
+            ValueError: x is not [N, C, H, W] or has none of the picture's channels, or params do not fit it.
         """
         if not self.active:
             return x
@@ -133,12 +144,18 @@ class DiffAugment(nn.Module):
         return x
 
     def extra_repr(self) -> str:
-        return repr(self.policy)
+        return f"{self.policy!r}, p={self.p}, value_range={self.picture.value_range}, channels={self.picture.channels}"
 
-    def _pass_from(self, parts: tuple[str, ...], words: Tensor, x: Tensor) -> TransformParams:
+    def _touched(self, words: Tensor) -> Tensor:
+        """Which samples are touched, bool [N], from one row of words."""
+        (uniform,), _ = draw(words, [(0.0, 1.0)], [])
+        return uniform < self.p
+
+    def _pass_from(self, parts: tuple[str, ...], words: Tensor, x: Tensor, touched: Tensor | None) -> TransformParams:
         ranges, integers = [], []
         if "color" in parts:
-            ranges = [self.brightness, self.saturation, self.contrast]
+            brightness = [bound * self.picture.half_range for bound in self.brightness]
+            ranges = [brightness, self.saturation, self.contrast]
         row = len(ranges)
         if "translation" in parts:
             integers += [_shift(row + axis, size, self.translation) for axis, size in enumerate(x.shape[2:])]
@@ -147,10 +164,16 @@ class DiffAugment(nn.Module):
             for axis, size in enumerate(x.shape[2:]):
                 integers += _interval(row + axis, size, self.cutout)
         reals, whole = draw(words, ranges, integers)
+        if touched is not None:
+            # What changes nothing: no shift, an empty box, and these factors.
+            whole = whole * touched[:, None]
+            reals = [torch.where(touched, real, neutral) for real, neutral in zip(reals, (0.0, 1.0, 1.0), strict=False)]
         return TransformParams(
             *(reals if ranges else (None, None, None)),
             shift=whole[:, :2] if "translation" in parts else None,
             cutout=whole[:, -4:] if "cutout" in parts else None,
+            centre=self.picture.centre,
+            channels=self.picture.channels_of(x),
         )
 
 
@@ -159,14 +182,19 @@ _WORDS = {"color": 3, "translation": 2, "cutout": 2}
 Column = tuple[int, int, int]  # of ops.draw: row of the words, count, offset
 
 
+def _share(size: int, ratio: float) -> int:
+    # int() of a size that varies in a compiled or exported program would fix it.
+    return torch.sym_int(size * ratio + 0.5)
+
+
 def _shift(row: int, size: int, ratio: float) -> Column:
-    largest = int(size * ratio + 0.5)
+    largest = _share(size, ratio)
     return row, 2 * largest + 1, -largest
 
 
 def _interval(row: int, size: int, ratio: float) -> tuple[Column, Column]:
     """First zeroed pixel of one axis and the one after the last; the box may overhang the border."""
-    length = int(size * ratio + 0.5)
+    length = _share(size, ratio)
     count, offset = size + 1 - length % 2, -(length // 2)
     return (row, count, offset), (row, count, offset + length)
 

@@ -1,5 +1,6 @@
 """Calls of the kernel modules with tensors in place of addresses."""
 
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -11,10 +12,16 @@ from gan_regularizers.ops import TransformParams, memory_format
 CODES = {torch.float16: 0, torch.bfloat16: 1, torch.float32: 2, torch.float64: 3}
 
 
+def each(params: TransformParams, change: Callable[[Tensor], Tensor]) -> TransformParams:
+    """The same pass with every tensor changed."""
+    return TransformParams(*(change(value) if isinstance(value, Tensor) else value for value in params))
+
+
 def arguments(x: Tensor, out: Tensor, params: TransformParams, adjoint: bool) -> tuple[dict[str, Any], list[Tensor]]:
     """What both modules' ``transform`` takes, and the tensors that must outlive the call."""
     real = torch.float64 if x.dtype == torch.float64 else torch.float32
-    kept = [None if v is None else (v if v.dtype == torch.int64 else v.to(real)).contiguous() for v in params]
+    *tensors, centre, channels = params
+    kept = [None if v is None else (v if v.dtype == torch.int64 else v.to(real)).contiguous() for v in tensors]
     return {
         "dtype": CODES[x.dtype],
         "shape": tuple(x.shape),
@@ -25,6 +32,8 @@ def arguments(x: Tensor, out: Tensor, params: TransformParams, adjoint: bool) ->
         "parts": [0 if value is None else value.data_ptr() for value in kept],
         "shift_stride": 2,
         "cutout_stride": 4,
+        "picture": channels or (0, x.shape[1]),
+        "centre": centre,
     }, kept
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import test_distributed
 import torch
-from test_operator import PARTS, SHAPE, make_case
+from kernel_calls import each
+from test_operator import PARTS, PICTURES, SHAPE, Case, make_case
 from torch import nn
 from torch.nn.functional import softplus
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -49,7 +50,7 @@ def _native():
 
 
 def on_device(params: TransformParams, device: str = DEVICE) -> TransformParams:
-    return TransformParams(*(None if value is None else value.to(device) for value in params))
+    return each(params, lambda value: value.to(device))
 
 
 def tolerances(dtype: torch.dtype) -> dict[str, float]:
@@ -67,7 +68,18 @@ def tolerances(dtype: torch.dtype) -> dict[str, float]:
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("parts", [PARTS, ("noise_std",), ("gain", "contrast", "noise_std"), ("shift", "cutout"), ()])
 def test_value_and_gradients_equal_the_cpus_in_float64(parts, shape, layout, dtype):
-    case = make_case(shape, parts, dtype=dtype)
+    check_value_and_gradients(make_case(shape, parts, dtype=dtype), layout, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("shape", [(2, 4, 32, 32), (2, 4, 256, 256), (1, 4, 71, 83)])
+@pytest.mark.parametrize("picture", PICTURES)
+def test_value_and_gradients_of_pictures_equal_the_cpus_in_float64(picture, shape, layout, dtype):
+    check_value_and_gradients(make_case(shape, PARTS, dtype=dtype, **picture), layout, dtype)
+
+
+def check_value_and_gradients(case: Case, layout: torch.memory_format, dtype: torch.dtype) -> None:
     results = []
     for device, precision in ((DEVICE, dtype), ("cpu", torch.float64)):
         x = case.x.detach().to(device, precision).contiguous(memory_format=layout).requires_grad_()
@@ -147,7 +159,7 @@ def test_bits_repeat_and_do_not_depend_on_layout_or_batch():
     y = input_transform(x, params)
     assert torch.equal(input_transform(x, params), y)
     assert torch.equal(input_transform(x.contiguous(memory_format=torch.channels_last), params), y)
-    one = TransformParams(*(None if value is None else value[2:3] for value in params))
+    one = each(params, lambda value: value[2:3])
     assert torch.equal(input_transform(x[2:3], one), y[2:3])
     contrast = make_case((2, 3, 300, 300), PARTS, dtype=torch.float32)
     x, params = contrast.x.to(DEVICE), on_device(contrast.params)

@@ -15,7 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_calls import on_cpu, on_cuda
-from test_operator import PARTS, cases, make_case
+from test_operator import PARTS, PICTURES, cases, make_case
 
 from gan_regularizers.ops import TransformParams
 
@@ -87,6 +87,15 @@ def test_kernels_agree_on_many_blocks(emulated, shape, parts, dtype):
     check(emulated, case.x, case.params)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("parts", [PARTS, ("contrast", "gain", "noise_std"), ("brightness", "shift", "noise_std")])
+@pytest.mark.parametrize("picture", PICTURES)
+@pytest.mark.parametrize("shape", [(2, 4, 21, 18), (1, 4, 72, 81)])  # a block for each sample, and several slices
+def test_kernels_agree_on_pictures(emulated, shape, picture, parts, dtype):
+    case = make_case(shape, parts, dtype=dtype, **picture)
+    check(emulated, case.x, case.params)
+
+
 def test_addresses_that_are_not_aligned(emulated):
     """A tensor may begin anywhere in its storage."""
     for parts in (PARTS, ("gain", "noise_std")):
@@ -129,9 +138,18 @@ def test_what_the_kernels_refuse(emulated):
     case = make_case((2, 3, 6, 5), PARTS)
     with pytest.raises(ValueError, match="no float64"):
         on_cuda(emulated, case.x, case.params)
+    with pytest.raises(ValueError, match="picture's channels are 0 to 4"):
+        on_cuda(emulated, case.x.float(), case.params._replace(channels=(0, 4)))
+
+    def transform(dtype: int, shape: tuple[int, ...], parts: list[int], picture: tuple[int, int]) -> None:
+        emulated.transform(dtype, shape, False, 4, 2**50, False, parts, 2, 4, picture, 0.0, 0, 0, 0)
+
+    shifted, contrasted, scaled = ([8 * (part == only) for part in range(8)] for only in (3, 2, 5))
     with pytest.raises(ValueError, match="2\\^31"):
-        emulated.transform(2, (1, 2, 2**15, 2**16), False, 4, 2**50, False, [0, 0, 0, 8, 0, 0, 0, 0], 2, 4, 0, 0, 0)
+        transform(2, (1, 2, 2**15, 2**16), shifted, (0, 2))
+    with pytest.raises(ValueError, match="2\\^31"):
+        transform(2, (1, 2, 2**15, 2**16), scaled, (0, 1))
     with pytest.raises(ValueError, match="2\\^30"):
-        emulated.transform(1, (1, 1, 2**30, 1), False, 4, 2**50, False, [0, 0, 0, 8, 0, 0, 0, 0], 2, 4, 0, 0, 0)
+        transform(1, (1, 1, 2**30, 1), shifted, (0, 1))
     with pytest.raises(ValueError, match="workspace is a null"):
-        emulated.transform(2, (1, 1, 2**10, 2**10), False, 4, 2**50, False, [0, 0, 8, 0, 0, 0, 0, 0], 2, 4, 0, 0, 0)
+        transform(2, (1, 1, 2**10, 2**10), contrasted, (0, 1))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from kernel_calls import each
 
 from gan_regularizers import use_backend
 from gan_regularizers.benchmark.baseline import contrast, cutout, official_sequence, saturation, translation
@@ -28,12 +29,21 @@ class Case:
         else:
             self.noise = None
 
+    @property
+    def picture(self) -> slice:
+        return slice(*(self.params.channels or (None,)))
+
     def expected(self, x: torch.Tensor | None = None) -> torch.Tensor:
-        x = self.x if x is None else x
-        return official_sequence(x.double(), self.params, self.noise, self.cutout_size)
+        """The official sequence about the centre; channels beside the picture are moved and cut out with it."""
+        centred = (self.x if x is None else x).double() - self.params.centre
+        geometry = TransformParams(shift=self.params.shift, cutout=self.params.cutout)
+        y = official_sequence(centred, geometry, None, self.cutout_size)
+        noise = None if self.noise is None else self.noise[:, self.picture]
+        y[:, self.picture] = official_sequence(centred[:, self.picture], self.params, noise, self.cutout_size)
+        return y + self.params.centre
 
 
-def make_case(shape=SHAPE, parts=PARTS, seed=0, dtype=torch.float64) -> Case:
+def make_case(shape=SHAPE, parts=PARTS, seed=0, dtype=torch.float64, centre=0.0, channels=None) -> Case:
     """Random images and random parameters; boxes overhang as DiffAugment's do, shifts may leave the image."""
     generator = torch.Generator().manual_seed(seed)
     n, _, height, width = shape
@@ -58,8 +68,15 @@ def make_case(shape=SHAPE, parts=PARTS, seed=0, dtype=torch.float64) -> Case:
     params = {name: values[name] for name in parts}
     if "noise_std" in parts:
         params["seed"] = torch.randint(-(2**63), 2**63 - 1, (n,), generator=generator)
-    x = (2 * uniform(*shape) - 1).to(dtype)
-    return Case(x, TransformParams(**params), (sizes[0], sizes[1]))
+    x = (2 * uniform(*shape) - 1 + centre).to(dtype)
+    return Case(x, TransformParams(**params, centre=centre, channels=channels), (sizes[0], sizes[1]))
+
+
+# Images [N, 4, ...] with pictures at every place, and centres that binary fractions hold.
+PICTURES = [
+    {"centre": centre, "channels": channels}
+    for centre, channels in ((0.5, None), (0.0, (0, 3)), (0.5, (0, 3)), (-1.25, (1, 4)), (0.5, (1, 3)), (0.25, (2, 3)))
+]
 
 
 @st.composite
@@ -67,7 +84,10 @@ def cases(draw, dtype=torch.float64) -> Case:
     side = st.integers(1, 9)
     shape = (draw(st.integers(0, 3)), draw(st.sampled_from((1, 3, 4))), draw(side), draw(side))
     parts = draw(st.lists(st.sampled_from(PARTS), unique=True))
-    return make_case(shape, parts, draw(st.integers(0, 2**32)), dtype)
+    centre = draw(st.sampled_from((0.0, 0.5, -1.25)))
+    pictures = [(begin, end) for begin in range(shape[1]) for end in range(begin + 1, shape[1] + 1)]
+    channels = draw(st.none() | st.sampled_from(pictures))
+    return make_case(shape, parts, draw(st.integers(0, 2**32)), dtype, centre, channels)
 
 
 @pytest.fixture(params=["reference", "native"], autouse=True)
@@ -139,36 +159,67 @@ def test_cutout_and_shift_erase_what_is_not_finite():
     assert not input_transform(x, TransformParams(shift=torch.tensor([[2, 0]]))).any()
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@given(data=st.data())
+def test_the_whole_picture_is_every_channel(dtype, data):
+    case = data.draw(cases(dtype))
+    whole = case.params._replace(channels=(0, case.x.shape[1]))
+    assert torch.equal(input_transform(case.x, whole), input_transform(case.x, whole._replace(channels=None)))
+
+
+@given(cases(torch.float32))
+def test_channels_beside_the_picture_keep_their_values(case):
+    """To the bit, where they are neither moved nor cut out."""
+    y = input_transform(case.x, case.params._replace(shift=None, cutout=None))
+    if case.params.channels is not None:
+        begin, end = case.params.channels
+        assert torch.equal(y[:, :begin], case.x[:, :begin])
+        assert torch.equal(y[:, end:], case.x[:, end:])
+
+
+@pytest.mark.parametrize("picture", PICTURES)
+def test_noise_of_a_picture_is_that_of_its_place(picture):
+    """A normal depends on the element's index among all channels."""
+    case = make_case((2, 4, 5, 3), ("noise_std",), **picture)
+    y = input_transform(case.x, case.params)
+    everywhere = input_transform(case.x, case.params._replace(centre=0.0, channels=None))
+    assert torch.equal(y[:, case.picture], everywhere[:, case.picture])
+    assert not torch.equal(everywhere, case.x)
+
+
 @given(cases())
 def test_backward_is_the_adjoint(case):
-    """The mask first, then the shift reversed, then the colour part, which is its own adjoint."""
+    """The mask first, then the shift reversed, then the picture's colour part, which is its own adjoint."""
     params = case.params
     x = case.x.requires_grad_()
     y = input_transform(x, params)
     cotangent = torch.randn_like(y)
-    expected = cotangent
+    expected = cotangent.clone()
     if params.gain is not None:
-        expected = expected * params.gain.view(-1, 1, 1, 1)
+        expected[:, case.picture] *= params.gain.view(-1, 1, 1, 1)
     if params.cutout is not None:
         expected = cutout(expected, params.cutout[:, ::2], case.cutout_size)
     if params.shift is not None:
         expected = translation(expected, -params.shift)
     if params.saturation is not None:
-        expected = saturation(expected, params.saturation)
+        expected[:, case.picture] = saturation(expected[:, case.picture], params.saturation)
     if params.contrast is not None:
-        expected = contrast(expected, params.contrast)
-    actual = torch.autograd.grad(y, x, cotangent)[0] if params != TransformParams() else cotangent
+        expected[:, case.picture] = contrast(expected[:, case.picture], params.contrast)
+    (actual,) = torch.autograd.grad(y, x, cotangent)
     torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-13)
     if case.x.numel():
-        linear = params._replace(brightness=None, noise_std=None, seed=None)
+        linear = params._replace(brightness=None, noise_std=None, seed=None, centre=0.0)
         torch.testing.assert_close(
             (input_transform(x, linear) * cotangent).sum(), (x * actual).sum(), rtol=1e-10, atol=1e-10
         )
 
 
-@pytest.mark.parametrize("parts", [PARTS, *[(part,) for part in PARTS]])
-def test_gradients_of_first_and_second_order(parts):
-    case = make_case((2, 3, 4, 3), parts)
+@pytest.mark.parametrize(
+    ("parts", "picture"),
+    [(PARTS, {}), *[((part,), {}) for part in PARTS], *[(PARTS, picture) for picture in PICTURES]],
+)
+def test_gradients_of_first_and_second_order(parts, picture):
+    case = make_case((2, 4, 3, 3), parts, **picture)
     x = case.x.requires_grad_()
     assert torch.autograd.gradcheck(lambda x: input_transform(x, case.params), (x,))
     assert torch.autograd.gradgradcheck(lambda x: input_transform(x, case.params), (x,))
@@ -189,7 +240,7 @@ def test_noise_comes_from_the_seed_alone():
     case = make_case(parts=("noise_std",))
     assert torch.equal(input_transform(case.x, case.params), input_transform(case.x, case.params))
     rows = [
-        input_transform(case.x[n : n + 1], TransformParams(*(v if v is None else v[n : n + 1] for v in case.params)))
+        input_transform(case.x[n : n + 1], each(case.params, lambda value, n=n: value[n : n + 1]))
         for n in range(len(case.x))
     ]
     assert torch.equal(torch.cat(rows), input_transform(case.x, case.params))
@@ -223,6 +274,28 @@ def test_parameters_on_another_device():
     case = make_case(parts=("gain",))
     with pytest.raises(ValueError, match=r"params\.gain lies on meta and x on cpu"):
         input_transform(case.x, TransformParams(gain=case.params.gain.to("meta")))
+
+
+@pytest.mark.parametrize("channels", [(0, 4), (-1, 2), (1, 1), (2, 1), (0, 3, 1), (1,), 3, slice(0, 3), [0, 3]])
+def test_channels_that_the_input_does_not_have(channels):
+    case = make_case(parts=("gain",))
+    with pytest.raises(ValueError, match=r"params\.channels=.* shape \[3, 3, 6, 5\]; \(begin, end\) with .* end <= 3"):
+        input_transform(case.x, case.params._replace(channels=channels))
+
+
+@pytest.mark.parametrize("centre", [float("nan"), float("inf"), "0.5", None])
+def test_centres_that_are_no_number(centre):
+    case = make_case(parts=("gain",))
+    with pytest.raises(ValueError, match=r"params\.centre=.* is no finite number"):
+        input_transform(case.x, case.params._replace(centre=centre))
+
+
+def test_other_noise_for_a_pass():
+    case = make_case(parts=PARTS, centre=0.5, channels=(0, 2))
+    gain, noise_std, seed = torch.rand(3), torch.rand(3), torch.arange(3)
+    noisy = case.params.with_noise(gain, noise_std, seed)
+    assert noisy[5:8] == (gain, noise_std, seed)
+    assert all(a is b for a, b in zip(noisy[:5] + noisy[8:], case.params[:5] + case.params[8:], strict=True))
 
 
 @pytest.mark.parametrize("part", ["noise_std", "seed"])

@@ -8,6 +8,7 @@ from types import ModuleType
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from . import native, reference
 from .params import DTYPES, TransformParams, arithmetic_dtype, memory_format
@@ -61,8 +62,11 @@ def use_backend(name: str) -> Iterator[None]:
     """Run the operator on backend ``"auto"``, ``"reference"`` or ``"native"`` inside a ``with`` block.
 
     ``auto`` takes the native kernels where they are built for the input's device and dtype; else it runs the reference
-    and says why in one ``BackendWarning``. The choice holds for the process: blocks of two threads must not overlap.
-    The environment variable ``GAN_REGULARIZERS_BACKEND``, read at import, sets the backend for a whole run.
+    and says why in one ``BackendWarning``. Inside ``torch.func``'s transforms, forward-mode differentiation and
+    ``torch.jit.trace``, which see plain operations of torch alone, every choice runs the reference.
+
+    The choice holds for the process: blocks of two threads must not overlap. The environment variable
+    ``GAN_REGULARIZERS_BACKEND``, read at import, sets the backend for a whole run.
 
     Raises:
         ValueError: name is no backend.
@@ -132,11 +136,23 @@ def look_up(words: Tensor, t: Tensor | None, t_list: Tensor, *tables: Tensor) ->
 
 
 def _backend_for(x: Tensor, dtype: torch.dtype | None = None) -> ModuleType:
-    device = x.device.type
-    name, reason = backend(device, dtype)
+    if _sees_only_torch(x):
+        return reference
+    name, reason = backend(x.device.type, dtype)
     if name == "native":
         return native
     if _choice == "auto" and not torch.compiler.is_compiling() and reason not in _warned:
         _warned.add(reason)
         warnings.warn(f"gan_regularizers runs without its fused kernels: {reason}", BackendWarning, stacklevel=2)
     return reference
+
+
+def _sees_only_torch(x: Tensor) -> bool:
+    """Whether a transform of ``torch.func``, ``torch.jit.trace`` or forward-mode differentiation looks on."""
+    if torch.compiler.is_compiling():
+        return False
+    return (
+        torch._C._functorch.peek_interpreter_stack() is not None
+        or torch.jit.is_tracing()
+        or forward_ad.unpack_dual(x).tangent is not None
+    )

@@ -12,6 +12,7 @@ The modules ``_kernels_cpu`` and ``_kernels_cuda`` take addresses and know nothi
 import importlib
 from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -96,7 +97,7 @@ def _transform(x: Tensor, adjoint: bool, params: TransformParams) -> Tensor:
     x = x.contiguous(memory_format=layout)
     y = _empty(x)
     real = arithmetic_dtype(x.dtype)
-    brightness, saturation, contrast, shift, cutout, gain, noise_std, seed = params
+    brightness, saturation, contrast, shift, cutout, gain, noise_std, seed, centre, channels = params
     parts = (
         _prepared(brightness, real),
         _prepared(saturation, real),
@@ -117,6 +118,8 @@ def _transform(x: Tensor, adjoint: bool, params: TransformParams) -> Tensor:
         tuple([_address(part) for part in parts]),
         0 if shift is None else shift.stride(0),
         0 if cutout is None else cutout.stride(0),
+        (0, x.shape[1]) if channels is None else channels,
+        centre,
     )
     if x.is_cuda:
         workspace = x.new_empty(_kernels["cuda"].workspace(*arguments), dtype=torch.float32)
@@ -126,12 +129,14 @@ def _transform(x: Tensor, adjoint: bool, params: TransformParams) -> Tensor:
     return y
 
 
-_LINEAR_PARTS = "Tensor? saturation, Tensor? contrast, Tensor? shift, Tensor? cutout, Tensor? gain"
+_LINEAR = "Tensor? saturation, Tensor? contrast, Tensor? shift, Tensor? cutout, Tensor? gain"
+_NOISE = "Tensor? noise_std, Tensor? seed"
+_CHANNELS = "SymInt[]? channels=None"
 
 _library = torch.library.Library("gan_regularizers", "DEF")
 for _schema in (
-    f"input_transform(Tensor x, Tensor? brightness, {_LINEAR_PARTS}, Tensor? noise_std, Tensor? seed) -> Tensor",
-    f"input_transform_adjoint(Tensor cotangent, {_LINEAR_PARTS}) -> Tensor",
+    f"input_transform(Tensor x, Tensor? brightness, {_LINEAR}, {_NOISE}, float centre=0.0, {_CHANNELS}) -> Tensor",
+    f"input_transform_adjoint(Tensor cotangent, {_LINEAR}, {_CHANNELS}) -> Tensor",
     "draw(Tensor words, float[] scale, float[] low, int[] row, SymInt[] count, SymInt[] offset) -> (Tensor, Tensor)",
     "look_up(Tensor words, Tensor? t, Tensor t_list, Tensor gain, Tensor noise_scale) -> (Tensor, Tensor, Tensor)",
 ):
@@ -139,12 +144,21 @@ for _schema in (
     _library.define(_schema, tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order))
 
 
-def _input_transform(x: Tensor, *params: Tensor | None) -> Tensor:
+def _input_transform(x: Tensor, *params: Any) -> Tensor:
     return _transform(x, False, TransformParams(*params))
 
 
-def _input_transform_adjoint(cotangent: Tensor, *linear: Tensor | None) -> Tensor:
-    return _transform(cotangent, True, TransformParams(None, *linear))
+def _input_transform_adjoint(
+    cotangent: Tensor,
+    saturation: Tensor | None,
+    contrast: Tensor | None,
+    shift: Tensor | None,
+    cutout: Tensor | None,
+    gain: Tensor | None,
+    channels: list[int] | None = None,
+) -> Tensor:
+    linear = TransformParams(None, saturation, contrast, shift, cutout, gain, channels=channels)
+    return _transform(cotangent, True, linear)
 
 
 def _draw(
@@ -185,12 +199,12 @@ for _device in ("CPU", "CUDA"):
 
 
 @torch.library.register_fake("gan_regularizers::input_transform")
-def _fake_input_transform(x: Tensor, *_: Tensor | None) -> Tensor:
+def _fake_input_transform(x: Tensor, *_: Any) -> Tensor:
     return _empty(x)
 
 
 @torch.library.register_fake("gan_regularizers::input_transform_adjoint")
-def _fake_input_transform_adjoint(cotangent: Tensor, *_: Tensor | None) -> Tensor:
+def _fake_input_transform_adjoint(cotangent: Tensor, *_: Any) -> Tensor:
     return _empty(cotangent)
 
 
@@ -213,29 +227,35 @@ def _fake_look_up(
 # on a GPU would wait.
 class _Transform(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, *params: Tensor | None) -> Tensor:
-        _brightness, *linear, _noise_std, _seed = params
+    def forward(ctx, x: Tensor, *params: Any) -> Tensor:
+        _brightness, *linear, _noise_std, _seed, _centre, ctx.channels = TransformParams(*params)
         ctx.save_for_backward(*linear)
         with torch._C._AutoDispatchBelowAutograd():
             return torch.ops.gan_regularizers.input_transform(x, *params)
 
     @staticmethod
     def backward(ctx, cotangent: Tensor) -> tuple[Tensor | None, ...]:
-        gradient = torch.ops.gan_regularizers.input_transform_adjoint(cotangent, *ctx.saved_tensors)
-        return gradient, None, None, None, None, None, None, None, None
+        gradient = torch.ops.gan_regularizers.input_transform_adjoint(cotangent, *ctx.saved_tensors, ctx.channels)
+        return _for_first(gradient, ctx)
 
 
 class _Adjoint(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, cotangent: Tensor, *linear: Tensor | None) -> Tensor:
-        ctx.save_for_backward(*linear)
+    def forward(ctx, cotangent: Tensor, *linear: Any) -> Tensor:
+        *parts, ctx.channels = linear if len(linear) == 6 else (*linear, None)
+        ctx.save_for_backward(*parts)
         with torch._C._AutoDispatchBelowAutograd():
             return torch.ops.gan_regularizers.input_transform_adjoint(cotangent, *linear)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        cotangent = torch.ops.gan_regularizers.input_transform(gradient, None, *ctx.saved_tensors, None, None)
-        return cotangent, None, None, None, None, None
+        linear = TransformParams(None, *ctx.saved_tensors, channels=ctx.channels)
+        return _for_first(torch.ops.gan_regularizers.input_transform(gradient, *linear), ctx)
+
+
+def _for_first(gradient: Tensor, ctx: Any) -> tuple[Tensor | None, ...]:
+    """A gradient for the first input and none for the others."""
+    return gradient, *(None,) * (len(ctx.needs_input_grad) - 1)
 
 
 _library.impl("input_transform", _Transform.apply, "Autograd")

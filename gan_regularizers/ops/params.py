@@ -1,5 +1,6 @@
 """The parameters of one pass of the operator."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -21,22 +22,41 @@ def memory_format(x: Tensor) -> torch.memory_format:
 class TransformParams(NamedTuple):
     """What one pass does to each of N samples; a part that is None is left out.
 
-    All tensors lie on the input's device. No gradient is defined for them.
+    All tensors lie on the input's device. No gradient is defined for them. Brightness, saturation, contrast, gain and
+    noise are for the picture's channels alone, shift and cutout for all.
     """
 
     brightness: Tensor | None = None  # [N] float, added
     saturation: Tensor | None = None  # [N] float, scales each pixel about its channel mean
     contrast: Tensor | None = None  # [N] float, scales about the sample mean
-    shift: Tensor | None = None  # [N, 2] int64, rows down and columns right, in pixels; zeros come in
-    cutout: Tensor | None = None  # [N, 4] int64, the zeroed box: top, bottom, left, right, half open
+    shift: Tensor | None = None  # [N, 2] int64, rows down and columns right, in pixels; the centre comes in
+    cutout: Tensor | None = None  # [N, 4] int64, the erased box: top, bottom, left, right, half open
     gain: Tensor | None = None  # [N] float, sqrt(alpha_bar_t)
     noise_std: Tensor | None = None  # [N] float, sqrt(1 - alpha_bar_t) * sigma
     seed: Tensor | None = None  # [N] int64, the key of each sample's normals
+    centre: float = 0.0  # the grey that gain scales about, and that a shift brings in and a cutout leaves
+    channels: tuple[int, int] | None = None  # the picture's, half open, 0 <= begin < end <= C; None for all
+
+    def with_noise(self, gain: Tensor, noise_std: Tensor, seed: Tensor) -> "TransformParams":
+        """The same pass with this noise in place of its own."""
+        # Field by field, since torch.compile cannot do _replace in torch 2.4.
+        return TransformParams(
+            brightness=self.brightness,
+            saturation=self.saturation,
+            contrast=self.contrast,
+            shift=self.shift,
+            cutout=self.cutout,
+            gain=gain,
+            noise_std=noise_std,
+            seed=seed,
+            centre=self.centre,
+            channels=self.channels,
+        )
 
     def check(self, x: Tensor) -> None:
         """Raise ValueError where a part does not fit the batch x or asks for a gradient."""
         columns = {"shift": (2,), "cutout": (4,)}
-        for name in TransformParams._fields:
+        for name in _TENSORS:
             value = getattr(self, name)
             if value is None:
                 continue
@@ -51,3 +71,18 @@ class TransformParams(NamedTuple):
                 raise ValueError(f"params.{name} requires a gradient, but none is defined for it; pass {name}.detach()")
         if (self.noise_std is None) != (self.seed is None):
             raise ValueError("params.noise_std and params.seed belong together; give both or neither")
+        if not (isinstance(self.centre, (int, float)) and math.isfinite(self.centre)):
+            raise ValueError(f"params.centre={self.centre!r} is no finite number")
+        if self.channels is not None:
+            self._check_channels(x)
+
+    def _check_channels(self, x: Tensor) -> None:
+        fits = isinstance(self.channels, tuple) and len(self.channels) == 2
+        if not fits or not 0 <= self.channels[0] < self.channels[1] <= x.shape[1]:
+            raise ValueError(
+                f"params.channels={self.channels!r} are none of this input, which has shape {list(x.shape)}; "
+                f"(begin, end) with 0 <= begin < end <= {x.shape[1]} is needed, or None for all"
+            )
+
+
+_TENSORS = ("brightness", "saturation", "contrast", "shift", "cutout", "gain", "noise_std", "seed")

@@ -5,6 +5,9 @@
 Brightness b, saturation s and contrast k, applied in this order, collapse to the bracket because saturation keeps the
 channel mean mu_pixel of every pixel, hence the sample mean mu (docs/operator.md has the derivation). Plain PyTorch
 operations make it differentiable any number of times.
+
+Where the range of values has another centre than 0, this is what happens to x - centre, and the centre is added again.
+The bracket keeps its form then. Where not all channels are picture, colour, gain and noise are for those that are.
 """
 
 from collections.abc import Sequence
@@ -27,15 +30,17 @@ def input_transform(x: Tensor, params: TransformParams, noise: Tensor | None = N
         A tensor of x's shape, dtype and memory format. The arithmetic is in float32, for float64 in float64.
     """
     y = x.to(arithmetic_dtype(x.dtype))
-    y = _colour(y, params)
+    y = _with_picture(y, params, _colour(_picture(y, params), params))
     if params.shift is not None:
-        y = _shift(y, params.shift)
+        y = _shift(y, params.shift, params.centre)
     if params.cutout is not None:
-        y = y.masked_fill(_inside_box(params.cutout, *x.shape[2:]), 0.0)
+        y = y.masked_fill(_inside_box(params.cutout, *x.shape[2:]), params.centre)
+    picture = _picture(y, params)
     if params.gain is not None:
-        y = y * _per_sample(params.gain, y)
+        picture = _scale(picture, _per_sample(params.gain, y), params.centre)
     if params.noise_std is not None:
-        y = y + _per_sample(params.noise_std, y) * noise
+        picture = picture + _per_sample(params.noise_std, y) * _picture(noise, params)
+    y = _with_picture(y, params, picture)
     return y.to(x.dtype).contiguous(memory_format=memory_format(x))
 
 
@@ -85,6 +90,21 @@ def look_up(
     return t, *(table.index_select(0, t.flatten()).view(t.shape) for table in (gain, noise_scale))
 
 
+def _picture(x: Tensor, params: TransformParams) -> Tensor:
+    return x if params.channels is None else x[:, params.channels[0] : params.channels[1]]
+
+
+def _with_picture(x: Tensor, params: TransformParams, picture: Tensor) -> Tensor:
+    """X with another picture in its channels."""
+    if params.channels is None:
+        return picture
+    return torch.cat([x[:, : params.channels[0]], picture, x[:, params.channels[1] :]], dim=1)
+
+
+def _scale(x: Tensor, factor: Tensor, centre: float) -> Tensor:
+    return x * factor if centre == 0.0 else (x - centre) * factor + centre
+
+
 def _per_sample(value: Tensor, like: Tensor) -> Tensor:
     return value.to(like.dtype)[:, None, None, None]
 
@@ -106,16 +126,16 @@ def _colour(x: Tensor, params: TransformParams) -> Tensor:
     return x
 
 
-def _shift(x: Tensor, shift: Tensor) -> Tensor:
+def _shift(x: Tensor, shift: Tensor, fill: float) -> Tensor:
     # Rows and columns are read modulo the size, a permutation with no two outputs on one input, and what came around
-    # the edge is then zeroed.
+    # the edge is then filled.
     for dim in (2, 3):
         size = x.shape[dim]
         source = torch.arange(size, device=x.device) - shift[:, dim - 2, None]
         outside = (source < 0) | (source >= size)
         shape = [x.shape[0], 1, 1, 1]
         shape[dim] = size
-        x = x.gather(dim, (source % max(size, 1)).view(shape).expand_as(x)).masked_fill(outside.view(shape), 0.0)
+        x = x.gather(dim, (source % max(size, 1)).view(shape).expand_as(x)).masked_fill(outside.view(shape), fill)
     return x
 
 
