@@ -279,7 +279,7 @@ def _outputs(name: str, value: Any) -> Iterator[Tensor]:
             yield from _outputs(f"{name}[{i}]", part)
     else:
         kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
-        raise TypeError(f"{name} is {kind}; pass D's outputs on images as floating-point tensors, or lists of them")
+        raise TypeError(f"{name} is {kind}; pass the logits that D returned, a floating-point tensor or lists of them")
 
 
 def _reduced_on(device: torch.device) -> torch.device:

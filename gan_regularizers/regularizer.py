@@ -56,10 +56,10 @@ class InputRegularizer(nn.Module):
         parts = tuple(part for part in parts if part is not None)
         for part in parts:
             if not callable(part) or isinstance(part, type | InputRegularizer):
-                name = part.__name__ if isinstance(part, type) else f"{type(part).__name__} object"
+                what = f"the class {part.__name__}" if isinstance(part, type) else f"a {type(part).__name__}"
                 raise TypeError(
-                    f"a regularizer is the {'class ' if isinstance(part, type) else ''}{name}; a DiffAugment, a "
-                    f"DiffusionNoise, or any other module or function of images is needed"
+                    f"a regularizer is {what}; pass a DiffAugment, a DiffusionNoise, and any other module or function "
+                    f"of images, one by one"
                 )
         self.parts = nn.ModuleList(part if isinstance(part, nn.Module) else _Function(part) for part in parts)
         if sum(isinstance(part, DiffusionNoise) for part in self.parts) > 1:
