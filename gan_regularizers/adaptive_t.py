@@ -274,7 +274,7 @@ def _outputs(name: str, value: Any) -> Iterator[Tensor]:
     elif isinstance(value, dict):
         for key, part in value.items():
             yield from _outputs(f"{name}[{key!r}]", part)
-    elif isinstance(value, list | tuple):
+    elif isinstance(value, (list, tuple)):
         for i, part in enumerate(value):
             yield from _outputs(f"{name}[{i}]", part)
     else:

@@ -12,6 +12,7 @@ from .inputs import Inputs, Place
 from .ops import random_words
 from .recomputation import Remembered, runs_again
 from .regularizer import Draw, InputRegularizer, RegularizerParams
+from .scale_shift import ScaleShift
 
 
 class WrapWarning(UserWarning):
@@ -107,7 +108,7 @@ class Hook:
             if not regularizer.noise.active:
                 random_words((1,), t.device)
             for layer in self.scale_shift:
-                D.get_submodule(layer).scale_shift.tell(t)
+                _scale_shift_of(D, layer).tell(t)
         return args, kwargs
 
     def missed(self) -> None:
@@ -122,7 +123,7 @@ class Hook:
 
     def left(self, D: nn.Module) -> None:
         """End a call of D."""
-        ran = [D.get_submodule(layer).scale_shift.end() for layer in self.scale_shift]
+        ran = [_scale_shift_of(D, layer).end() for layer in self.scale_shift]
         if torch.compiler.is_compiling():
             return
         self._inside.discard(threading.get_ident())
@@ -211,6 +212,13 @@ class AtTheLayer:
 def scale_and_shift(layer: nn.Module, _: Any, output: Tensor) -> Tensor:
     """The hook of a layer that has a ScaleShift."""
     return layer.scale_shift(output)
+
+
+def _scale_shift_of(D: nn.Module, layer: str) -> ScaleShift:
+    """That of a layer; step by step, since torch 2.4 compiles no ``get_submodule``."""
+    for name in layer.split(".") if layer else ():
+        D = getattr(D, name)
+    return D.scale_shift
 
 
 def _replayed(states: dict[int, Any], i: int, part: nn.Module, x: Tensor) -> Tensor:

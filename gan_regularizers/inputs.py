@@ -159,7 +159,7 @@ def _leaves(value: Any) -> list[Tensor]:
     """The floating tensors in a value."""
     if isinstance(value, Tensor):
         return [value] if value.is_floating_point() else []
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
     return [leaf for part in parts for leaf in _leaves(part)]
 
 
@@ -192,7 +192,7 @@ def _mapped(value: Any, f: Transform, rank: int) -> Any:
         return f(value) if value.is_floating_point() and value.dim() == rank else value
     if isinstance(value, dict):
         return _with_parts(value, {key: _mapped(part, f, rank) for key, part in value.items()})
-    if isinstance(value, list | tuple):
+    if isinstance(value, (list, tuple)):
         return _with_parts(value, {i: _mapped(part, f, rank) for i, part in enumerate(value)})
     return value
 

@@ -162,7 +162,12 @@ def test_trace(tell):
     assert not torch.equal(traced(x), traced(x))
 
 
-@pytest.mark.parametrize("strict", [True, False])
+strictly = pytest.param(
+    True, marks=pytest.mark.skipif(torch.__version__ < (2, 5), reason="strict export of torch 2.4 takes no hooks")
+)
+
+
+@pytest.mark.parametrize("strict", [strictly, False])
 @pytest.mark.parametrize("tell", TELLS)
 def test_export(tell, strict):
     """With a batch size that may change."""
