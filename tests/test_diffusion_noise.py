@@ -263,6 +263,55 @@ def test_params_of_another_batch(shape, of, per_channel):
         noise(torch.zeros(shape), params=params)
 
 
+@pytest.mark.parametrize("value_range", [(0.0, 1.0), (0, 255), (-3.0, 1.0)])
+@pytest.mark.parametrize("settings", [{}, {"per_channel": True}, {"alpha_bar": 0.3}])
+@pytest.mark.parametrize("shape", [(6, 3, 5, 4), (6, 3, 7), (6, 3)])
+def test_the_same_picture_in_another_range(shape, settings, value_range):
+    """Scaled towards the middle of its range, with noise in proportion."""
+    alpha_bar, low, high = settings.pop("alpha_bar", None), *value_range
+    settings = {"noise_std": 0.5, "clean_share": 0.0, **settings}
+    noise, other = DiffusionNoise(100, **settings), DiffusionNoise(100, **settings, value_range=value_range)
+    x = torch.rand(shape, dtype=torch.float64) * 2 - 1
+
+    def there(x):
+        return (x + 1) / 2 * (high - low) + low
+
+    expected, y = (
+        module(z, alpha_bar=alpha_bar, generator=torch.Generator().manual_seed(2))
+        for module, z in ((noise, x), (other, there(x)))
+    )
+    torch.testing.assert_close(y, there(expected), rtol=1e-5, atol=1e-5 * (high - low))
+    assert not torch.allclose(y, there(x), atol=1e-2 * (high - low))
+
+
+@pytest.mark.parametrize("shape", [(6, 4, 5, 4), (6, 4, 7), (6, 4), (6, 4, 2, 3, 2)])
+@pytest.mark.parametrize("channels", [slice(0, 3), slice(-3, None), range(1, 2), slice(None)])
+def test_the_picture_within_the_channels(shape, channels):
+    """Alpha, or a condition, stays as it is; the picture is diffused as without."""
+    noise, whole = DiffusionNoise(100, noise_std=0.5, channels=channels), DiffusionNoise(100, noise_std=0.5)
+    x, picture = torch.randn(shape), range(4)[channels] if isinstance(channels, slice) else channels
+    params = noise.sample(x)
+    y, expected = noise(x, params=params), whole(x, params=params)
+    for channel in range(4):
+        wanted = expected if channel in picture else x
+        torch.testing.assert_close(y[:, channel], wanted[:, channel], rtol=1e-6, atol=1e-6)
+    assert torch.autograd.gradgradcheck(lambda x: noise(x, params=params), (x[..., :2].double().requires_grad_(),))
+
+
+def test_channels_that_x_does_not_have():
+    noise = DiffusionNoise(100, channels=slice(3, 6))
+    with pytest.raises(ValueError, match=r"channels=slice\(3, 6, None\) selects none of the 3 channels of x"):
+        noise(torch.zeros(2, 3, 4, 4))
+    with pytest.raises(ValueError, match=r"x has shape \[2\]; \[N, C, ...\] needed"):
+        noise(torch.zeros(2))
+    with pytest.raises(ValueError, match=r"channels=.* and per_channel are both given"):
+        DiffusionNoise(100, channels=slice(3), per_channel=True)
+    with pytest.raises(TypeError, match="channels='rgb' is no slice or range"):
+        DiffusionNoise(100, channels="rgb")
+    with pytest.raises(ValueError, match=r"value_range=\(1, 0\): low and high must be finite, and low below high"):
+        DiffusionNoise(100, value_range=(1, 0))
+
+
 def test_step_and_alpha_bar_exclude_each_other():
     with pytest.raises(ValueError, match="t and alpha_bar are both given"):
         DiffusionNoise(100)(torch.zeros(3, 4), 5, alpha_bar=0.5)

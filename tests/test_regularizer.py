@@ -114,6 +114,34 @@ def test_parts_run_in_their_order(order):
     torch.testing.assert_close(regularizer(x, params=params), expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    "of_noise", [{}, {"channels": slice(0, 3)}, {"channels": slice(1, 4)}, {"value_range": (0, 1)}]
+)
+def test_noise_shares_a_pass_only_if_its_picture_is_the_same(of_noise):
+    """Either way the result is that of one after the other."""
+    aug, noise = DiffAugment(channels=slice(0, 3)), DiffusionNoise(100, noise_std=0.5, **of_noise)
+    regularizer, x = InputRegularizer(aug, noise), images(channels=4, dtype=torch.float64)
+    params = regularizer.sample(x)
+    expected = noise(aug(x, params=params.augment), params=params.noise)
+    torch.testing.assert_close(regularizer(x, params=params), expected, rtol=1e-12, atol=1e-12)
+    y = regularizer(x.requires_grad_(), params=params)
+    assert torch.autograd.grad(y.sum(), x)[0].any()
+
+
+def test_both_in_another_range_and_some_channels():
+    """RGBA in [0, 1]: the same picture as RGB in [-1, 1], and alpha is only moved."""
+    here = InputRegularizer(DiffAugment(), DiffusionNoise(100, noise_std=0.5))
+    settings = {"value_range": (0, 1), "channels": slice(0, 3)}
+    there = InputRegularizer(DiffAugment(**settings), DiffusionNoise(100, noise_std=0.5, **settings))
+    x, alpha = images(16, dtype=torch.float64), torch.ones(16, 1, 8, 6, dtype=torch.float64)
+    torch.manual_seed(4)
+    expected = here(x)
+    torch.manual_seed(4)
+    y = there(torch.cat([(x + 1) / 2, alpha], dim=1))
+    torch.testing.assert_close(2 * y[:, :3] - 1, expected, rtol=1e-6, atol=1e-6)
+    assert set(y[:, 3].unique().tolist()) == {0.5, 1.0}
+
+
 def test_own_parts_draw_when_they_run():
     flip, x = Flip(), images(32)
     regularizer = InputRegularizer(flip, DiffAugment("translation"))
