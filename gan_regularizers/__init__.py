@@ -4,7 +4,8 @@ from .adaptive_t import AdaptiveT, StatisticWarning
 from .diffaugment import DiffAugment
 from .diffusion_noise import DiffusionNoise, timestep_embedding
 from .ops import BackendWarning, use_backend
-from .regularizer import InputRegularizer, RegularizedDiscriminator, wrap
+from .regularizer import InputRegularizer
+from .wrapping import WrapWarning, regularizer_of, same_draw, unwrap, wrap
 
 __version__ = "0.1.0"
 
@@ -14,9 +15,12 @@ __all__ = [
     "DiffAugment",
     "DiffusionNoise",
     "InputRegularizer",
-    "RegularizedDiscriminator",
     "StatisticWarning",
+    "WrapWarning",
+    "regularizer_of",
+    "same_draw",
     "timestep_embedding",
+    "unwrap",
     "use_backend",
     "wrap",
 ]

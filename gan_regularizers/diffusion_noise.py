@@ -8,11 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .chain import Chain, Chains
 from .exact_buffers import ExactBuffers
 from .ops import TransformParams, check_floating, input_transform, look_up, memory_format, random_words
+from .picture import Picture
 from .settings import choice, number, whole_number
 
 T_LIST_SIZE = 64
+_STATE = {"p": torch.float32, "redraws": torch.int64}
 _MOST_ADAPTIVE_ENTRIES = 48  # of the 64 entries, in the official ProjectedGAN code
 
 # The settings of the paper's tables and of its advice for a new data set; the controller's target is AdaptiveT's.
@@ -45,6 +48,15 @@ class NoiseParams(NamedTuple):
         """The operator's parts, an entry per row of noise."""
         return {"gain": self.gain.flatten(), "noise_std": self.noise_std.flatten(), "seed": self.seed.flatten()}
 
+    def check(self, shape: torch.Size) -> None:
+        """Raise ValueError unless this draw is for a batch whose samples (and channels) are so many."""
+        for name, value in self._asdict().items():
+            if value is not None and value.shape != shape:
+                raise ValueError(
+                    f"params.{name} has shape {list(value.shape)}; this input needs {list(shape)}: params are drawn by "
+                    f"sample(x) for one size of batch"
+                )
+
 
 class DiffusionNoise(ExactBuffers):
     """Diffuse each sample to a random step t of a chain of length T:
@@ -55,8 +67,9 @@ class DiffusionNoise(ExactBuffers):
     over 1..T, so y follows a Gaussian mixture over t (paper, Eqs. 1 to 3 and 11). T follows the strength p in [0, 1]:
     ``T = t_min + round(p (t_max - t_min))``. p starts at 1; ``AdaptiveT`` moves it, ``set_p`` sets it.
 
-    It acts in ``train()`` and in ``eval()``; set ``enabled = False`` to switch it off. The list, T and p are buffers,
-    the tables of the schedule too: forward copies nothing to the device and never waits for it.
+    It acts in ``train()`` and in ``eval()``; set ``enabled = False`` to switch it off. Its state is p and the number of
+    times that the list was drawn; T, the list and the tables of the schedule follow from these two and the settings,
+    and can be of no other moment. They lie on whatever device x lies on: a forward never waits for it.
 
     Args:
         t_max: the longest chain; 0 makes the module return its input itself.
@@ -73,6 +86,10 @@ class DiffusionNoise(ExactBuffers):
             t_max and the weights are t.
         per_channel: draw one t per sample and channel, for feature maps [N, C, ...].
         seed: of the list; ranks with one seed draw one list.
+        value_range: (low, high) of the images. noise_std is in units of images in [-1, 1], and an image is scaled
+            towards the middle of the range, so (0, 1) does the same to the same picture.
+        channels: the picture within the channels of images [N, C, ...], as a slice or range; the other channels stay
+            as they are. By default all.
 
     Raises:
         TypeError: a setting is no number where one is needed.
@@ -81,12 +98,8 @@ class DiffusionNoise(ExactBuffers):
 
     words = 2  # random words that a draw takes per sample: the entry of the list, and the seed
 
-    p: Tensor
-    T: Tensor
-    t_list: Tensor
-    redraws: Tensor
-    gain: Tensor
-    noise_scale: Tensor
+    p: Tensor  # float32 scalar, the strength
+    redraws: Tensor  # int64 scalar, how often the list was drawn anew
 
     def __init__(
         self,
@@ -102,6 +115,8 @@ class DiffusionNoise(ExactBuffers):
         parity: str = "official",
         per_channel: bool = False,
         seed: int = 0,
+        value_range: tuple[float, float] = (-1.0, 1.0),
+        channels: slice | range | None = None,
     ) -> None:
         super().__init__()
         self.parity = choice("parity", parity, ("official", "paper"))
@@ -117,17 +132,20 @@ class DiffusionNoise(ExactBuffers):
         self.clean_share = clean_share if adaptive else number("clean_share", clean_share, "[0, 1]")
         self.per_channel = per_channel
         self.seed = whole_number("seed", seed, "[0, inf)")
+        self.picture = Picture(value_range, channels)
+        if per_channel and channels is not None:
+            raise ValueError(
+                f"channels={channels!r} and per_channel are both given; with one t per channel pass x[:, channels]"
+            )
         self.enabled = True
 
-        self.register_buffer("p", torch.ones(()))
-        self.register_buffer("T", torch.tensor(self.t_max))
-        self.register_buffer("t_list", torch.zeros(T_LIST_SIZE, dtype=torch.int64))
-        self.register_buffer("redraws", torch.zeros((), dtype=torch.int64))
-        # The settings and T give the tables, so they are no state of their own.
-        self.register_buffer("gain", torch.ones(self.t_max + 1), persistent=False)
-        self.register_buffer("noise_scale", torch.zeros(self.t_max + 1), persistent=False)
-        self._fill_tables(self.t_max)
-        self._draw_list(self.t_max, 1.0)
+        with torch.inference_mode(False):  # what is made in inference mode cannot be changed outside it
+            self.register_buffer("p", torch.ones((), dtype=torch.float32, device="cpu"))
+            self.register_buffer("redraws", torch.zeros((), dtype=torch.int64, device="cpu"))
+        self.moved = False  # whether anybody has set p, or loaded it
+        self._made_of = (1.0, 0)  # p and redraws of the chain
+        self._seen: tuple[Any, ...] | None = None
+        self._chains = Chains(self._make_chain())
 
     @classmethod
     def preset(cls, name: str, **settings: Any) -> "DiffusionNoise":
@@ -140,7 +158,45 @@ class DiffusionNoise(ExactBuffers):
         """Whether a forward changes its input."""
         return self.enabled and self.t_max > 0
 
-    @torch.no_grad()
+    @property
+    def drawn_from(self) -> bool:
+        """Whether anything was drawn since somebody put this to False."""
+        return self._chains.drawn_from
+
+    @drawn_from.setter
+    def drawn_from(self, value: bool) -> None:
+        self._chains.drawn_from = value
+
+    def prepare(self, device: torch.device) -> None:
+        """Bring the tables to a device now rather than at the first forward there."""
+        self._chains.on(device)
+
+    @property
+    def T(self) -> int:  # noqa: N802
+        """The current length of the chain, in t_min..t_max."""
+        return self._length(self.strength)
+
+    @property
+    def strength(self) -> float:
+        """The strength p as a number."""
+        self._take_over()
+        return self._made_of[0]
+
+    @property
+    def t_list(self) -> Tensor:
+        """The steps that t is drawn from, int64 [64]."""
+        return self._current().t_list
+
+    @property
+    def gain(self) -> Tensor:
+        """sqrt(alpha_bar_t) at t = 0..t_max, float32 [t_max + 1]."""
+        return self._current().gain
+
+    @property
+    def noise_scale(self) -> Tensor:
+        """sqrt(1 - alpha_bar_t) * noise_std at t = 0..t_max, float32 [t_max + 1], in units of x."""
+        return self._current().noise_scale
+
     def set_p(self, p: float, *, redraw: bool = False) -> None:
         """Set the strength p in [0, 1] and with it T; the list is drawn anew when T (or its clean share) moves.
 
@@ -152,32 +208,38 @@ class DiffusionNoise(ExactBuffers):
             TypeError: p is no number.
             ValueError: p is outside [0, 1].
         """
-        p = number("p", p, "[0, 1]")
-        before = int(self.T), self._noisy_entries(float(self.p))
-        after = self.t_min + round(p * (self.t_max - self.t_min)), self._noisy_entries(p)
-        self.p.fill_(p)
-        if after == before and not redraw:
-            return
-        T = after[0]
-        self.T.fill_(T)
-        self.redraws += 1
-        self._draw_list(T, p)
-        if before[0] != T:
-            self._fill_tables(T)
+        p = float(np.float32(number("p", p, "[0, 1]")))
+        self._take_over()
+        before, redraws = self._made_of
+        redraw |= (self._length(p), self._noisy_entries(p)) != (self._length(before), self._noisy_entries(before))
+        self._remake(p, redraws + redraw)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Write p and redraws again, for memory that lost them: torch's deferred initialisation calls this."""
+        for (name, dtype), value in zip(_STATE.items(), self._made_of, strict=True):
+            buffer = self._buffers[name]
+            if buffer.is_meta:
+                continue
+            with torch.no_grad(), torch.inference_mode(False):
+                if buffer.dtype != dtype:  # as of a checkpoint that was halved: p would stop moving
+                    self._buffers[name] = buffer = buffer.to(dtype)
+                buffer.fill_(value)
+        self._seen = self._versions()
 
     def alpha_bar(self, T: int | None = None) -> np.ndarray:
         """alpha_bar_t for t = 0..t_max as float64 [t_max + 1], at chain length T (the current one by default).
 
         A step beyond T stands at the chain's end.
         """
-        T = int(self.T) if T is None else T
+        T = self.T if T is None else T
         betas = SCHEDULES[self.schedule](T if self.parity == "official" else self.t_max, self.beta_start, self.beta_end)
         chain = np.concatenate([[1.0], np.cumprod(1.0 - betas)])
         return chain[np.minimum(np.arange(self.t_max + 1), T)]
 
     def t_weights(self, T: int | None = None) -> np.ndarray:
         """The probabilities pi of t = 1..T as float64 [T], at chain length T (the current one by default); Eq. 11."""
-        T = int(self.T) if T is None else T
+        T = self.T if T is None else T
         if self.distribution == "uniform" or T <= 1:
             return np.full(T, 1.0 / max(T, 1))
         weights = np.arange(T, dtype=np.float64) + (self.parity == "paper")
@@ -195,28 +257,37 @@ class DiffusionNoise(ExactBuffers):
 
         The arguments are those of ``forward``; of x only the shape and the device are read.
         """
-        check_floating(x)
-        if x.dim() < 1 + self.per_channel:
-            raise ValueError(f"x has shape {list(x.shape)}; {'[N, C, ...]' if self.per_channel else '[N, ...]'} needed")
+        self.check(x)
+        chain = self.chain(x.device, generator)
         words = random_words((self.words, *x.shape[: 1 + self.per_channel]), x.device, generator)
-        return self.params_from(words, t, alpha_bar=alpha_bar)
+        return self.params_from(words, chain, t, alpha_bar=alpha_bar)
+
+    def check(self, x: Tensor) -> None:
+        """Raise TypeError or ValueError unless x is a batch that can be diffused."""
+        check_floating(x)
+        if x.dim() < 1 + self.per_channel or (self.picture.channels is not None and x.dim() < 2):
+            needed = "[N, C, ...]" if self.per_channel or self.picture.channels is not None else "[N, ...]"
+            raise ValueError(f"x has shape {list(x.shape)}; {needed} needed")
+
+    def chain(self, device: torch.device, generator: torch.Generator | None = None) -> Chain:
+        """What the next draw on a device reads; to be asked for before its words are drawn."""
+        self._follow()
+        return self._chains.for_draw(device, generator)
 
     def params_from(
-        self, words: Tensor, t: int | Tensor | None = None, *, alpha_bar: float | Tensor | None = None
+        self, words: Tensor, chain: Chain, t: int | Tensor | None = None, *, alpha_bar: float | Tensor | None = None
     ) -> NoiseParams:
         """What ``sample`` draws, from random words, int64 [self.words, N] ([self.words, N, C] with ``per_channel``)."""
-        if words.device != self.t_list.device:
-            raise ValueError(f"x lies on {words.device} and DiffusionNoise on {self.t_list.device}; call .to(x.device)")
         entry, seed = words
         if t is not None and alpha_bar is not None:
             raise ValueError("t and alpha_bar are both given; a sample has one noise level")
         if alpha_bar is not None:
             level = _external("alpha_bar", alpha_bar, 1.0, seed.shape, seed.device, torch.float32)
-            return NoiseParams(None, level.sqrt(), (1.0 - level).sqrt() * self.noise_std, seed)
+            noise_std = (1.0 - level).sqrt() * (self.noise_std * self.picture.half_range)
+            return NoiseParams(None, level.sqrt(), noise_std, seed)
         if t is not None:
             t = _external("t", t, self.t_max, seed.shape, seed.device, torch.int64)
-        t, gain, noise_std = look_up(entry, t, self.t_list, self.gain, self.noise_scale)
-        return NoiseParams(t, gain, noise_std, seed)
+        return NoiseParams(*look_up(entry, t, *chain), seed)
 
     def forward(
         self,
@@ -246,15 +317,25 @@ class DiffusionNoise(ExactBuffers):
 
         Raises:
             TypeError: x is no floating-point tensor.
-            ValueError: t or alpha_bar is outside its range or of another shape. Values that lie on another device
-                than the CPU are not read back for this check: there an index out of range trips the device's own.
+            ValueError: params are of another batch; t or alpha_bar is outside its range or of another shape. Values
+                that lie on another device than the CPU are not read back for this check: there an index out of range
+                trips the device's own.
         """
         if not self.active:
             return (x, x.new_zeros(x.shape[: 1 + self.per_channel], dtype=torch.int64)) if return_t else x
         if params is None:
             params = self.sample(x, t, alpha_bar=alpha_bar, generator=generator)
-        rows = x if x.dim() == 4 and not self.per_channel else _rows(x, params.seed.numel())
-        y = input_transform(rows, TransformParams(**params.flat())).view_as(x)
+        else:
+            self.check(x)
+            params.check(x.shape[: 1 + self.per_channel])
+        if x.dim() == 4 and not self.per_channel:
+            rows = x
+        elif self.picture.channels is None:
+            rows = _rows(x, params.seed.numel())
+        else:
+            rows = x.reshape(*x.shape[:2], 1, math.prod(x.shape[2:]))
+        one_pass = TransformParams(**params.flat(), centre=self.picture.centre, channels=self.picture.channels_of(rows))
+        y = input_transform(rows, one_pass).view_as(x)
         y = y.contiguous(memory_format=memory_format(x))
         return (y, params.t) if return_t else y
 
@@ -269,33 +350,76 @@ class DiffusionNoise(ExactBuffers):
             return min(round(p * T_LIST_SIZE), _MOST_ADAPTIVE_ENTRIES)
         return round((1.0 - self.clean_share) * T_LIST_SIZE)
 
-    def _draw_list(self, T: int, p: float) -> None:
+    def _length(self, p: float) -> int:
+        return self.t_min + round(p * (self.t_max - self.t_min))
+
+    def _make_chain(self) -> Chain:
+        p, redraws = self._made_of
+        T = self._length(p)
         noisy = self._noisy_entries(p) if T > 0 else 0
-        uniform = np.random.default_rng([self.seed, int(self.redraws)]).random(noisy)
+        uniform = np.random.default_rng([self.seed, redraws]).random(noisy)
         t_list = np.zeros(T_LIST_SIZE, dtype=np.int64)
         if noisy:
             steps = np.searchsorted(np.cumsum(self.t_weights(T)), uniform, side="right") + 1
             t_list[:noisy] = np.minimum(steps, T)
-        self.t_list.copy_(torch.from_numpy(t_list))
-
-    def _fill_tables(self, T: int) -> None:
         alpha_bar = self.alpha_bar(T)
-        self.gain.copy_(torch.from_numpy(np.sqrt(alpha_bar)))
-        self.noise_scale.copy_(torch.from_numpy(np.sqrt(1.0 - alpha_bar) * self.noise_std))
+        noise_scale = np.sqrt(1.0 - alpha_bar) * (self.noise_std * self.picture.half_range)
+        tables = t_list, np.sqrt(alpha_bar).astype(np.float32), noise_scale.astype(np.float32)
+        with torch.inference_mode(False):
+            return Chain(*map(torch.from_numpy, tables))
+
+    def _remake(self, p: float, redraws: int) -> None:
+        """Have the chain of this p and number of redraws."""
+        if (p, redraws) != self._made_of:
+            self._made_of = p, redraws
+            self._chains.replace(self._make_chain())
+        self.moved = True
+
+    def _take_over(self) -> None:
+        self._follow(wait=True)
+
+    def _current(self) -> Chain:
+        self._take_over()
+        return self._chains.on(self.p.device)
+
+    def _versions(self) -> tuple[Any, ...]:
+        """What changes when somebody writes into p or redraws, or puts others in their place."""
+        return tuple(
+            (id(buffer), None if buffer.is_inference() else buffer._version) for buffer in (self.p, self.redraws)
+        )
+
+    def _follow(self, *, wait: bool = False) -> None:
+        """Have the chain of p and redraws, if somebody wrote into them, as by copying or averaging a state in place.
+
+        Where they lie on a device, they are read back, which waits for it, only if torch has counted a write to them or
+        the caller would wait anyway.
+        """
+        p = self.p
+        if not _is_readable(p) or not (wait or p.is_cpu or self._seen != self._versions()):
+            return
+        p, redraws = float(p), int(self.redraws)
+        if (p, redraws) != self._made_of:
+            # Averages may miss the bounds by a rounding.
+            if not -1e-3 < p < 1.001:
+                raise ValueError(f"p of DiffusionNoise is {p:g}, outside [0, 1]; what wrote it there is no state of it")
+            self._remake(min(max(p, 0.0), 1.0), redraws)
+        self._seen = self._versions()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         *_, error_msgs = args
-        p, T = (state_dict.get(prefix + name) for name in ("p", "T"))
-        if p is not None and T is not None:
-            fitting = self.t_min + float(p) * (self.t_max - self.t_min)
-            if abs(int(T) - fitting) > 1.0:  # p is rounded to float32
-                error_msgs.append(
-                    f"{prefix}T is {int(T)} and {prefix}p {float(p):g} in the state, which does not fit "
-                    f"t_min={self.t_min} and t_max={self.t_max}; build with the settings of the run that saved it"
-                )
-                return
+        p = state_dict.get(f"{prefix}p")
+        if p is not None and not p.is_meta and not 0.0 <= float(p) <= 1.0:
+            error_msgs.append(f"{prefix}p is {float(p):g}, outside [0, 1]")
+            return
+        self.moved = True
         super()._load_from_state_dict(state_dict, prefix, *args)
-        self._fill_tables(int(self.T))
+
+
+def _is_readable(value: Tensor) -> bool:
+    """Whether a value is to be had here: not inside of a compiler, a trace or a transform, nor on the meta device."""
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+        return False
+    return type(value) is Tensor and not value.is_meta and not torch._C._functorch.is_functorch_wrapped_tensor(value)
 
 
 def timestep_embedding(t: Tensor, dim: int = 64, *, kind: str = "sinusoidal", max_period: float = 10000.0) -> Tensor:

@@ -1,6 +1,7 @@
-"""InputRegularizer: augmentation and noise in one pass; wrap: put it before a discriminator."""
+"""InputRegularizer: augmentation and noise in one pass."""
 
-import inspect
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -12,49 +13,118 @@ from .ops import TransformParams, input_transform, random_words
 
 
 class RegularizerParams(NamedTuple):
-    """One draw of an InputRegularizer; a part is None where its module is absent or inactive."""
+    """One draw of an InputRegularizer for images of one size."""
 
-    augment: tuple[TransformParams, ...] | None
-    noise: NoiseParams | None
+    # By part: a DiffAugment's passes, a DiffusionNoise's draw, None for a part that is inactive or draws for itself.
+    parts: tuple[tuple[TransformParams, ...] | NoiseParams | None, ...]
+
+    @property
+    def augment(self) -> tuple[TransformParams, ...] | None:
+        """What the first DiffAugment drew; None where there is none, or it is inactive."""
+        return next((part for part in self.parts if type(part) is tuple), None)
+
+    @property
+    def noise(self) -> NoiseParams | None:
+        """What the DiffusionNoise drew; None where there is none, or it is inactive."""
+        return next((part for part in self.parts if isinstance(part, NoiseParams)), None)
+
+
+class Draw(NamedTuple):
+    """What is drawn for a batch, whatever the size of its images; by part, like RegularizerParams."""
+
+    parts: tuple[Tensor | NoiseParams | None, ...]  # random words of a DiffAugment
 
 
 class InputRegularizer(nn.Module):
-    """DiffAugment, then DiffusionNoise, with the noise riding on the last pass of the augmentation.
+    """Regularizers one after the other, in as few passes over the images as they can be done in.
 
-    Equivalent to ``noise(augment(x))``. It acts in ``train()`` and in ``eval()``; set ``enabled = False`` to switch
-    it off.
+    A DiffusionNoise rides on the last pass of the DiffAugment before it, so ``InputRegularizer(augment, noise)`` is
+    ``noise(augment(x))`` in one pass. It acts in ``train()`` and in ``eval()``; ``enabled = False`` switches it off,
+    and ``with regularizer.off():`` for a while.
 
     Args:
-        augment: a DiffAugment, or None.
-        noise: a DiffusionNoise, or None.
+        parts: in the order in which images go through them: DiffAugment, a DiffusionNoise, and any module or function
+            of images that returns images of the same number of samples. None is left out.
 
     Raises:
-        TypeError: an argument of another type.
+        TypeError: a part cannot be called.
+        ValueError: two parts are a DiffusionNoise.
     """
 
-    def __init__(self, augment: DiffAugment | None = None, noise: DiffusionNoise | None = None) -> None:
+    def __init__(self, *parts: Callable[[Tensor], Tensor] | None) -> None:
         super().__init__()
-        for name, module, kind in (("augment", augment, DiffAugment), ("noise", noise, DiffusionNoise)):
-            if module is not None and not isinstance(module, kind):
-                raise TypeError(f"{name} is a {type(module).__name__}; a {kind.__name__} or None is needed")
-        self.augment = augment
-        self.noise = noise
+        parts = tuple(part for part in parts if part is not None)
+        for part in parts:
+            if not callable(part) or isinstance(part, type | InputRegularizer):
+                name = part.__name__ if isinstance(part, type) else f"{type(part).__name__} object"
+                raise TypeError(
+                    f"a regularizer is the {'class ' if isinstance(part, type) else ''}{name}; a DiffAugment, a "
+                    f"DiffusionNoise, or any other module or function of images is needed"
+                )
+        self.parts = nn.ModuleList(part if isinstance(part, nn.Module) else _Function(part) for part in parts)
+        if sum(isinstance(part, DiffusionNoise) for part in self.parts) > 1:
+            raise ValueError("two regularizers are a DiffusionNoise; a sample has one noise level, so one is needed")
         self.enabled = True
+
+    @property
+    def augment(self) -> DiffAugment | None:
+        """The first DiffAugment."""
+        return next((part for part in self.parts if isinstance(part, DiffAugment)), None)
+
+    @property
+    def noise(self) -> DiffusionNoise | None:
+        """The DiffusionNoise."""
+        return next((part for part in self.parts if isinstance(part, DiffusionNoise)), None)
+
+    @contextlib.contextmanager
+    def off(self) -> Iterator[None]:
+        """Let images through as they are inside a ``with`` block."""
+        before, self.enabled = self.enabled, False
+        try:
+            yield
+        finally:
+            self.enabled = before
 
     def sample(
         self, x: Tensor, t: int | Tensor | None = None, generator: torch.Generator | None = None
     ) -> RegularizerParams:
-        """Draw the parameters for a batch like x; ``forward(x, params=...)`` replays them to the bit."""
-        augment = self.augment if self.augment is not None and self.augment.active else None
-        noise = self.noise if self.noise is not None and self.noise.active else None
-        if augment is None or noise is None or noise.per_channel:
-            return RegularizerParams(
-                augment and augment.sample(x, generator), noise and noise.sample(x, t, generator=generator)
-            )
-        augment.check(x)
-        words = random_words((augment.words + noise.words, x.shape[0]), x.device, generator)  # of both in one launch
+        """Draw the parameters for a batch like x; ``forward(x, params=...)`` replays them to the bit.
+
+        Parts that are neither a DiffAugment nor a DiffusionNoise draw when they run, and cannot be replayed so.
+        """
+        return self.params_of(self.draw(x, t, generator), x)
+
+    def draw(self, x: Tensor, t: int | Tensor | None = None, generator: torch.Generator | None = None) -> Draw:
+        """Draw for a batch like x, for images of any size; ``params_of`` fits the draw to one."""
+        active, together = [], []  # those that draw, and those of them whose words come in one launch
+        chain = None
+        for part in self.parts:
+            draws = isinstance(part, DiffAugment | DiffusionNoise) and part.active
+            active.append(draws)
+            together.append(draws and not (isinstance(part, DiffusionNoise) and part.per_channel))
+            if together[-1]:
+                part.check(x)
+                if isinstance(part, DiffusionNoise):
+                    chain = part.chain(x.device, generator)
+        words, row, drawn = None, 0, []
+        if any(together):
+            rows = sum([part.words for part, shares in zip(self.parts, together, strict=True) if shares])
+            words = random_words((rows, x.shape[0]), x.device, generator)
+        for part, draws, shares in zip(self.parts, active, together, strict=True):
+            if not draws:
+                drawn.append(None)
+            elif not shares:
+                drawn.append(part.sample(x, t, generator=generator))
+            else:
+                own, row = words[row : row + part.words], row + part.words
+                drawn.append(part.params_from(own, chain, t) if isinstance(part, DiffusionNoise) else own)
+        return Draw(tuple(drawn))
+
+    def params_of(self, draw: Draw, x: Tensor) -> RegularizerParams:
+        """The parameters of a draw for images of x's size."""
+        parts = zip(self.parts, draw.parts, strict=True)
         return RegularizerParams(
-            augment.params_from(words[: augment.words], x), noise.params_from(words[augment.words :], t)
+            tuple(part.params_from(drawn, x) if isinstance(drawn, Tensor) else drawn for part, drawn in parts)
         )
 
     def forward(
@@ -71,146 +141,70 @@ class InputRegularizer(nn.Module):
         Returns:
             y of x's shape and dtype, differentiable any number of times with respect to x; with ``return_t`` a pair
             with t, int64 [N] (or [N, C] with noise per channel), zeros where no noise acts.
+
+        Raises:
+            TypeError: x is no floating-point tensor.
+            ValueError: x has a rank that a part does not take; t is outside its range; params are of another batch, or
+                another regularizer.
         """
         if not self.enabled:
-            params = RegularizerParams(None, None)
-        elif params is None:
+            return (x, self.no_steps(x)) if return_t else x
+        if params is None:
             params = self.sample(x, t, generator)
-        passes, noise = params.augment or (), params.noise
-        if passes and noise is not None and noise.seed.dim() == 1:
-            # All of the last pass but its own noise fields, which come last and are empty; torch 2.4 cannot compile
-            # _replace.
-            passes = (*passes[:-1], TransformParams(*passes[-1][:-3], **noise.flat()))
-            noise = None
-        y = x
-        for one_pass in passes:
-            y = input_transform(y, one_pass)
-        if noise is not None:
-            y = self.noise(y, params=noise)
+        y = self.transform(x, params)
         if not return_t:
             return y
-        if params.noise is not None:
-            return y, params.noise.t
-        per_channel = self.noise is not None and self.noise.per_channel
-        return y, x.new_zeros(x.shape[: 1 + per_channel], dtype=torch.int64)
+        return y, self.no_steps(x) if params.noise is None else params.noise.t
 
+    def no_steps(self, x: Tensor) -> Tensor:
+        """The steps of a batch that no noise acts on: zeros, int64 [N] (or [N, C] with noise per channel)."""
+        noise = self.noise
+        return x.new_zeros(x.shape[: 1 + (noise is not None and noise.per_channel)], dtype=torch.int64)
 
-class RegularizedDiscriminator(nn.Module):
-    """A discriminator behind an InputRegularizer; ``wrap`` builds it.
-
-    Everything but its first argument passes through: further arguments, attributes and methods of D, read or set.
-    ``state_dict`` has D's own keys, as without the wrapper, beside those of ``input_regularizer``.
-    """
-
-    def __init__(self, D: nn.Module, input_regularizer: InputRegularizer, t_argument: str | None) -> None:
-        super().__init__()
-        parameters = inspect.signature(D.forward).parameters
-        self._input_name, *others = parameters or (None,)
-        self._t_argument = t_argument if t_argument in others else None
-        by_keyword = self._t_argument is None or parameters[t_argument].kind is inspect.Parameter.KEYWORD_ONLY
-        self._t_position = None if by_keyword else others.index(t_argument)
-        self.input_regularizer = input_regularizer
-        self.discriminator = D
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        if not args:
-            if self._input_name not in kwargs:
-                raise TypeError(f"D got no input; pass the batch as the first argument or as {self._input_name}=")
-            args = (kwargs.pop(self._input_name),)
-        x, *others = args
-        by_position = self._t_position is not None and self._t_position < len(others)
-        given = others[self._t_position] if by_position else kwargs.get(self._t_argument)
-        y, t = self.input_regularizer(x, given, return_t=True)
-        if given is not None and self.input_regularizer.noise is None:
-            t = given
-        if by_position:
-            others[self._t_position] = t
-        elif self._t_argument is not None:
-            kwargs[self._t_argument] = t
-        return self.discriminator(y, *others, **kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            # A protocol of Python's own, such as __deepcopy__, is about the wrapper.
-            special = name.startswith("__") and name.endswith("__")
-            if special or name == "discriminator" or "discriminator" not in self.__dict__.get("_modules", ()):
-                raise
-            return getattr(self.discriminator, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        modules = self.__dict__.get("_modules", {})
-        own = name in self.__dict__ or name in modules or hasattr(type(self), name)
-        if not own and "discriminator" in modules and hasattr(self.discriminator, name):
-            setattr(self.discriminator, name, value)
-        else:
-            super().__setattr__(name, value)
-
-    def state_dict(self, *args: Any, prefix: str = "", **kwargs: Any) -> dict[str, Any]:
-        state_dict = super().state_dict(*args, prefix=prefix, **kwargs)
-        inner = f"{prefix}discriminator."
-        for key in [key for key in state_dict if key.startswith(inner)]:
-            state_dict[prefix + key.removeprefix(inner)] = state_dict.pop(key)
-        return state_dict
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        own = f"{prefix}input_regularizer."
-        inner = [key for key in state_dict if key.startswith(prefix) and not key.startswith(own)]
-        # All are taken out before any goes in: D's names may begin with "discriminator." themselves.
-        values = [state_dict.pop(key) for key in inner]
-        for key, value in zip(inner, values, strict=True):
-            state_dict[f"{prefix}discriminator.{key.removeprefix(prefix)}"] = value
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
-
-def wrap(D: nn.Module, *regularizers: nn.Module, t_argument: str | None = "t") -> RegularizedDiscriminator:
-    """Put regularizers before a discriminator::
-
-        D = wrap(D, DiffAugment(), DiffusionNoise())
-
-    The regularizers move to the device of D. Methods of D other than its call see images as they are. Wrap before
-    DistributedDataParallel and ``torch.compile``. ``D.input_regularizer.enabled = False`` shows D clean images,
-    ``D.discriminator`` is what was wrapped.
-
-    Args:
-        D: the discriminator; its first argument is the batch of images.
-        regularizers: a DiffAugment, a DiffusionNoise, or one of each, or one InputRegularizer.
-        t_argument: if ``D.forward`` has a parameter of this name, D is told t by it, int64 [N]; a t that the caller
-            passes there is the one that the noise takes, or, without a DiffusionNoise, goes to D as it is. None: D is
-            never told t.
-
-    Raises:
-        TypeError: D is no module, or a regularizer is of another type.
-        ValueError: D is, or holds, a wrapped discriminator, or is already parallel or compiled; no regularizer, or two
-            of one kind.
-    """
-    if not isinstance(D, nn.Module):
-        raise TypeError(f"D is a {type(D).__name__}; wrap takes the discriminator, a torch.nn.Module")
-    if isinstance(D, nn.DataParallel | nn.parallel.DistributedDataParallel) or hasattr(D, "_orig_mod"):  # compiled
-        raise ValueError(f"D is already inside {type(D).__name__}; wrap the discriminator first, then what runs it")
-    if any(isinstance(module, RegularizedDiscriminator) for module in D.modules()):
-        raise ValueError(f"D, a {type(D).__name__}, is wrapped already; wrap D.discriminator instead")
-    regularizer = _combine(regularizers)
-    if (parameter := next(D.parameters(), None)) is not None:
-        regularizer.to(parameter.device)
-    return RegularizedDiscriminator(D, regularizer, t_argument)
-
-
-def _combine(regularizers: tuple[nn.Module, ...]) -> InputRegularizer:
-    if len(regularizers) == 1 and isinstance(regularizers[0], InputRegularizer):
-        return regularizers[0]
-    chosen: dict[str, nn.Module] = {}
-    for module in regularizers:
-        if not isinstance(module, DiffAugment | DiffusionNoise):
-            raise TypeError(
-                f"wrap got a {type(module).__name__}; it takes a DiffAugment, a DiffusionNoise, one of each, or one "
-                f"InputRegularizer"
+    def transform(
+        self, x: Tensor, params: RegularizerParams, run: Callable[[int, nn.Module, Tensor], Tensor] | None = None
+    ) -> Tensor:
+        """Send a batch through the parts with these parameters; run, if given, calls those that draw for themselves."""
+        if len(params.parts) != len(self.parts):
+            raise ValueError(
+                f"params have {len(params.parts)} parts, the regularizer {len(self.parts)}; draw by sample(x)"
             )
-        part = "augment" if isinstance(module, DiffAugment) else "noise"
-        if part in chosen:
-            raise ValueError(f"wrap got two modules of type {type(module).__name__}; one is needed")
-        chosen[part] = module
-    if not chosen:
-        raise ValueError("wrap got no regularizer; pass a DiffAugment, a DiffusionNoise or both")
-    return InputRegularizer(**chosen)
+        drawn, waiting = list(params.parts), None  # the last pass of an augmentation, on which noise may ride
+        for i, part in enumerate(self.parts):
+            if isinstance(part, DiffusionNoise):
+                if drawn[i] is None or not part.enabled:
+                    continue
+                if waiting is not None and not part.per_channel and part.picture == waiting[0]:
+                    drawn[i].check(x.shape[:1])
+                    x, waiting = input_transform(x, waiting[1].with_noise(**drawn[i].flat())), None
+                    continue
+            elif isinstance(part, DiffAugment) and not drawn[i]:
+                continue
+            if waiting is not None:
+                x, waiting = input_transform(x, waiting[1]), None
+            if isinstance(part, DiffAugment):
+                for one_pass in drawn[i][:-1]:
+                    x = input_transform(x, one_pass)
+                waiting = part.picture, drawn[i][-1]
+            elif isinstance(part, DiffusionNoise):
+                x = part(x, params=drawn[i])
+            else:
+                x = part(x) if run is None else run(i, part, x)
+        return x if waiting is None else input_transform(x, waiting[1])
+
+    def extra_repr(self) -> str:
+        return "" if self.enabled else "off"
+
+
+class _Function(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Any:
+        return self.function(x)
+
+    def extra_repr(self) -> str:
+        return getattr(self.function, "__name__", repr(self.function))

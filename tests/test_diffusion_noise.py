@@ -4,6 +4,7 @@ import copy
 import io
 import math
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -240,10 +241,26 @@ def test_levels_outside_their_range(argument, value, error):
         DiffusionNoise(100)(torch.zeros(3, 4), **{argument: value})
 
 
-def test_an_input_on_another_device():
-    """A kernel would be given a pointer of the other device."""
-    with pytest.raises(ValueError, match="x lies on meta and DiffusionNoise on cpu; call"):
-        DiffusionNoise(100)(torch.zeros(2, 3, 4, 4, device="meta"))
+def test_tables_follow_the_input_to_its_device():
+    noise, x = DiffusionNoise(100), torch.zeros(2, 3, 4, 4)
+    assert noise(x.to("meta")).is_meta
+    noise.set_p(0.5)
+    assert noise(x.to("meta"), return_t=True)[1].is_meta
+    assert noise(x).device.type == noise.p.device.type == "cpu"
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "of"), [((6, 4), (3, 4)), ((2, 6, 4, 4), (3, 4, 4, 4)), ((4, 3, 4, 4), (2, 6, 2, 2))]
+)
+def test_params_of_another_batch(shape, of, per_channel):
+    noise = DiffusionNoise(100, per_channel=per_channel)
+    params = noise.sample(torch.zeros(of))
+    needed = re.escape(str(list(shape[: 1 + per_channel])))
+    with pytest.raises(
+        ValueError, match=rf"params\.t has shape .*; this input needs {needed}: params are drawn by sample"
+    ):
+        noise(torch.zeros(shape), params=params)
 
 
 def test_step_and_alpha_bar_exclude_each_other():
@@ -344,11 +361,12 @@ def test_state_dict_round_trip():
     noise = DiffusionNoise(100, seed=4)
     noise.set_p(0.37)
     state = noise.state_dict()
-    assert set(state) == {"p", "T", "t_list", "redraws"}
+    assert set(state) == {"p", "redraws"}
     loaded = DiffusionNoise(100, seed=4)
     loaded.load_state_dict(state)
-    for (name, expected), (_, actual) in zip(noise.named_buffers(), loaded.named_buffers(), strict=True):
-        assert torch.equal(actual, expected), name
+    assert loaded.T == noise.T
+    for name in ("p", "redraws", "t_list", "gain", "noise_scale"):
+        assert torch.equal(getattr(loaded, name), getattr(noise, name)), name
     x = torch.randn(9, 4)
     assert torch.equal(
         loaded(x, generator=torch.Generator().manual_seed(0)), noise(x, generator=torch.Generator().manual_seed(0))
@@ -367,15 +385,85 @@ def test_channels_last_feature_map_stays_so():
     assert torch.equal(y, noise(x.contiguous(), params=params))
 
 
-@pytest.mark.parametrize("p", [1.0, 0.2])
-def test_state_of_a_longer_chain_is_an_error(p):
-    longer = DiffusionNoise(200)
-    longer.set_p(p)
-    state = {f"1.{name}": value for name, value in longer.state_dict().items()}
-    parent = nn.Sequential(nn.Identity(), DiffusionNoise(100))
-    with pytest.raises(RuntimeError, match=r"1\.T is .* in the state, which does not fit t_min=10 and t_max=100"):
-        parent.load_state_dict(state)
-    assert int(parent[1].T) == 100
+@pytest.mark.parametrize("p", [-0.1, 1.5, math.nan])
+def test_a_state_that_is_none(p):
+    noise, parent = DiffusionNoise(100), nn.Sequential(nn.Identity(), DiffusionNoise(100))
+    with pytest.raises(RuntimeError, match=rf"1\.p is {p:g}, outside \[0, 1\]"):
+        parent.load_state_dict({"1.p": torch.tensor(p), "1.redraws": torch.tensor(3)})
+    assert parent[1].T == 100
+    noise.p.fill_(p)
+    with pytest.raises(ValueError, match=rf"p of DiffusionNoise is {p:g}, outside \[0, 1\]"):
+        noise(torch.zeros(2, 3))
+
+
+def test_whoever_writes_p_has_its_chain():
+    """T, the list and the tables are of one moment, whatever way p and redraws were written."""
+    wanted = DiffusionNoise(100)
+    wanted.set_p(0.3)
+    wanted.set_p(0.37, redraw=True)
+    x = torch.randn(9, 4)
+
+    def write_in_place(noise):
+        noise.state_dict()["p"].copy_(wanted.p)
+        noise.redraws.fill_(wanted.redraws)
+
+    def write_past_torch(noise):  # which counts no write through .data
+        noise.p.data.copy_(wanted.p)
+        noise.redraws.data.copy_(wanted.redraws)
+
+    def put_others_in_place(noise):
+        noise.load_state_dict({name: value.clone() for name, value in wanted.state_dict().items()}, assign=True)
+
+    def write_in_inference_mode(noise):
+        with torch.inference_mode():
+            write_in_place(noise)
+
+    for write in (write_in_place, write_past_torch, put_others_in_place, write_in_inference_mode):
+        noise = DiffusionNoise(100)
+        write(noise)
+        torch.manual_seed(3)
+        y = noise(x)
+        torch.manual_seed(3)
+        assert torch.equal(y, wanted(x)), write.__name__
+        assert noise.T == wanted.T == 43
+        for name in ("t_list", "gain", "noise_scale"):
+            assert torch.equal(getattr(noise, name), getattr(wanted, name)), name
+
+
+def test_a_chain_is_never_changed_in_place():
+    """What a compiled backward pass or activation checkpointing keeps of it must stay."""
+    noise = DiffusionNoise(100)
+    chain = noise.chain(torch.device("cpu"))
+    before = [table.clone() for table in chain]
+    noise.set_p(0.2)
+    assert all(map(torch.equal, chain, before))
+    assert not torch.equal(noise.chain(torch.device("cpu")).gain, chain.gain)
+
+
+class Captured:
+    """torch.cuda's stand-in, while a graph is being captured on what is called CUDA here."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.capturing = False
+        for module in ("chain", "recomputation"):
+            monkeypatch.setattr(f"gan_regularizers.{module}.is_captured", lambda _: self.capturing)
+
+
+def test_a_captured_graph_keeps_its_tables_and_they_are_those_of_now(monkeypatch):
+    """The addresses that a graph replays from; the emulation has the CPU for a device."""
+    graph, noise, device = Captured(monkeypatch), DiffusionNoise(100), torch.device("cpu")
+    graph.capturing = True
+    with pytest.raises(RuntimeError, match="run the step once before it is captured"):
+        noise.chain(device)
+    graph.capturing = False
+    noise.chain(device)
+    noise._chains._captured[device] = type(noise.chain(device))(*(table.clone() for table in noise.chain(device)))
+    graph.capturing = True
+    captured = noise.chain(device)
+    graph.capturing = False
+    noise.set_p(0.2)
+    assert captured is noise._chains._captured[device]
+    assert all(map(torch.equal, captured, noise.chain(device)))
 
 
 @pytest.mark.parametrize("how", ["pickle", "deepcopy", "torch.save"])

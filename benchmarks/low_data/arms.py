@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from gan_regularizers import AdaptiveT, DiffAugment, DiffusionNoise, wrap
+from gan_regularizers import AdaptiveT, DiffAugment, DiffusionNoise, InputRegularizer, wrap
 
 ADAPT_KIMG = 20.0  # the runs are short; with the official code's 100, T would stay low in all of them
 
@@ -29,14 +29,12 @@ class Arm:
     target: float = 0.6
     told_t: bool = True
 
-    def regularize(self, D: nn.Module) -> tuple[nn.Module, AdaptiveT | None]:
-        """D behind the regularizers, and the controller of the noise."""
+    def regularize(self, D: nn.Module) -> AdaptiveT | None:
+        """Put the regularizers before D, none of them too, and return the controller of the noise."""
         augment = DiffAugment(self.policy, cutout=self.cutout) if self.policy else None
         noise = None if self.noise is None else DiffusionNoise(**self.noise)
-        parts = [part for part in (augment, noise) if part is not None]
-        if parts:
-            D = wrap(D, *parts, t_argument="t" if self.told_t else None)
-        return D, None if noise is None else AdaptiveT(noise, target=self.target, kimg=ADAPT_KIMG)
+        wrap(D, InputRegularizer(augment, noise), **({"t_argument": "t"} if self.told_t else {"tell": "nothing"}))
+        return None if noise is None else AdaptiveT(noise, target=self.target, kimg=ADAPT_KIMG)
 
 
 ALL = "color,translation,cutout"

@@ -44,7 +44,7 @@ def measure(folder: Path, source: Source, cache: Path) -> list[dict[str, float]]
     torch.manual_seed(0)
     rows = []
     for share in SHARES:
-        t = round(share * int(training.adapt.T))
+        t = round(share * training.adapt.T)
         train, held_out = (
             torch.cat([training.D(to_float(images), torch.full((len(images),), t)) for _ in range(DRAWS)])
             for images in (reals.train, reals.held_out)

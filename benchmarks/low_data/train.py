@@ -40,7 +40,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 import gan_regularizers
-from gan_regularizers import ops
+from gan_regularizers import ops, regularizer_of
 from gan_regularizers.demo.networks import LATENT_DIM, Discriminator
 from gan_regularizers.demo.settings import RESOLUTIONS
 from gan_regularizers.errors import CommandError
@@ -90,7 +90,8 @@ class Training:
         self.z = torch.randn(len(reals.held_out), LATENT_DIM)
         self.G = Generator(settings.resolution).to(**here)
         self.G_ema = copy.deepcopy(self.G).requires_grad_(False).eval()
-        self.D, self.adapt = ARMS[settings.arm].regularize(Discriminator(settings.resolution).to(**here))
+        self.D = Discriminator(settings.resolution).to(**here)
+        self.adapt = ARMS[settings.arm].regularize(self.D)
         self.parallel_G, self.parallel_D = self.G, self.D
         if self.ranks > 1:
             self.parallel_G, self.parallel_D = map(DistributedDataParallel, (self.G, self.D))
@@ -138,16 +139,17 @@ class Training:
     def evaluate(self, logged: dict[str, float]) -> dict[str, float]:
         """The measures and D's mean outputs on clean images, beside what the steps before have logged."""
         generated = self.generate()
-        D = getattr(self.D, "discriminator", self.D)
-        outputs = {"train": self.train_images, "held_out": to_float(self.reals.held_out), "generated": generated}
+        shown = {"train": self.train_images, "held_out": to_float(self.reals.held_out), "generated": generated}
+        with regularizer_of(self.D).off():
+            outputs = {f"D_{name}": self.D(images.to(self.device)).mean().item() for name, images in shown.items()}
         return {
             "kimg": self.iteration * BATCH_SIZE / 1000,
             "seconds": self.seconds,
             **logged,
             "p": 0.0 if self.adapt is None else float(self.adapt.p),
-            "T": 0 if self.adapt is None else int(self.adapt.T),
+            "T": 0 if self.adapt is None else self.adapt.T,
             **compare(self.features(generated).cpu(), self.reals.held_out_features, self.reals.train_features),
-            **{f"D_{name}": D(images.to(self.device)).mean().item() for name, images in outputs.items()},
+            **outputs,
         }
 
     @torch.no_grad()

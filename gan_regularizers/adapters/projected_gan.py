@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ..adaptive_t import AdaptiveT
 from ..diffaugment import DiffAugment
 from ..diffusion_noise import DiffusionNoise
-from ..regularizer import InputRegularizer
+from ..wrapping import wrap
 from . import spider, train_options
 from .snapshot_parts import ThroughEach, ThroughFirst, add_hook, construct, full_name, report_T
 from .train_options import Host, load_snapshot, refuse
@@ -103,8 +103,7 @@ def discriminator(
         else:
             add_hook(D.feature_network._forward_hooks, ThroughEach(diffuse))
     if augment is not None or on_pixels is not None:
-        D.input_regularizer = InputRegularizer(augment, on_pixels)
-        add_hook(D._forward_pre_hooks, ThroughFirst(D.input_regularizer))
+        wrap(D, augment, on_pixels, tell="nothing")
     return D
 
 
@@ -115,8 +114,6 @@ def loss(base: str, D: nn.Module, **kwargs: Any) -> Any:
 
     adaptive_t = D.adaptive_t
     noise = adaptive_t.noise
-    # A resumed run has copied buffer by buffer, tables included, which follow from the settings of this run.
-    noise.load_state_dict(noise.state_dict())
 
     class Loss(dnnlib.util.get_obj_by_name(base)):
         def run_D(self, img: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: N802

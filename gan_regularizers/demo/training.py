@@ -1,5 +1,6 @@
 """One arm of the demo: a GAN with the logistic loss and R1, its measures over time, and its checkpoint."""
 
+import contextlib
 import copy
 import io
 import pickle
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .. import AdaptiveT, DiffAugment, DiffusionNoise, wrap
+from .. import AdaptiveT, DiffAugment, DiffusionNoise, regularizer_of, wrap
 from ..errors import CommandError
 from ..files import write_atomically
 from ..spider.features import Lite0Features
@@ -70,9 +71,8 @@ class Arm:
         self.D: nn.Module = Discriminator(settings.resolution)
         self.adapt: AdaptiveT | None = None
         if name == "regularised":
-            noise = DiffusionNoise(noise_std=settings.noise_std)
-            self.D = wrap(self.D, DiffAugment(settings.policy), noise)
-            self.adapt = AdaptiveT(noise, target=settings.target, kimg=ADAPT_KIMG)
+            wrap(self.D, DiffAugment(settings.policy), DiffusionNoise(noise_std=settings.noise_std))
+            self.adapt = AdaptiveT(self.D, target=settings.target, kimg=ADAPT_KIMG)
         self.D.to(self.device)
         self.G_opt = torch.optim.Adam(self.G.parameters(), LEARNING_RATE, BETAS)
         self.D_opt = torch.optim.Adam(self.D.parameters(), LEARNING_RATE, BETAS)
@@ -159,11 +159,11 @@ class Arm:
         """KID-lite0 x 1000 against the held-out images, and how far D prefers its training images to them."""
         self.signs.zero_()
         kid = kid_x1000(self.features(self.samples()), self.held_out_features)
-        D = self.D.discriminator if self.adapt else self.D
-        means = [
-            torch.cat([D(batch) for batch in images.split(BATCH_SIZE)]).mean().item()
-            for images in (self.train_images, self.held_out_images)
-        ]
+        with regularizer_of(self.D).off() if self.adapt else contextlib.nullcontext():
+            means = [
+                torch.cat([self.D(batch) for batch in images.split(BATCH_SIZE)]).mean().item()
+                for images in (self.train_images, self.held_out_images)
+            ]
         return {"kid": kid, "gap": means[0] - means[1]}
 
     @torch.no_grad()

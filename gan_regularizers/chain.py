@@ -1,0 +1,77 @@
+"""The tables of a chain of diffusion, at one moment and on any device."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .recomputation import Remembered, is_captured
+
+
+class Chain(NamedTuple):
+    """What a draw reads; replaced as a whole, never changed in place."""
+
+    t_list: Tensor  # int64 [64], which t is drawn from
+    gain: Tensor  # float32 [t_max + 1], sqrt(alpha_bar_t)
+    noise_scale: Tensor  # float32 [t_max + 1], sqrt(1 - alpha_bar_t) * sigma
+
+    def to(self, device: torch.device) -> "Chain":
+        """The chain on another device, without a wait for it."""
+        pinned = device.type == "cuda" and not torch.compiler.is_compiling()
+        return Chain(*((table.pin_memory() if pinned else table).to(device, non_blocking=True) for table in self))
+
+
+class Chains:
+    """The current chain, on the CPU and on every device that asked for it.
+
+    What a CUDA graph captured has fixed addresses, so it takes tables of its own, which are changed in place.
+    """
+
+    def __init__(self, chain: Chain) -> None:
+        self.drawn_from = False  # since somebody put it to False
+        self._chain = chain
+        self._on: dict[torch.device, Chain] = {}
+        self._captured: dict[torch.device, Chain] = {}
+        self._remembered = Remembered()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"chain": self._chain}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)
+
+    def replace(self, chain: Chain) -> None:
+        """Put another chain in the place of the current one, on all devices; those drawn from before keep theirs."""
+        self._chain = chain
+        for device in self._on:
+            self._on[device] = chain.to(device)
+        for device, captured in self._captured.items():
+            for table, new in zip(captured, self._on[device], strict=True):
+                table.copy_(new)
+
+    def on(self, device: torch.device) -> Chain:
+        """The current chain on a device."""
+        chain = self._on.get(device)
+        if chain is None:
+            if is_captured(device):
+                raise RuntimeError(
+                    f"the noise has not run on {device} yet, and a CUDA graph that is being captured cannot bring its "
+                    f"tables there; run the step once before it is captured"
+                )
+            if torch.compiler.is_compiling():
+                return self._bring(device)
+            with torch.inference_mode(False):  # what is made in inference mode cannot be changed outside it
+                return self._bring(device)
+        return chain
+
+    def for_draw(self, device: torch.device, generator: torch.Generator | None = None) -> Chain:
+        """The chain that the next draw reads, to be asked for before the generator is drawn from."""
+        self.drawn_from = True
+        chain = self.on(device)
+        return self._captured[device] if is_captured(device) else self._remembered(chain, device, generator)
+
+    def _bring(self, device: torch.device) -> Chain:
+        chain = self._on[device] = self._chain.to(device)
+        if device.type == "cuda":
+            self._captured[device] = Chain(*(table.clone() for table in chain))
+        return chain

@@ -1,0 +1,72 @@
+"""What a forward used, for the one that activation checkpointing runs again in the backward pass.
+
+Checkpointing puts torch's generator back to where it was, so a forward that is run again draws the same words. But what
+it does with them may have moved on meanwhile: the chain of a noise, say, or the draw that several calls shared. The
+state of the generator is what tells which forward it is.
+"""
+
+from typing import Any
+
+import torch
+
+_KEPT = 4096  # forwards between the first one and its backward pass
+
+
+def backward_pass() -> int:
+    """The number of the backward pass that this runs inside of; -1 outside of one, and in compiled code."""
+    return -1 if torch.compiler.is_compiling() else torch._C._current_graph_task_id()
+
+
+def runs_again() -> bool:
+    """Whether this runs inside a backward pass, where a forward is one that checkpointing runs again."""
+    return backward_pass() != -1
+
+
+def is_captured(device: torch.device) -> bool:
+    """Whether a CUDA graph is being captured."""
+    eager_cuda = device.type == "cuda" and not torch.compiler.is_compiling()
+    return eager_cuda and torch.cuda.is_current_stream_capturing()
+
+
+class Remembered:
+    """Values by the state of torch's generator, the latest few thousand; a copy begins with none."""
+
+    def __init__(self) -> None:
+        self._values: dict[tuple[torch.device, int], Any] = {}
+
+    def __reduce__(self) -> tuple:
+        return Remembered, ()
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was kept."""
+        return not self._values
+
+    def __call__(self, value: Any, device: torch.device, generator: torch.Generator | None = None) -> Any:
+        """Keep the value that this forward uses; of a forward that runs again, return what the first run used.
+
+        To be called before the generator is drawn from. In compiled code, captured graphs and transforms of torch.func
+        the value is returned as it is: they save what their backward pass needs, or cannot run again.
+        """
+        if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
+            return value
+        if device.type == "meta" or is_captured(device):
+            return value
+        # With the device, since generators of two devices may be seeded alike.
+        state = device, hash(_state(device, generator).numpy().tobytes())
+        if runs_again():
+            return self._values.get(state, value)
+        self._values.pop(state, None)
+        self._values[state] = value
+        if len(self._values) > _KEPT:
+            del self._values[next(iter(self._values))]
+        return value
+
+
+def _state(device: torch.device, generator: torch.Generator | None) -> torch.Tensor:
+    """The generator's state, uint8 on the CPU; reading it does not wait for the device."""
+    if generator is not None:
+        return generator.get_state()
+    if device.type == "cpu":
+        return torch.get_rng_state()
+    return torch.get_device_module(device).get_rng_state(device)
