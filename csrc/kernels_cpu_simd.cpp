@@ -188,6 +188,7 @@ void apply(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index
   const Coefficients<Real> k = coefficients_of(pass, sample, static_cast<Real>(mu));
   const bool mixes = mixes_channels(pass);
   const int64_t first = pass.picture.begin, last = pass.picture.end;
+  const auto is_picture = [=](int64_t channel) { return channel >= first && channel < last; };
   const int64_t size = tile.size();
   Real* const values = static_cast<Real*>(scratch);  // [C, size]
   Real* const shared = values + shape.channels * size;
@@ -198,8 +199,11 @@ void apply(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index
     Real* const row_values = values + (row - tile.row_begin) * tile.columns() - tile.column_begin;
     int64_t filled = tile.column_begin;
     const auto fill_to = [&](int64_t end) {
-      for (int64_t c = 0; c < shape.channels; ++c)
-        for (int64_t i = filled; i < end; ++i) row_values[c * size + i] = is_picture(pass, c) ? k.outside : k.beside;
+      if (filled >= end) return;
+      for (int64_t c = 0; c < shape.channels; ++c) {
+        const Real value = is_picture(c) ? k.outside : k.beside;
+        for (int64_t i = filled; i < end; ++i) row_values[c * size + i] = value;
+      }
     };
     for_each_run(window, tile, row, [&](int64_t begin, int64_t end) {
       const int64_t count = end - begin;
@@ -225,7 +229,7 @@ void apply(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index
   for (int64_t c = 0; c < shape.channels; ++c) {
     Real* const channel = values + c * size;
     const int64_t pixel = tile.row_begin * shape.width + tile.column_begin;
-    if (k.noise_std != Real(0) && is_picture(pass, c)) {
+    if (k.noise_std != Real(0) && is_picture(c)) {
       const uint64_t element = static_cast<uint64_t>(c * shape.height * shape.width + pixel);
       const int64_t skipped = static_cast<int64_t>(element % 4);
       normals(static_cast<uint64_t>(pass.parts.seed[sample]), element / 4, size + skipped, shared);
