@@ -160,6 +160,7 @@ double sum(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index
   constexpr int partials = 16;
   double partial[partials] = {};
   Real* const row_buffer = static_cast<Real*>(scratch);
+  const int64_t first = pass.picture.begin, last = pass.picture.end;
   const Tile tile = tile_of(pass.shape, tiling, index);
   const Window<int64_t> window = pass.adjoint ? window_of<int64_t>(pass, sample) : whole_frame<int64_t>(pass.shape);
   const Planes<const T> in = planes_of<const T>(pass.shape, pass.input, sample);
@@ -167,7 +168,7 @@ double sum(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index
     for_each_run(window, tile, row, [&](int64_t begin, int64_t end) {
       const int64_t count = end - begin;
       const int64_t source = (row - window.down) * pass.shape.width + begin - window.right;
-      for (int64_t c = pass.picture.begin; c < pass.picture.end; ++c) {
+      for (int64_t c = first; c < last; ++c) {
         load(in.at(c, source), in.pixel_step, count, row_buffer);
         int64_t i = 0;
         for (; i + partials <= count; i += partials)
@@ -195,21 +196,16 @@ void apply(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index
   const Planes<const T> in = planes_of<const T>(shape, pass.input, sample);
   const Planes<T> out = planes_of<T>(shape, pass.output, sample);
 
+  if (pass.parts.shift || pass.parts.cutout)  // else every pixel has a source
+    for (int64_t c = 0; c < shape.channels; ++c) {
+      const Real value = is_picture(c) ? k.outside : k.beside;
+      for (int64_t i = 0; i < size; ++i) values[c * size + i] = value;
+    }
   for (int64_t row = tile.row_begin; row < tile.row_end; ++row) {
     Real* const row_values = values + (row - tile.row_begin) * tile.columns() - tile.column_begin;
-    int64_t filled = tile.column_begin;
-    const auto fill_to = [&](int64_t end) {
-      if (filled >= end) return;
-      for (int64_t c = 0; c < shape.channels; ++c) {
-        const Real value = is_picture(c) ? k.outside : k.beside;
-        for (int64_t i = filled; i < end; ++i) row_values[c * size + i] = value;
-      }
-    };
     for_each_run(window, tile, row, [&](int64_t begin, int64_t end) {
       const int64_t count = end - begin;
       const int64_t source = (row - window.down) * shape.width + begin - window.right;
-      fill_to(begin);
-      filled = end;
       for (int64_t c = 0; c < shape.channels; ++c)
         load(in.at(c, source), in.pixel_step, count, row_values + c * size + begin);
       for (int64_t i = 0; i < count; ++i) shared[i] = Real(0);
@@ -223,7 +219,6 @@ void apply(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index
         for (int64_t i = 0; i < count; ++i) run[i] = k.scale * run[i] + shared[i];
       }
     });
-    fill_to(tile.column_end);
   }
 
   for (int64_t c = 0; c < shape.channels; ++c) {
