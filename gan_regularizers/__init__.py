@@ -3,9 +3,10 @@
 from .adaptive_t import AdaptiveT, StatisticWarning
 from .diffaugment import DiffAugment
 from .diffusion_noise import DiffusionNoise, timestep_embedding
+from .hook import WrapWarning
 from .ops import BackendWarning, use_backend
 from .regularizer import InputRegularizer
-from .wrapping import WrapWarning, regularizer_of, same_draw, unwrap, wrap
+from .wrapping import regularizer_of, same_draw, unwrap, wrap
 
 __version__ = "0.1.0"
 

@@ -274,12 +274,12 @@ def _outputs(name: str, value: Any) -> Iterator[Tensor]:
     elif isinstance(value, dict):
         for key, part in value.items():
             yield from _outputs(f"{name}[{key!r}]", part)
-    elif isinstance(value, list | tuple):
+    elif isinstance(value, (list, tuple)):
         for i, part in enumerate(value):
             yield from _outputs(f"{name}[{i}]", part)
     else:
         kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
-        raise TypeError(f"{name} is {kind}; pass D's outputs on images as floating-point tensors, or lists of them")
+        raise TypeError(f"{name} is {kind}; pass the logits that D returned, a floating-point tensor or lists of them")
 
 
 def _reduced_on(device: torch.device) -> torch.device:

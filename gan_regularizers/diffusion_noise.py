@@ -50,7 +50,7 @@ class NoiseParams(NamedTuple):
 
     def check(self, shape: torch.Size) -> None:
         """Raise ValueError unless this draw is for a batch whose samples (and channels) are so many."""
-        for name, value in self._asdict().items():
+        for name, value in zip(NoiseParams._fields, self, strict=True):
             if value is not None and value.shape != shape:
                 raise ValueError(
                     f"params.{name} has shape {list(value.shape)}; this input needs {list(shape)}: params are drawn by "

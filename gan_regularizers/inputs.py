@@ -112,7 +112,9 @@ class Inputs:
                 return self._positional[one]
             if one >= 0 and self._anything:
                 return Place(None, one)
-        elif match := _PLACE.fullmatch(one):
+        elif (match := _PLACE.fullmatch(one)) is None:
+            raise ValueError(f"inputs={one!r} is no name of a parameter, nor a place such as 'img[image]' or 'imgs[0]'")
+        else:
             name, path = match[1], tuple(re.findall(r"\[([^\[\]]+)\]", match[2]))
             place = self._parameters.get(name) or (Place(name, None) if self._anything else None)
             if place is not None:
@@ -130,11 +132,12 @@ class Inputs:
         for place, other in others:
             if place == first:
                 continue
-            if any(leaf.dim() == images[0].dim() and len(leaf) == len(images[0]) for leaf in _images(other)):
+            if any(leaf.dim() == images[0].dim() and leaf.shape[0] == images[0].shape[0] for leaf in _images(other)):
+                one, two = (repr(given.name or given.position) for given in (first, place))
                 raise ValueError(
                     f"{self._D_name} got {first} and {place}, and both look like images; say which the regularizers "
-                    f"are for: wrap(D, ..., inputs={first.name or first.position!r}) for the first alone, or inputs="
-                    f"({first.name or first.position!r}, {place.name or place.position!r}) for both under one draw"
+                    f"are for: wrap(D, ..., inputs={one}) or inputs={two} for one alone, inputs=({one}, {two}) for "
+                    f"both under one draw"
                 )
 
 
@@ -156,7 +159,7 @@ def _leaves(value: Any) -> list[Tensor]:
     """The floating tensors in a value."""
     if isinstance(value, Tensor):
         return [value] if value.is_floating_point() else []
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
     return [leaf for part in parts for leaf in _leaves(part)]
 
 
@@ -189,7 +192,7 @@ def _mapped(value: Any, f: Transform, rank: int) -> Any:
         return f(value) if value.is_floating_point() and value.dim() == rank else value
     if isinstance(value, dict):
         return _with_parts(value, {key: _mapped(part, f, rank) for key, part in value.items()})
-    if isinstance(value, list | tuple):
+    if isinstance(value, (list, tuple)):
         return _with_parts(value, {i: _mapped(part, f, rank) for i, part in enumerate(value)})
     return value
 

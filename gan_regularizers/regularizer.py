@@ -1,7 +1,7 @@
 """InputRegularizer: augmentation and noise in one pass."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -21,12 +21,12 @@ class RegularizerParams(NamedTuple):
     @property
     def augment(self) -> tuple[TransformParams, ...] | None:
         """What the first DiffAugment drew; None where there is none, or it is inactive."""
-        return next((part for part in self.parts if type(part) is tuple), None)
+        return _first(self.parts, tuple)
 
     @property
     def noise(self) -> NoiseParams | None:
         """What the DiffusionNoise drew; None where there is none, or it is inactive."""
-        return next((part for part in self.parts if isinstance(part, NoiseParams)), None)
+        return _first(self.parts, NoiseParams)
 
 
 class Draw(NamedTuple):
@@ -56,10 +56,10 @@ class InputRegularizer(nn.Module):
         parts = tuple(part for part in parts if part is not None)
         for part in parts:
             if not callable(part) or isinstance(part, type | InputRegularizer):
-                name = part.__name__ if isinstance(part, type) else f"{type(part).__name__} object"
+                what = f"the class {part.__name__}" if isinstance(part, type) else f"a {type(part).__name__}"
                 raise TypeError(
-                    f"a regularizer is the {'class ' if isinstance(part, type) else ''}{name}; a DiffAugment, a "
-                    f"DiffusionNoise, or any other module or function of images is needed"
+                    f"a regularizer is {what}; pass a DiffAugment, a DiffusionNoise, and any other module or function "
+                    f"of images, one by one"
                 )
         self.parts = nn.ModuleList(part if isinstance(part, nn.Module) else _Function(part) for part in parts)
         if sum(isinstance(part, DiffusionNoise) for part in self.parts) > 1:
@@ -69,12 +69,12 @@ class InputRegularizer(nn.Module):
     @property
     def augment(self) -> DiffAugment | None:
         """The first DiffAugment."""
-        return next((part for part in self.parts if isinstance(part, DiffAugment)), None)
+        return _first(self.parts, DiffAugment)
 
     @property
     def noise(self) -> DiffusionNoise | None:
         """The DiffusionNoise."""
-        return next((part for part in self.parts if isinstance(part, DiffusionNoise)), None)
+        return _first(self.parts, DiffusionNoise)
 
     @contextlib.contextmanager
     def off(self) -> Iterator[None]:
@@ -99,7 +99,7 @@ class InputRegularizer(nn.Module):
         active, together = [], []  # those that draw, and those of them whose words come in one launch
         chain = None
         for part in self.parts:
-            draws = isinstance(part, DiffAugment | DiffusionNoise) and part.active
+            draws = isinstance(part, (DiffAugment, DiffusionNoise)) and part.active
             active.append(draws)
             together.append(draws and not (isinstance(part, DiffusionNoise) and part.per_channel))
             if together[-1]:
@@ -194,6 +194,14 @@ class InputRegularizer(nn.Module):
 
     def extra_repr(self) -> str:
         return "" if self.enabled else "off"
+
+
+def _first(parts: Iterable[Any], kind: type) -> Any:
+    """The first part of a kind; a draw of the noise is no plain tuple. A loop, since torch 2.4 compiles no ``next``."""
+    for part in parts:
+        if isinstance(part, kind) and not (kind is tuple and isinstance(part, NoiseParams)):
+            return part
+    return None
 
 
 class _Function(nn.Module):

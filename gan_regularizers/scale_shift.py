@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .diffusion_noise import timestep_embedding
@@ -13,6 +14,9 @@ _EMBEDDING_DIM = 64
 class ScaleShift(nn.Module):
     """h -> (1 + scale(t)) h + shift(t), by channel; scale and shift are 0 at the start.
 
+    Its weights are parameters of its own rather than of layers, which codebases find by their class to initialise or
+    normalise all of them alike; that would not leave the start as it is.
+
     Args:
         channels: of h.
         channel_dim: 1 for feature maps [N, C, ...], -1 for features [N, ..., C].
@@ -21,12 +25,14 @@ class ScaleShift(nn.Module):
     def __init__(self, channels: int, channel_dim: int) -> None:
         super().__init__()
         self.channel_dim = channel_dim
-        self.embed = nn.Linear(_EMBEDDING_DIM, _EMBEDDING_DIM)
-        self.modulate = nn.Linear(_EMBEDDING_DIM, 2 * channels)
-        nn.init.zeros_(self.modulate.weight)
-        nn.init.zeros_(self.modulate.bias)
+        self.embed_weight = nn.Parameter(torch.empty(_EMBEDDING_DIM, _EMBEDDING_DIM))
+        self.embed_bias = nn.Parameter(torch.empty(_EMBEDDING_DIM))
+        self.modulate_weight = nn.Parameter(torch.empty(2 * channels, _EMBEDDING_DIM))
+        self.modulate_bias = nn.Parameter(torch.empty(2 * channels))
+        self.reset_parameters()
         self._t: Tensor | None = None
-        self._told_in, self._lasts = -1, False
+        self._told_in = -1
+        self._ran = False
         self._remembered = Remembered()
 
     @classmethod
@@ -37,41 +43,62 @@ class ScaleShift(nn.Module):
             raise ValueError(
                 f"D's first layer, a {type(layer).__name__}, does not know its sizes yet; call D once before wrap"
             )
-        dense = weight.dim() == 2
         transposed = isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
         channels = weight.shape[1] * layer.groups if transposed else weight.shape[0]
-        return cls(channels, -1 if dense else 1).to(weight.device, weight.dtype)
+        return cls(channels, -1 if weight.dim() == 2 else 1).to(weight.device, weight.dtype)
 
-    def tell(self, t: Tensor, lasts: bool = True) -> None:
-        """Set t, int64 [N], for the layer's next output; lasts: whether the layer may run again in a backward pass."""
-        self._t, self._told_in, self._lasts = t, backward_pass(), lasts
+    def reset_parameters(self) -> None:
+        """Draw the embedding's weights as those of ``nn.Linear``, and put scale and shift to 0."""
+        bound = _EMBEDDING_DIM**-0.5
+        for parameter in (self.embed_weight, self.embed_bias):
+            nn.init.uniform_(parameter, -bound, bound)
+        for parameter in (self.modulate_weight, self.modulate_bias):
+            nn.init.zeros_(parameter)
+
+    def tell(self, t: Tensor) -> None:
+        """Set t, int64 [N], for the outputs of this call of D."""
+        self._t, self._told_in, self._ran = t, backward_pass(), False
+
+    def end(self) -> bool:
+        """End a call of D; return whether the layer ran in it."""
+        self._t = None
+        return self._ran
 
     def forward(self, h: Tensor) -> Tensor:
-        """Scale and shift h, whose samples are those of the t that was told."""
-        if self._t is None:
-            raise RuntimeError("the first layer of D ran before D was ever called, so it knows no t; call D(x)")
+        """Scale and shift h, whose samples are those of the t that was told; outside of a call of D by t = 0."""
+        self._ran = True
+        t = self._t_of(h)
+        if t.shape[0] != h.shape[0]:
+            raise RuntimeError(
+                f"D's layer for t returned {list(h.shape)} for a batch of {t.shape[0]}; with tell='scale-shift' it "
+                f"must take the batch as D gets it. Give D.forward a parameter t instead"
+            )
+        embedding = timestep_embedding(t, _EMBEDDING_DIM).to(self.embed_weight.dtype)
+        hidden = nn.functional.silu(nn.functional.linear(embedding, self.embed_weight, self.embed_bias))
+        modulation = nn.functional.linear(hidden, self.modulate_weight, self.modulate_bias).to(h.dtype)
+        shape = [t.shape[0], *[1] * (h.dim() - 1)]
+        shape[self.channel_dim] = -1
+        scale, shift = (part.view(shape) for part in modulation.chunk(2, dim=1))
+        return h * (1 + scale) + shift
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_t": None}
+
+    def _t_of(self, h: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():
+            return h.new_zeros(h.shape[0], dtype=torch.int64) if self._t is None else self._t
         # A layer that runs again in the backward pass has another t than the last call of D.
-        t = self._t if self._told_in == backward_pass() else None
-        if self._lasts or runs_again():
-            t = self._remembered(t, h.device)
+        told = self._t is not None and self._told_in == backward_pass()
+        t = self._t if told else None
+        if t is None and not runs_again():
+            t = h.new_zeros(h.shape[0], dtype=torch.int64)
+        t = self._remembered(t, h.device)
         if t is None:
             raise RuntimeError(
                 "D's first layer ran again in a backward pass, and torch's generator is not as it was in the forward; "
                 "leave activation checkpointing's preserve_rng_state on"
             )
-        if t.shape != h.shape[:1]:
-            raise RuntimeError(
-                f"D's first layer with weights returned {list(h.shape)} for a batch of {len(t)}; with "
-                f"tell='scale-shift' it must take the batch as D gets it. Give D.forward a parameter t instead"
-            )
-        hidden = nn.functional.silu(self.embed(timestep_embedding(t, _EMBEDDING_DIM).to(self.embed.weight.dtype)))
-        scale, shift = self.modulate(hidden).chunk(2, dim=1)
-        shape = [t.shape[0], *[1] * (h.dim() - 1)]
-        shape[self.channel_dim] = -1
-        return h * (1 + scale.view(shape)) + shift.view(shape)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_t": None}
+        return t
 
 
 def first_layer(D: nn.Module) -> str | None:

@@ -1,18 +1,14 @@
 """wrap: put regularizers before a discriminator, which stays the module that it is."""
 
 import contextlib
-import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
+from .hook import AtTheEnd, AtTheLayer, Hook, SharedDraw, WrapWarning, scale_and_shift
 from .inputs import Inputs, Place
-from .ops import random_words
-from .recomputation import Remembered, runs_again
-from .regularizer import Draw, InputRegularizer, RegularizerParams
+from .regularizer import InputRegularizer
 from .scale_shift import ScaleShift, first_layer
 
 # The keys of our hooks in a module's dictionaries of hooks. ``register_forward_pre_hook`` would file them under a
@@ -21,15 +17,11 @@ _KEY = "gan_regularizers"
 _KEY_OF_LAYER = "gan_regularizers.layer"
 
 
-class WrapWarning(UserWarning):
-    """D is not told how far images are diffused, or runs past its regularizer."""
-
-
 def wrap(
     D: nn.Module,
     *regularizers: Callable[[Tensor], Tensor] | None,
     inputs: str | int | Iterable[str | int] | None = None,
-    tell: str | None = None,
+    tell: str | Iterable[str] | None = None,
     t_argument: str | None = None,
 ) -> nn.Module:
     """Put regularizers before a discriminator::
@@ -38,8 +30,9 @@ def wrap(
 
     D itself is returned, with a hook: class, attributes, children, names of parameters and keys of ``state_dict`` are
     as before. The hook acts where D is called, ``D(x)``, and takes no part in ``D.state_dict()``; the state of what
-    adapts is that of ``AdaptiveT``. Wrap before the optimiser is built, and before DistributedDataParallel, FSDP and
-    ``torch.compile``. ``regularizer_of(D)`` is what acts, ``unwrap(D)`` takes it off.
+    adapts is that of ``AdaptiveT``. Wrap after D's weights were initialised and before the optimiser is built, and
+    before DistributedDataParallel, FSDP and ``torch.compile``. ``regularizer_of(D)`` is what acts, ``unwrap(D)`` takes
+    it off.
 
     Args:
         D: the discriminator.
@@ -48,11 +41,13 @@ def wrap(
         inputs: which of D's arguments are images, by name or position, one or several, or places inside dictionaries
             and lists, such as ``("img[image]", "img[image_raw]")``; of a dictionary or list as a whole, its floating
             tensors of the highest rank. The images of a call share one draw: shifts and boxes in proportion to their
-            sizes, the same colours, the same t. By default the first argument.
+            sizes, the same colours, the same t and, where sizes are equal, the same noise. By default the first
+            argument.
         tell: how D is told t. By default by its parameter ``t``, int64 [N], if it has one and the caller leaves it out
             (or passes None); a t that the caller passes is D's own. ``"scale-shift"``: for any other D, an embedding of
-            t scales and shifts the output of its first layer with weights, at first by 1 and 0. It is a part of D with
-            parameters, in this layer under the name ``scale_shift``. ``"nothing"``: D is told nothing.
+            t scales and shifts the output of D's first layer with weights, at first by 1 and 0. It is a part of D with
+            parameters, in this layer under the name ``scale_shift``. Names of layers, as in ``named_modules``: the same
+            for these, where another runs first. ``"nothing"``: D is told nothing.
         t_argument: the parameter of D by which it is told t, of whatever name; a t that the caller passes there is the
             one that the noise takes.
 
@@ -62,35 +57,45 @@ def wrap(
     Raises:
         TypeError: D is no module, or a regularizer or a setting is of another type.
         ValueError: D is, or holds, a wrapped discriminator, or is already parallel or compiled; there is no
-            regularizer, or more than one DiffusionNoise; inputs or t_argument are no parameters of D.
+            regularizer, or more than one DiffusionNoise; inputs, tell or t_argument name nothing that D has.
 
     Warns:
-        WrapWarning: there is a noise of which D is told nothing; later, once, if D's layers run past the hook.
+        WrapWarning: there is a noise of which D is told nothing; later, once each, if D's layers run past the hook, or
+            D runs without the layer by which it is told t.
     """
     if not isinstance(D, nn.Module):
         raise TypeError(f"D is a {type(D).__name__}; wrap takes the discriminator, a torch.nn.Module")
     if _inner(D) is not D:
-        raise ValueError(f"D is already inside {type(D).__name__}; wrap the discriminator first, then what runs it")
+        raise ValueError(
+            f"D is already inside {type(D).__name__}; wrap the discriminator that it holds, best before it is put there"
+        )
     if any(_KEY in module._forward_pre_hooks for module in D.modules()):
         raise ValueError(f"D, a {type(D).__name__}, is or holds a wrapped discriminator; unwrap it first")
     if all(part is None for part in regularizers):
         raise ValueError("wrap got no regularizer; pass a DiffAugment, a DiffusionNoise or both")
     whole = len(regularizers) == 1 and isinstance(regularizers[0], InputRegularizer)
     regularizer = regularizers[0] if whole else InputRegularizer(*regularizers)
-    hook = _Hook(D, regularizer, Inputs(D, inputs), tell, t_argument)
+    found = Inputs(D, inputs)
+    layers = _layers(D, regularizer, tell)
+    t_place = _place_of_t(D, regularizer, found, tell, t_argument)
+    watched = layers[0] if layers else first_layer(D) or ""
+    hook = Hook(type(D).__name__, regularizer, found, t_place, t_argument is not None, layers, watched)
     if regularizer.noise is not None:
         for device in {parameter.device for parameter in D.parameters()}:
             regularizer.noise.prepare(device)
+    scale_shifts = [ScaleShift.of(D.get_submodule(layer)) for layer in layers]  # all of them, or an error
+
     D._forward_pre_hooks[_KEY] = hook
     D._forward_pre_hooks_with_kwargs[_KEY] = True
-    D._forward_hooks[_KEY] = _AtTheEnd(hook)
+    D._forward_hooks[_KEY] = AtTheEnd(hook)
     D._forward_hooks_always_called[_KEY] = True
-    if hook.layer:  # else there is none, or it is D
-        D.get_submodule(hook.layer)._forward_pre_hooks[_KEY_OF_LAYER] = _AtTheLayer(hook)
-    if hook.scale_shift:
-        layer = D.get_submodule(hook.layer)
-        layer.scale_shift = ScaleShift.of(layer)
-        layer._forward_hooks[_KEY_OF_LAYER] = _scale_and_shift
+    if watched:  # else there is no such layer, or it is D
+        D.get_submodule(watched)._forward_pre_hooks[_KEY_OF_LAYER] = AtTheLayer(hook)
+    for name, scale_shift in zip(layers, scale_shifts, strict=True):
+        layer = D.get_submodule(name)
+        layer.scale_shift = scale_shift
+        layer._forward_hooks[_KEY_OF_LAYER] = scale_and_shift
+        layer._forward_hooks.move_to_end(_KEY_OF_LAYER, last=False)  # where the layer is D, before D's own
     return D
 
 
@@ -102,17 +107,18 @@ def unwrap(D: nn.Module) -> nn.Module:
     """
     hook = _hook_of(D)
     D = _inner(D)
-    layer = D if hook.layer is None else D.get_submodule(hook.layer)
-    if hook.scale_shift:
-        del layer.scale_shift
-    for module, key in ((D, _KEY), (layer, _KEY_OF_LAYER)):
+    for name in hook.scale_shift:
+        del D.get_submodule(name).scale_shift
+    for name in {"", hook.watched, *hook.scale_shift}:
+        module = D.get_submodule(name)
         for hooks in (
             module._forward_pre_hooks,
             module._forward_pre_hooks_with_kwargs,
             module._forward_hooks,
             module._forward_hooks_always_called,
         ):
-            hooks.pop(key, None)
+            hooks.pop(_KEY, None)
+            hooks.pop(_KEY_OF_LAYER, None)
     return D
 
 
@@ -127,22 +133,6 @@ def regularizer_of(D: nn.Module) -> InputRegularizer:
         ValueError: D is not wrapped.
     """
     return _hook_of(D).regularizer
-
-
-class Call(NamedTuple):
-    """What a call of D saw."""
-
-    images: tuple[Tensor, ...]  # as D saw them, in the order of the arguments
-    params: tuple[RegularizerParams, ...]  # that made them of what came in
-    t: Tensor | None  # int64 [N], the steps of the first image
-
-
-class SharedDraw:
-    """One draw for all calls of D inside ``same_draw``; what D saw is in ``calls``."""
-
-    def __init__(self) -> None:
-        self.calls: list[Call] = []
-        self.of_batch: dict[Any, _Drawn] = {}
 
 
 @contextlib.contextmanager
@@ -169,182 +159,58 @@ def same_draw(D: nn.Module) -> Iterator[SharedDraw]:
         hook.shared = None
 
 
-class _Drawn(NamedTuple):
-    draw: Draw
-    states: dict[int, list[tuple[Any, Tensor]]]  # of torch's generators, before each part that draws for itself
-
-
-class _Hook:
-    """The pre-hook of D."""
-
-    def __init__(
-        self, D: nn.Module, regularizer: InputRegularizer, inputs: Inputs, tell: str | None, t_argument: str | None
-    ) -> None:
-        self.regularizer = regularizer
-        self.shared: SharedDraw | None = None
-        self._inside: set[int] = set()  # threads that run a call of D
-        self._compiled = False
-        self._D_name = type(D).__name__
-        self._inputs = inputs
-        self._remembered = Remembered()
-        self._missed = False
-        self.scale_shift = tell == "scale-shift"
-        self.layer = first_layer(D)
-        self._t_named = t_argument is not None
-        self._t = self._place_of_t(tell, t_argument)
-
-    def __call__(self, D: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-        """Return the arguments with the images regularised and D told t."""
-        if torch.compiler.is_compiling():
-            self._compiled = True
-        else:
-            self._inside.add(threading.get_ident())
-        regularizer, place = self.regularizer, self._t
-        given = place.value(args, kwargs) if place is not None else None
-        wanted = given if self._t_named and regularizer.noise is not None else None
-        steps: list[Tensor] = []
-        plain = torch.compiler.is_compiling() or (self._remembered.empty and not runs_again())
-        if self.shared is None and plain and self._inputs.single(args, kwargs):
-
-            def transform(image: Tensor) -> Tensor:
-                y, t = regularizer(image, wanted, return_t=True)
-                steps.append(t)
-                return y
-
-        else:
-            transform = self._several(wanted, steps)
-        args, kwargs = self._inputs.transform(transform, args, kwargs)
-        t = steps[0]
-        if place is not None and (given is None or wanted is not None):
-            args, kwargs = place.put(t, args, kwargs)
-        if self.scale_shift:
-            self._tell_the_layer(D, t)
-        return args, kwargs
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "shared": None, "_inside": set()}
-
-    def missed(self) -> None:
-        """Say once that D's layers run outside of a call of D."""
-        known = self._missed or self._compiled or not self.regularizer.enabled
-        if known or threading.get_ident() in self._inside or torch.compiler.is_compiling() or runs_again():
-            return
-        self._missed = True
-        warnings.warn(
-            f"{self._D_name} runs past its regularizer: D.forward(x), or a method that runs D's layers, was called "
-            f"directly; only a call D(x) is regularised, in D's own methods self(x). Where this is meant, ignore this "
-            f"warning",
-            WrapWarning,
-            stacklevel=2,
-        )
-
-    def left(self) -> None:
-        """Say that a call of D has ended."""
-        if not torch.compiler.is_compiling():
-            self._inside.discard(threading.get_ident())
-
-    def _several(self, wanted: Any, steps: list[Tensor]) -> Callable[[Tensor], Tensor]:
-        """What makes all images of a call, or of the calls that share a draw, from one draw for each size of batch."""
-        regularizer, of_batch = self.regularizer, {}
-        call: list[tuple[Tensor, RegularizerParams]] = []
-
-        def transform(image: Tensor) -> Tensor:
-            if not regularizer.enabled:
-                steps.append(regularizer.no_steps(image))
-                return image
-            key = image.shape[0], image.device
-            drawn = of_batch.get(key)
-            if drawn is None:
-                drawn = of_batch[key] = self._drawn(key, image, wanted)
-            params = regularizer.params_of(drawn.draw, image)
-            y = regularizer.transform(image, params, lambda i, part, x: _replayed(drawn.states, i, part, x))
-            steps.append(regularizer.no_steps(image) if params.noise is None else params.noise.t)
-            if self.shared is not None:
-                call.append((y, params))
-                self.shared.calls[-1] = Call(*map(tuple, zip(*call, strict=True)), steps[0])
-            return y
-
-        if self.shared is not None:
-            self.shared.calls.append(Call((), (), None))
-        return transform
-
-    def _tell_the_layer(self, D: nn.Module, t: Tensor) -> None:
-        noise = self.regularizer.noise
-        draws, lasts = self.regularizer.enabled and noise.active, torch.is_grad_enabled()
-        if not draws and lasts:  # so that no other call finds torch's generator in the same state
-            random_words((1,), t.device)
-        D.get_submodule(self.layer).scale_shift.tell(t, draws or lasts)
-
-    def _drawn(self, key: Any, image: Tensor, wanted: Any) -> _Drawn:
-        """The draw of a call for a size of batch.
-
-        Every call draws, so that no two of them find torch's generator in one state, by which a call that runs again is
-        told from others. One that shares an earlier draw does not use its own.
-        """
-        shared = self.shared.of_batch.get(key) if self.shared is not None and not runs_again() else None
-        drawn = self._remembered(shared, image.device)
-        own = _Drawn(self.regularizer.draw(image, wanted), {})
-        if drawn is not None:
-            return drawn
-        if self.shared is not None and not runs_again():
-            self.shared.of_batch[key] = own
-        return own
-
-    def _place_of_t(self, tell: str | None, t_argument: str | None) -> Place | None:
-        noise = self.regularizer.noise
-        if tell not in (None, "scale-shift", "nothing"):
-            raise ValueError(f"tell={tell!r} is unknown; choose 'scale-shift' or 'nothing', or leave it out")
-        if t_argument is not None:
-            if tell is not None:
-                raise ValueError(f"tell={tell!r} and t_argument={t_argument!r} are both given; D is told t in one way")
-            place = self._inputs.parameter(t_argument)
-            if place is None:
-                raise ValueError(f"t_argument={t_argument!r} is no parameter of {self._D_name}.forward")
-            return place
-        if tell == "scale-shift":
-            if noise is None:
-                raise ValueError("tell='scale-shift' tells D the t of a DiffusionNoise; there is none")
-            if noise.per_channel:
-                raise ValueError("tell='scale-shift' tells D one t per sample; the noise has one per channel")
-            if self.layer is None:
-                raise ValueError(f"tell='scale-shift', but no layer of {self._D_name} has weights that it could act on")
-        if tell is not None or noise is None:
-            return None
-        place = self._inputs.parameter("t")
-        if place is None or place in self._inputs.places:
-            warnings.warn(
-                f"{self._D_name} is not told how far images are diffused, which did harm in our runs. Pass "
-                f"wrap(..., tell='scale-shift') before the optimiser is built, or give D.forward a parameter t; "
-                f"tell='nothing' if this is meant",
-                WrapWarning,
-                stacklevel=4,
+def _layers(D: nn.Module, regularizer: InputRegularizer, tell: str | Iterable[str] | None) -> tuple[str, ...]:
+    """The layers that are to scale and shift by t."""
+    if tell in (None, "nothing"):
+        return ()
+    noise = regularizer.noise
+    if noise is None:
+        raise ValueError(f"tell={tell!r} tells D the t of a DiffusionNoise; there is none")
+    if noise.per_channel:
+        raise ValueError(f"tell={tell!r} tells D one t per sample; the noise has one per channel")
+    if tell == "scale-shift":
+        layer = first_layer(D)
+        if layer is None:
+            raise ValueError(f"tell='scale-shift', but no layer of {type(D).__name__} has weights that it could act on")
+        return (layer,)
+    layers, names = (tell,) if isinstance(tell, str) else tuple(tell), dict(D.named_modules())
+    for layer in layers:
+        if layer not in names or not isinstance(getattr(names[layer], "weight", None), Tensor):
+            raise ValueError(
+                f"tell={layer!r} is neither 'scale-shift' nor 'nothing' nor the name of a layer of "
+                f"{type(D).__name__} with weights"
             )
-            return None
+    return layers
+
+
+def _place_of_t(
+    D: nn.Module,
+    regularizer: InputRegularizer,
+    inputs: Inputs,
+    tell: str | Iterable[str] | None,
+    t_argument: str | None,
+) -> Place | None:
+    """The parameter by which D is told t."""
+    if t_argument is not None:
+        if tell is not None:
+            raise ValueError(f"tell={tell!r} and t_argument={t_argument!r} are both given; D is told t in one way")
+        place = inputs.parameter(t_argument)
+        if place is None:
+            raise ValueError(f"t_argument={t_argument!r} is no parameter of {type(D).__name__}.forward")
         return place
-
-
-class _AtTheEnd:
-    """The hook of D, which runs after it, also where it raises."""
-
-    def __init__(self, hook: _Hook) -> None:
-        self.hook = hook
-
-    def __call__(self, *_: Any) -> None:
-        self.hook.left()
-
-
-class _AtTheLayer:
-    """A pre-hook of D's first layer."""
-
-    def __init__(self, hook: _Hook) -> None:
-        self.hook = hook
-
-    def __call__(self, *_: Any) -> None:
-        self.hook.missed()
-
-
-def _scale_and_shift(layer: nn.Module, _: Any, output: Tensor) -> Tensor:
-    return layer.scale_shift(output)
+    if tell is not None or regularizer.noise is None:
+        return None
+    place = inputs.parameter("t")
+    if place is not None and place not in inputs.places:
+        return place
+    warnings.warn(
+        f"{type(D).__name__} is not told how far images are diffused, which did harm in our runs. Pass wrap(..., "
+        f"tell='scale-shift') before the optimiser is built, or give D.forward a parameter t; tell='nothing' if this "
+        f"is meant",
+        WrapWarning,
+        stacklevel=3,
+    )
+    return None
 
 
 def _inner(D: nn.Module) -> nn.Module:
@@ -358,32 +224,8 @@ def _inner(D: nn.Module) -> nn.Module:
             return D
 
 
-def _hook_of(D: nn.Module) -> _Hook:
+def _hook_of(D: nn.Module) -> Hook:
     hook = _inner(D)._forward_pre_hooks.get(_KEY) if isinstance(D, nn.Module) else None
     if hook is None:
         raise ValueError(f"D, a {type(D).__name__}, is not wrapped; call wrap(D, ...) first")
     return hook
-
-
-def _replayed(states: dict[int, Any], i: int, part: nn.Module, x: Tensor) -> Tensor:
-    """Run a part that draws for itself from torch's generators as they were when it ran first."""
-    if torch.compiler.is_compiling():
-        raise RuntimeError(
-            f"{type(part).__name__} draws for itself, which several images or calls cannot share in compiled code; "
-            f"leave D uncompiled, or give D one image a call"
-        )
-    device = x.device
-    if i not in states:
-        states[i] = [(None, torch.get_rng_state())]
-        if device.type != "cpu":
-            states[i].append((device, torch.get_device_module(device).get_rng_state(device)))
-        return part(x)
-    devices = [] if device.type == "cpu" else [device]
-    kind = device.type if devices else "cuda"
-    with torch.random.fork_rng(devices, device_type=kind):
-        for of, state in states[i]:
-            if of is None:
-                torch.set_rng_state(state)
-            else:
-                torch.get_device_module(of).set_rng_state(state, of)
-        return part(x)

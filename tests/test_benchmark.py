@@ -79,7 +79,7 @@ def test_the_baseline_is_the_operator_with_the_same_draw(policy, dtype):
     params, normals, cutout_size = draw(x, policy, noise)
     y = official_sequence(x, params, normals, cutout_size)
     assert y.dtype == normals.dtype == dtype
-    doubled = (value if value is None or value.dtype == torch.int64 else value.double() for value in params)
+    doubled = (v.double() if isinstance(v, torch.Tensor) and v.is_floating_point() else v for v in params)
     expected = reference.input_transform(x.double(), type(params)(*doubled), normals.double())
     tolerance = {"rtol": 1e-6, "atol": 1e-6} if dtype == torch.float64 else {"rtol": 0.05, "atol": 0.05}
     torch.testing.assert_close(y.double(), expected, **tolerance)

@@ -12,7 +12,7 @@ from gan_regularizers import DiffAugment
 README = Path(__file__).parent.parent / "README.md"
 
 
-def test_the_snippets_run():
+def test_the_snippets_run(tmp_path, monkeypatch):
     snippets = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
     assert len(snippets) >= 5
     images = torch.rand(4, 3, 32, 32) * 2 - 1
@@ -26,6 +26,8 @@ def test_the_snippets_run():
         "G": nn.Linear(512, 3),
         "neighbour_images": torch.randint(0, 256, (9, 3, 48, 48), dtype=torch.uint8),
     }
+    monkeypatch.chdir(tmp_path)
+    session["D"](images)  # its lazy layer learns its size
     for snippet in snippets:
         exec(compile(snippet, str(README), "exec"), session)
     assert session["t"].shape == (4,)

@@ -71,13 +71,15 @@ def test_disabled_returns_the_input_itself(per_channel):
 @pytest.mark.parametrize(
     ("part", "named"),
     [
-        (3, "the int object"),
+        (3, "a int"),
         (DiffAugment, "the class DiffAugment"),
-        (InputRegularizer(), "the InputRegularizer object"),
+        (InputRegularizer(), "a InputRegularizer"),
     ],
 )
 def test_parts_of_another_type(part, named):
-    with pytest.raises(TypeError, match=f"a regularizer is {named}; a DiffAugment, a DiffusionNoise, or any other"):
+    with pytest.raises(
+        TypeError, match=f"a regularizer is {named}; pass a DiffAugment, a DiffusionNoise, and any other"
+    ):
         InputRegularizer(DiffAugment(), part)
 
 

@@ -241,7 +241,8 @@ def test_two_arguments_that_look_like_images():
     D(x, torch.ones(4, 10), mask=torch.ones(4, 1, 8, 6, dtype=torch.bool))
     for call in (lambda: D(x, -x), lambda: D(x, mask=x[:, :1])):
         with pytest.raises(
-            ValueError, match=r"Pair got real and (fake|mask), and both look like images; .* inputs='real'\) .*"
+            ValueError,
+            match=r"Pair got real and (fake|mask), and .* inputs='real'\) or inputs='(fake|mask)' for one alone",
         ):
             call()
     unwrap(D)
@@ -313,6 +314,10 @@ def test_calls_share_one_draw():
     call = draw.calls[1]
     assert torch.equal(call.images[0], regularizer_of(D)(x, params=call.params[0]))
     assert torch.equal(call.params[0].noise.t, call.t)
+    with regularizer_of(D).off(), same_draw(D) as draw:
+        D(x)
+    assert draw.calls[0].images[0] is x
+    assert not draw.calls[0].t.any()
     with same_draw(D), pytest.raises(RuntimeError, match="inside another same_draw"), same_draw(D):
         pass
     with pytest.raises(KeyError), same_draw(D):
@@ -348,7 +353,7 @@ def test_own_augmentations_share_the_draw_too():
         ("picture", ValueError, "inputs='picture' is no parameter of Pair.forward; it has real, fake, mask"),
         (3, ValueError, "inputs=3 is no parameter"),
         (-1, ValueError, "inputs=-1 is no parameter"),
-        ("real[", ValueError, r"inputs='real\[' is no parameter"),
+        ("real[", ValueError, r"inputs='real\[' is no name of a parameter, nor a place such as"),
         ((), ValueError, "inputs is empty"),
         (("real", 0.5), TypeError, "inputs has 0.5; names of D's parameters"),
     ],
@@ -383,6 +388,9 @@ def test_a_t_of_the_caller_is_the_caller_s():
     """The step of a denoising GAN, a text, a label: nothing of it is the noise's."""
     D, x = TimedCritic(), images(64)
     wrap(D, *regularizers(clean_share=0.0))
+    with pytest.warns(WrapWarning, match="TimedCritic is passed a t of its own, so it is not told how far") as caught:
+        D(x, "a word")
+    assert len(caught) == 1
     for given in (torch.zeros(64, dtype=torch.int64), "a word", torch.randn(64, 16)):
         for call in (lambda t: D(x, t), lambda t: D(x, t=t), lambda t: D(images=x, t=t)):
             call(given)
@@ -452,7 +460,8 @@ def test_a_noise_of_which_d_is_told_nothing():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"tell": "all"}, "tell='all' is unknown; choose 'scale-shift' or 'nothing'"),
+        ({"tell": "all"}, "tell='all' is neither 'scale-shift' nor 'nothing' nor the name of a layer of Critic"),
+        ({"tell": ("head", "norm.x")}, r"tell='norm\.x' is neither"),
         ({"tell": "nothing", "t_argument": "scale"}, "tell='nothing' and t_argument='scale' are both given"),
     ],
 )
@@ -492,7 +501,7 @@ def test_scale_and_shift_by_t(D, x):
     torch.manual_seed(3)
     assert torch.equal(D(x), bare(y))
     scale_shift = next(module for name, module in D.named_modules() if name.endswith("scale_shift"))
-    optimizer = torch.optim.SGD([scale_shift.modulate.weight, scale_shift.modulate.bias], lr=1.0)
+    optimizer = torch.optim.SGD([scale_shift.modulate_weight, scale_shift.modulate_bias], lr=1.0)
     D(x).square().sum().backward()
     optimizer.step()
     torch.manual_seed(3)
@@ -506,6 +515,64 @@ def test_scale_and_shift_by_t(D, x):
     assert t.unique().numel() > 1
 
 
+def test_scale_and_shift_in_named_layers():
+    """Where another layer runs first than was built first, as in a progressive D."""
+
+    class Progressive(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.from_rgb = nn.ModuleList(nn.Conv2d(3, 4, 1) for _ in range(3))
+
+        def forward(self, x, step=2):
+            return self.from_rgb[step](x)
+
+    D, x = wrap(Progressive(), DiffusionNoise(100), tell="scale-shift"), images()
+    D(x, step=0)
+    with pytest.warns(WrapWarning, match=r"Progressive ran without from_rgb\.0, by which it is told t; name") as caught:
+        D(x)
+        D(x)
+    assert len(caught) == 1
+    wrap(unwrap(D), DiffusionNoise(100), tell=("from_rgb.1", "from_rgb.2"))
+    assert sum("scale_shift" in name for name, _ in D.named_parameters()) == 8
+    for step in (1, 2):
+        D(x, step=step).sum().backward()
+        assert D.from_rgb[step].scale_shift.modulate_bias.grad.any()
+    unwrap(wrap(unwrap(D), DiffusionNoise(100), tell="from_rgb.1"))
+    assert not any("scale_shift" in name for name, _ in D.named_parameters())
+
+
+def test_scale_shift_in_half_precision_and_after_initialisation_by_class():
+    class HalfConv(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(4, 3, 3, 3))
+
+        def forward(self, x):
+            return nn.functional.conv2d(x.half(), self.weight.half())
+
+    D = wrap(nn.Sequential(HalfConv()), DiffusionNoise(100), tell="scale-shift")
+    assert D(images()).dtype == torch.float16
+    D = wrap(nn.Sequential(nn.Conv2d(3, 4, 3)), DiffusionNoise(100), tell="scale-shift")
+
+    def initialise(module):
+        if "Conv" in type(module).__name__ or "Linear" in type(module).__name__:
+            nn.init.normal_(module.weight)
+
+    D.apply(initialise)
+    assert not D[0].scale_shift.modulate_weight.any()
+
+
+def test_layers_outside_of_a_call_see_clean_images():
+    D, x = wrap(Critic(), DiffusionNoise(100, clean_share=0.0), tell="scale-shift"), images()
+    D.convolution.scale_shift.modulate_weight.data.normal_()
+    with regularizer_of(D).off():
+        D(x)
+        clean = D.features(x)
+    D(x)
+    with pytest.warns(WrapWarning, match="runs past its regularizer"):
+        assert torch.equal(D.features(x), clean)
+
+
 def test_scale_shift_cannot_be_where_the_layer_sees_another_batch():
     class Pieces(nn.Module):
         def __init__(self):
@@ -516,7 +583,7 @@ def test_scale_shift_cannot_be_where_the_layer_sees_another_batch():
             return self.layer(torch.cat(x.chunk(2, dim=3)))
 
     D = wrap(Pieces(), DiffusionNoise(100), tell="scale-shift")
-    with pytest.raises(RuntimeError, match=r"first layer with weights returned \[8, 2, 6, 1\] for a batch of 4"):
+    with pytest.raises(RuntimeError, match=r"D's layer for t returned \[8, 2, 6, 1\] for a batch of 4"):
         D(images())
     with pytest.raises(ValueError, match="a LazyConv2d, does not know its sizes yet; call D once before wrap"):
         wrap(nn.Sequential(nn.LazyConv2d(4, 3)), DiffusionNoise(100), tell="scale-shift")
@@ -624,10 +691,10 @@ def test_what_is_added_to_a_wrapped_discriminator_is_saved_and_loaded():
     [
         ((lambda x: x, DiffAugment()), TypeError, "D is a function; wrap takes the discriminator"),
         ((Critic(),), ValueError, "wrap got no regularizer"),
-        ((Critic(), 3), TypeError, "a regularizer is the int object"),
+        ((Critic(), 3), TypeError, "a regularizer is a int"),
         ((Critic(), DiffAugment), TypeError, "a regularizer is the class DiffAugment"),
         ((Critic(), DiffusionNoise(), DiffusionNoise()), ValueError, "two regularizers are a DiffusionNoise"),
-        ((Critic(), InputRegularizer(), DiffAugment()), TypeError, "a regularizer is the InputRegularizer object"),
+        ((Critic(), InputRegularizer(), DiffAugment()), TypeError, "a regularizer is a InputRegularizer"),
         ((wrap(Critic(), DiffAugment()), DiffAugment()), ValueError, "D, a Critic, is or holds a wrapped"),
         ((nn.Sequential(wrap(Critic(), DiffAugment())), DiffAugment()), ValueError, "D, a Sequential, is or holds"),
     ],
@@ -640,7 +707,7 @@ def test_what_cannot_be_wrapped(arguments, error, message):
 @pytest.mark.parametrize("outer", [nn.DataParallel, lambda D: torch.compile(D, backend="eager")])
 def test_what_runs_a_discriminator_is_put_around_the_wrapped_one(outer):
     D = nn.Conv2d(3, 1, 3)
-    with pytest.raises(ValueError, match="wrap the discriminator first"):
+    with pytest.raises(ValueError, match="wrap the discriminator that it holds"):
         wrap(outer(D), DiffAugment())
     assert outer(wrap(D, DiffAugment()))(torch.zeros(2, 3, 8, 8)).shape == (2, 1, 6, 6)
 

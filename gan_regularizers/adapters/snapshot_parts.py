@@ -162,7 +162,7 @@ def add_hook(hooks: dict[Any, Any], hook: Any) -> None:
 
     ``register_forward_hook`` would file it under a number, which the process that loads the pickle gives out again.
     """
-    hooks["gan_regularizers"] = hook
+    hooks["gan_regularizers.adapters"] = hook
 
 
 def full_name(item: Any) -> str:

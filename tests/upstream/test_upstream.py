@@ -217,10 +217,10 @@ def test_trains_resumes_and_generates(checkouts, name, mode):
     state = checkout.state(run.snapshot)
     if mode in NOISY:
         assert mode.replace("+", "-") + "-target-0.9-kimg0.05" in run.kwargs["run_dir"]
-        p, T = (next(value for key, value in state.items() if key.endswith(f"noise.{end}")) for end in "pT")
+        p = next(value for key, value in state.items() if key.endswith("noise.p"))
         t_min = 10 if name.startswith("stylegan") else 5
+        T = t_min + round(p * (500 - t_min))
         assert p > 0.5
-        assert pytest.approx(T, abs=0.51) == t_min + p * (500 - t_min)
         if name in STYLEGANS:
             # G's fakes, D's fakes and D's reals in 17 iterations, and R1 in two; without t the summary of D's layers
             # and, in InsGen, three contrastive losses with two runs each.
@@ -233,7 +233,7 @@ def test_trains_resumes_and_generates(checkouts, name, mode):
     if mode in NOISY:
         assert f"goes on with p = {p:g}, T = {T}" in resumed.output
         for key in state:
-            if key.split(".")[-1] in ("p", "T", "t_list", "redraws"):
+            if key.split(".")[-1] in ("p", "redraws"):
                 assert after[key] == state[key], key
     _generates(checkout, run.snapshot)
     assert '"mean": ' in checkout.python(DRIVER, "metrics", run.snapshot).stdout
@@ -390,7 +390,7 @@ def test_projected_gan_has_three_places_for_the_noise(checkouts, where):
     run = checkout.train("--reg=diffusion", f"--reg-where={where}", *MOVING)
     assert run.kwargs["D_kwargs"]["noise"]["per_channel"] is (where == "last")
     state = checkout.state(run.snapshot)
-    assert next(value for key, value in state.items() if key.endswith("noise.T")) > 250
+    assert next(value for key, value in state.items() if key.endswith("noise.p")) > 0.5
 
 
 @pytest.mark.parametrize(
@@ -567,8 +567,8 @@ def test_two_processes_keep_one_chain(checkouts, name, tmp_path):
     state = checkout.state(snapshot)
     assert next(value for key, value in state.items() if key.endswith("noise.p")) > 0.5
     after = checkout.state(_train_two(checkout, tmp_path / "second", 4, f"--resume={snapshot}"))
-    kept = [key for key in state if key.endswith(("noise.p", "noise.T", "noise.t_list", "noise.redraws"))]
-    assert len(kept) == 4
+    kept = [key for key in state if key.endswith(("noise.p", "noise.redraws"))]
+    assert len(kept) == 2
     assert all(after[key] == state[key] for key in kept)
 
 
