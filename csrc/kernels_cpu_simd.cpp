@@ -160,6 +160,7 @@ double sum(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index
   constexpr int partials = 16;
   double partial[partials] = {};
   Real* const row_buffer = static_cast<Real*>(scratch);
+  const int64_t first = pass.picture.begin, last = pass.picture.end;
   const Tile tile = tile_of(pass.shape, tiling, index);
   const Window<int64_t> window = pass.adjoint ? window_of<int64_t>(pass, sample) : whole_frame<int64_t>(pass.shape);
   const Planes<const T> in = planes_of<const T>(pass.shape, pass.input, sample);
@@ -167,7 +168,7 @@ double sum(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index
     for_each_run(window, tile, row, [&](int64_t begin, int64_t end) {
       const int64_t count = end - begin;
       const int64_t source = (row - window.down) * pass.shape.width + begin - window.right;
-      for (int64_t c = pass.picture.begin; c < pass.picture.end; ++c) {
+      for (int64_t c = first; c < last; ++c) {
         load(in.at(c, source), in.pixel_step, count, row_buffer);
         int64_t i = 0;
         for (; i + partials <= count; i += partials)
@@ -188,24 +189,23 @@ void apply(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index
   const Coefficients<Real> k = coefficients_of(pass, sample, static_cast<Real>(mu));
   const bool mixes = mixes_channels(pass);
   const int64_t first = pass.picture.begin, last = pass.picture.end;
+  const auto is_picture = [=](int64_t channel) { return channel >= first && channel < last; };
   const int64_t size = tile.size();
   Real* const values = static_cast<Real*>(scratch);  // [C, size]
   Real* const shared = values + shape.channels * size;
   const Planes<const T> in = planes_of<const T>(shape, pass.input, sample);
   const Planes<T> out = planes_of<T>(shape, pass.output, sample);
 
+  if (pass.parts.shift || pass.parts.cutout)  // else every pixel has a source
+    for (int64_t c = 0; c < shape.channels; ++c) {
+      const Real value = is_picture(c) ? k.outside : k.beside;
+      for (int64_t i = 0; i < size; ++i) values[c * size + i] = value;
+    }
   for (int64_t row = tile.row_begin; row < tile.row_end; ++row) {
     Real* const row_values = values + (row - tile.row_begin) * tile.columns() - tile.column_begin;
-    int64_t filled = tile.column_begin;
-    const auto fill_to = [&](int64_t end) {
-      for (int64_t c = 0; c < shape.channels; ++c)
-        for (int64_t i = filled; i < end; ++i) row_values[c * size + i] = is_picture(pass, c) ? k.outside : k.beside;
-    };
     for_each_run(window, tile, row, [&](int64_t begin, int64_t end) {
       const int64_t count = end - begin;
       const int64_t source = (row - window.down) * shape.width + begin - window.right;
-      fill_to(begin);
-      filled = end;
       for (int64_t c = 0; c < shape.channels; ++c)
         load(in.at(c, source), in.pixel_step, count, row_values + c * size + begin);
       for (int64_t i = 0; i < count; ++i) shared[i] = Real(0);
@@ -219,13 +219,12 @@ void apply(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index
         for (int64_t i = 0; i < count; ++i) run[i] = k.scale * run[i] + shared[i];
       }
     });
-    fill_to(tile.column_end);
   }
 
   for (int64_t c = 0; c < shape.channels; ++c) {
     Real* const channel = values + c * size;
     const int64_t pixel = tile.row_begin * shape.width + tile.column_begin;
-    if (k.noise_std != Real(0) && is_picture(pass, c)) {
+    if (k.noise_std != Real(0) && is_picture(c)) {
       const uint64_t element = static_cast<uint64_t>(c * shape.height * shape.width + pixel);
       const int64_t skipped = static_cast<int64_t>(element % 4);
       normals(static_cast<uint64_t>(pass.parts.seed[sample]), element / 4, size + skipped, shared);

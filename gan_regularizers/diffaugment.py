@@ -1,5 +1,6 @@
 """DiffAugment (Zhao et al., arXiv 2006.10738): differentiable colour, translation and cutout."""
 
+import math
 from typing import Any
 
 import torch
@@ -183,8 +184,8 @@ Column = tuple[int, int, int]  # of ops.draw: row of the words, count, offset
 
 
 def _share(size: int, ratio: float) -> int:
-    # int() of a size that varies in a compiled or exported program would fix it.
-    return torch.sym_int(size * ratio + 0.5)
+    # int() would fix a size that varies in a compiled or exported program.
+    return math.floor(size * ratio + 0.5)
 
 
 def _shift(row: int, size: int, ratio: float) -> Column:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from gan_regularizers import DiffAugment
 from gan_regularizers.benchmark.baseline import official_sequence
 from gan_regularizers.diffaugment import POLICIES, PRESETS
-from gan_regularizers.ops import TransformParams
+from gan_regularizers.ops import TransformParams, input_transform
 
 MANY = 200_000
 
@@ -150,6 +150,105 @@ def test_every_cutout_offset_occurs_equally_often(height, width, ratio):
     assert abs(float(torch.corrcoef(cutout[:, ::2].T.double())[0, 1])) < 4 / MANY**0.5
 
 
+def test_draws_are_those_of_release_0_1():
+    """A run that goes on with this release draws what it would have drawn."""
+    (params,) = DiffAugment().sample(torch.zeros(2, 3, 16, 24), torch.Generator().manual_seed(7))
+    assert [value.tolist() for value in params[:5]] == [
+        [0.0763082504272461, -0.22008121013641357],
+        [1.8768184185028076, 0.44693028926849365],
+        [0.9779894948005676, 0.5384958386421204],
+        [[-2, 2], [0, 3]],
+        [[-1, 7, 16, 28], [1, 9, 8, 20]],
+    ]
+    cutout, colour = DiffAugment("cutout,color").sample(torch.zeros(2, 3, 16, 24), torch.Generator().manual_seed(7))
+    assert cutout.cutout.tolist() == [[5, 13, 17, 29], [0, 8, -1, 11]]
+    assert colour.contrast.tolist() == [1.2684389352798462, 1.499882459640503]
+
+
+ORDERS = ("color,translation,cutout", "cutout,color,translation", "color")
+
+
+@pytest.mark.parametrize("policy", ORDERS)
+@pytest.mark.parametrize("value_range", [(0, 1), (0, 255), (-3.0, 1.0)])
+@pytest.mark.parametrize("channels", [None, slice(0, 3)])
+def test_the_range_of_values_makes_no_difference_to_the_picture(channels, value_range, policy):
+    x = images(6, 4, 12, 10, dtype=torch.float64)
+    low, high = value_range
+
+    def ranged(x: torch.Tensor) -> torch.Tensor:
+        return (x + 1) * ((high - low) / 2) + low
+
+    expected = DiffAugment(policy, channels=channels)(x, generator=torch.Generator().manual_seed(5))
+    aug = DiffAugment(policy, channels=channels, value_range=value_range)
+    actual = aug(ranged(x), generator=torch.Generator().manual_seed(5))
+    torch.testing.assert_close(actual, ranged(expected), rtol=1e-6, atol=1e-6 * (high - low))  # float32 draws
+    assert not torch.equal(expected, x)
+
+
+@pytest.mark.parametrize("policy", ORDERS)
+@pytest.mark.parametrize("channels", [slice(0, 3), slice(-1), slice(None, 3, 1), range(3)])
+def test_channels_beside_the_picture_only_move(channels, policy):
+    """RGBA: the colours change as those of RGB do, and alpha keeps its values where it comes to lie."""
+    x = images(6, 4, 12, 10, dtype=torch.float64)
+    aug = DiffAugment(policy, channels=channels)
+    y = aug(x, generator=torch.Generator().manual_seed(5))
+    picture = DiffAugment(policy)(x[:, :3], generator=torch.Generator().manual_seed(5))
+    torch.testing.assert_close(y[:, :3], picture, rtol=1e-12, atol=1e-12)
+    alpha = x[:, 3:]
+    for one_pass in aug.sample(x, torch.Generator().manual_seed(5)):
+        alpha = input_transform(alpha, TransformParams(shift=one_pass.shift, cutout=one_pass.cutout))
+    assert torch.equal(y[:, 3:], alpha)
+
+
+@pytest.mark.parametrize("channels", [slice(3, None), slice(1, -2), range(3, 5), slice(0, 0)])
+def test_channels_that_an_image_does_not_have(channels):
+    with pytest.raises(ValueError, match=r"channels=.* selects none of the 3 channels of x, .*\[2, 3, 4, 4\]; pass"):
+        DiffAugment("color", channels=channels)(images(2, 3, 4, 4))
+
+
+@pytest.mark.parametrize("policy", ORDERS)
+def test_p_is_the_share_of_samples_that_are_touched(policy):
+    """Each in all passes or in none."""
+    x = images(1, 3, 4, 4).expand(MANY // 50, 3, 4, 4)
+    touched = (DiffAugment(policy, p=0.3)(x) - x).abs().amax((1, 2, 3)) > 1e-6
+    # A touched sample may happen to stay where it is, but its colours change.
+    assert abs(float(touched.float().mean()) - 0.3) < 4 * (0.3 * 0.7 / len(x)) ** 0.5
+
+
+@pytest.mark.parametrize("policy", ["color,translation,cutout", "cutout,color,translation"])
+def test_what_p_leaves_alone_comes_out_as_it_went_in(policy):
+    x, aug = images(64, 3, 9, 8, dtype=torch.float64), DiffAugment(policy, p=0.5)
+    words = torch.randint(-(2**63), 2**63 - 1, (aug.words, len(x)))
+    always = DiffAugment(policy)
+    assert aug.words == always.words + 1
+    y, touched_y = aug(x, params=aug.params_from(words, x)), always(x, params=always.params_from(words[:-1], x))
+    touched = (words[-1] >> 40 & 0xFFFFFF) < 2**23
+    assert 16 < touched.sum() < 48
+    assert torch.equal(y[touched], touched_y[touched])
+    torch.testing.assert_close(y[~touched], x[~touched], rtol=1e-15, atol=1e-15)
+
+
+def test_whether_a_sample_is_touched_is_independent_of_what_is_done():
+    params = draw("color,translation,cutout", p=0.5)
+    touched = params.saturation != 1.0
+    values = torch.stack(
+        [params.brightness, params.contrast, *params.shift.T.float(), *params.cutout[:, ::2].T.float()]
+    )
+    assert not values[:, ~touched].sub(torch.tensor([0.0, 1.0, 0, 0, 0, 0])[:, None]).any()
+    # Over those that are touched every draw has the mean that it has over all.
+    (every,) = DiffAugment().sample(torch.zeros(()).expand(MANY, 3, 16, 24))
+    every = torch.stack([every.brightness, every.contrast, *every.shift.T.float(), *every.cutout[:, ::2].T.float()])
+    error = (values[:, touched].var(1) / touched.sum() + every.var(1) / MANY).sqrt()
+    assert ((values[:, touched].mean(1) - every.mean(1)).abs() < 4 * error).all()
+
+
+def test_p_of_zero_returns_the_input_itself():
+    x, aug = images(2, 3, 4, 4), DiffAugment(p=0.0)
+    assert not aug.active
+    assert aug(x) is x
+    assert DiffAugment(p=0.1).active
+
+
 @pytest.mark.parametrize("policy", ["translation", "cutout"])
 def test_a_share_of_zero_changes_nothing(policy):
     x = images(4, 3, 5, 6)
@@ -232,6 +331,9 @@ def test_inputs_that_are_no_images(x, error, message):
         ("brightness", (float("nan"), 1.0)),
         ("saturation", (0.0, float("inf"))),
         ("contrast", ("low", "high")),
+        *(("p", value) for value in (-0.1, 1.1, float("nan"), "half", None)),
+        *(("value_range", value) for value in ((1.0, 1.0), (0, float("inf")), 1.0, ("0", "1"))),
+        *(("channels", value) for value in (3, (0, 3), "rgb", slice(0, 3, 2), slice(0.5))),
         *((name, value) for name in ("translation", "cutout") for value in (-0.1, 1.1, float("nan"), "half", None)),
     ],
 )
@@ -247,8 +349,9 @@ def test_params_of_another_batch():
 
 
 @pytest.mark.parametrize("policy", ["color,translation,cutout", "cutout,color,translation"])
-def test_gradients_of_first_and_second_order(policy):
-    aug, x = DiffAugment(policy), images(2, 3, 4, 5, dtype=torch.float64).requires_grad_()
+@pytest.mark.parametrize("settings", [{}, {"p": 0.5, "value_range": (0, 1), "channels": slice(1, None)}])
+def test_gradients_of_first_and_second_order(settings, policy):
+    aug, x = DiffAugment(policy, **settings), images(2, 3, 4, 5, dtype=torch.float64).requires_grad_()
     params = aug.sample(x)
     assert torch.autograd.gradcheck(lambda x: aug(x, params=params), (x,))
     assert torch.autograd.gradgradcheck(lambda x: aug(x, params=params), (x,))

@@ -92,6 +92,7 @@ SAMPLES = {
     "double": make_case(SHAPE, PARTS),
     "nothing": make_case(SHAPE, ()),
     "one part": make_case(SHAPE, ("contrast",), dtype=torch.float32),
+    "a picture": make_case(SHAPE, PARTS, dtype=torch.float32, centre=0.5, channels=(0, 2)),
 }
 
 
@@ -105,7 +106,7 @@ def test_opcheck(name, layout):
     x = case.x.clone().contiguous(memory_format=layout).requires_grad_()
     torch.library.opcheck(ops.input_transform, (x, *case.params))
     linear = case.params[1:6]
-    torch.library.opcheck(ops.input_transform_adjoint, (x, *linear))
+    torch.library.opcheck(ops.input_transform_adjoint, (x, *linear, case.params.channels))
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
@@ -118,9 +119,10 @@ def test_opcheck_of_the_draws():
     torch.library.opcheck(ops.look_up, (words[0], words[0] % 101, *tables))
 
 
-def test_third_derivative():
+@pytest.mark.parametrize("picture", [{}, {"centre": 0.5, "channels": (1, 3)}])
+def test_third_derivative(picture):
     """Each order runs through the operator again."""
-    case = make_case((2, 3, 4, 3), PARTS)
+    case = make_case((2, 3, 4, 3), PARTS, **picture)
     x = case.x.requires_grad_()
 
     def cubed(x: torch.Tensor) -> torch.Tensor:
@@ -169,6 +171,35 @@ def test_parameters_of_other_dtypes_and_strides():
         assert torch.equal(input_transform(case.x, case.params._replace(cutout=cutout, shift=shift)), expected)
     strided = torch.stack([case.params.gain.float(), torch.zeros(len(case.x))], 1)[:, 0]
     assert torch.equal(input_transform(case.x, case.params._replace(gain=strided)), expected)
+
+
+def test_the_operators_take_no_picture_for_all_channels_about_zero():
+    case = make_case(SHAPE, PARTS, dtype=torch.float32)
+    x = case.x.requires_grad_()
+    y = ops.input_transform(x, *case.params[:8])
+    assert torch.equal(y, input_transform(x, case.params))
+    linear = case.params[1:6]
+    assert torch.equal(torch.autograd.grad(y.sum(), x)[0], ops.input_transform_adjoint(torch.ones_like(y), *linear))
+    adjoint = ops.input_transform_adjoint(x, *linear)
+    (twice,) = torch.autograd.grad(adjoint.sum(), x)
+    assert torch.equal(twice, ops.input_transform(torch.ones_like(x), None, *linear, None, None))
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize(
+    "settings", [{}, {"p": 0.5, "value_range": (0, 1), "channels": slice(0, -1)}], ids=["plain", "a picture"]
+)
+def test_exported_with_every_size_but_the_channels_varying(settings, strict):
+    augment = DiffAugment(**settings)
+    varying = {axis: torch.export.Dim(name, min=2, max=2048) for axis, name in ((0, "n"), (2, "height"), (3, "width"))}
+    exported = torch.export.export(augment, (torch.rand(4, 4, 16, 16),), dynamic_shapes={"x": varying}, strict=strict)
+    assert "gan_regularizers.input_transform.default" in str(exported.graph)
+    for shape in ((4, 4, 16, 16), (5, 4, 37, 24), (2, 4, 3, 70)):
+        x = torch.rand(shape)
+        torch.manual_seed(1)
+        expected = augment(x)
+        torch.manual_seed(1)
+        torch.testing.assert_close(exported.module()(x), expected)
 
 
 def test_autocast():
