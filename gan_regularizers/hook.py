@@ -65,6 +65,8 @@ class Hook:
         self._inputs = inputs
         self._t = t_place  # the parameter by which D is told t
         self._t_is_ours = t_is_ours  # whether a t that the caller passes there is the noise's
+        # Whether a call D(x) asks for nothing but to regularise x; most do, and then every microsecond counts.
+        self._only_image = inputs.first and t_place is None and not scale_shift
         self._shared_draws = Remembered()
         self._off = Remembered()
         self._inside: set[int] = set()  # threads that run a call of D
@@ -76,17 +78,25 @@ class Hook:
 
     def __call__(self, D: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         """Return the arguments with the images regularised and D told t."""
-        compiling = torch.compiler.is_compiling()
-        if compiling:
-            self._compiled = True
+        if torch.compiler.is_compiling():
+            self._compiled = plain = True
         else:
             self._inside.add(threading.get_ident())
+            plain = self._shared_draws.empty and not runs_again()
+        plain = plain and self.shared is None and self.regularizer.enabled
+        if plain and self._only_image and len(args) == 1 and not kwargs and isinstance(args[0], Tensor):
+            return (self.regularizer(args[0]),), kwargs
+        return self._full(D, args, kwargs, plain)
+
+    def _full(
+        self, D: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], plain: bool
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """A call of any kind."""
         regularizer, place = self.regularizer, self._t
         given = place.value(args, kwargs) if place is not None else None
         wanted = given if self._t_is_ours and regularizer.noise is not None else None
-        plain = compiling or (self._shared_draws.empty and not runs_again())
         steps: list[Tensor] = []
-        if plain and self.shared is None and regularizer.enabled and self._inputs.single(args, kwargs):
+        if plain and self._inputs.single(args, kwargs):
 
             def transform(image: Tensor) -> Tensor:
                 y, t = regularizer(image, wanted, return_t=True)
@@ -99,7 +109,7 @@ class Hook:
         t = steps[0]
         if place is not None and (given is None or wanted is not None):
             args, kwargs = place.put(t, args, kwargs)
-        elif place is not None and not compiling and regularizer.noise is not None and regularizer.noise.active:
+        elif place is not None and regularizer.noise is not None and regularizer.noise.active:
             self._say(
                 f"{self._D_name} is passed a t of its own, so it is not told how far images are diffused, which did "
                 f"harm in our runs; pass wrap(..., tell='scale-shift'), or tell='nothing' if this is meant"
@@ -134,7 +144,7 @@ class Hook:
             )
 
     def _say(self, message: str) -> None:
-        if message not in self._said:
+        if message not in self._said and not torch.compiler.is_compiling():
             self._said.add(message)
             warnings.warn(message, WrapWarning, stacklevel=3)
 
@@ -158,7 +168,7 @@ class Hook:
                 drawn = of_batch[key]
                 params = regularizer.params_of(drawn.draw, image)
                 y = regularizer.transform(image, params, lambda i, part, x: _replayed(drawn.states, i, part, x))
-            steps.append(regularizer.no_steps(image) if params.noise is None else params.noise.t)
+            steps.append(regularizer.steps(image, params))
             if self.shared is not None:
                 call.append((y, params))
                 self.shared.calls[-1] = Call(*map(tuple, zip(*call, strict=True)), steps[0])

@@ -96,6 +96,11 @@ class Inputs:
             )
         return args, kwargs
 
+    @property
+    def first(self) -> bool:
+        """Whether the images are D's first argument as a whole."""
+        return len(self.places) == 1 and self.places[0].position == 0 and not self.places[0].path
+
     def single(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether a call has one image and no more."""
         return (

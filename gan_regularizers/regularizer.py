@@ -46,10 +46,17 @@ class InputRegularizer(nn.Module):
         parts: in the order in which images go through them: DiffAugment, a DiffusionNoise, and any module or function
             of images that returns images of the same number of samples. None is left out.
 
+    Attributes:
+        augment: the first DiffAugment, or None.
+        noise: the DiffusionNoise, or None.
+
     Raises:
         TypeError: a part cannot be called.
         ValueError: two parts are a DiffusionNoise.
     """
+
+    augment: DiffAugment | None
+    noise: DiffusionNoise | None
 
     def __init__(self, *parts: Callable[[Tensor], Tensor] | None) -> None:
         super().__init__()
@@ -61,20 +68,24 @@ class InputRegularizer(nn.Module):
                     f"a regularizer is {what}; pass a DiffAugment, a DiffusionNoise, and any other module or function "
                     f"of images, one by one"
                 )
-        self.parts = nn.ModuleList(part if isinstance(part, nn.Module) else _Function(part) for part in parts)
-        if sum(isinstance(part, DiffusionNoise) for part in self.parts) > 1:
+        if sum(isinstance(part, DiffusionNoise) for part in parts) > 1:
             raise ValueError("two regularizers are a DiffusionNoise; a sample has one noise level, so one is needed")
+        self.register_module("augment", None)
+        self.register_module("noise", None)
+        self._order: tuple[str, ...] = ()
+        for i, part in enumerate(parts):
+            if isinstance(part, DiffusionNoise):
+                name = "noise"
+            else:
+                name = "augment" if isinstance(part, DiffAugment) and self.augment is None else f"part{i}"
+            self.register_module(name, part if isinstance(part, nn.Module) else _Function(part))
+            self._order += (name,)
         self.enabled = True
 
     @property
-    def augment(self) -> DiffAugment | None:
-        """The first DiffAugment."""
-        return _first(self.parts, DiffAugment)
-
-    @property
-    def noise(self) -> DiffusionNoise | None:
-        """The DiffusionNoise."""
-        return _first(self.parts, DiffusionNoise)
+    def parts(self) -> list[nn.Module]:
+        """In the order in which images go through them."""
+        return [getattr(self, name) for name in self._order]
 
     @contextlib.contextmanager
     def off(self) -> Iterator[None]:
@@ -96,9 +107,10 @@ class InputRegularizer(nn.Module):
 
     def draw(self, x: Tensor, t: int | Tensor | None = None, generator: torch.Generator | None = None) -> Draw:
         """Draw for a batch like x, for images of any size; ``params_of`` fits the draw to one."""
+        parts = self.parts
         active, together = [], []  # those that draw, and those of them whose words come in one launch
         chain = None
-        for part in self.parts:
+        for part in parts:
             draws = isinstance(part, (DiffAugment, DiffusionNoise)) and part.active
             active.append(draws)
             together.append(draws and not (isinstance(part, DiffusionNoise) and part.per_channel))
@@ -108,9 +120,9 @@ class InputRegularizer(nn.Module):
                     chain = part.chain(x.device, generator)
         words, row, drawn = None, 0, []
         if any(together):
-            rows = sum([part.words for part, shares in zip(self.parts, together, strict=True) if shares])
+            rows = sum([part.words for part, shares in zip(parts, together, strict=True) if shares])
             words = random_words((rows, x.shape[0]), x.device, generator)
-        for part, draws, shares in zip(self.parts, active, together, strict=True):
+        for part, draws, shares in zip(parts, active, together, strict=True):
             if not draws:
                 drawn.append(None)
             elif not shares:
@@ -148,26 +160,27 @@ class InputRegularizer(nn.Module):
                 another regularizer.
         """
         if not self.enabled:
-            return (x, self.no_steps(x)) if return_t else x
+            return (x, self.steps(x, None)) if return_t else x
         if params is None:
             params = self.sample(x, t, generator)
         y = self.transform(x, params)
-        if not return_t:
-            return y
-        return y, self.no_steps(x) if params.noise is None else params.noise.t
+        return (y, self.steps(x, params)) if return_t else y
 
-    def no_steps(self, x: Tensor) -> Tensor:
-        """The steps of a batch that no noise acts on: zeros, int64 [N] (or [N, C] with noise per channel)."""
-        noise = self.noise
-        return x.new_zeros(x.shape[: 1 + (noise is not None and noise.per_channel)], dtype=torch.int64)
+    def steps(self, x: Tensor, params: RegularizerParams | None) -> Tensor:
+        """The steps t of a batch, int64 [N] (or [N, C] with noise per channel): zeros where no noise acts."""
+        drawn = None if params is None else _first(params.parts, NoiseParams)
+        if drawn is not None:
+            return drawn.t
+        per_channel = self.noise is not None and self.noise.per_channel
+        return x.new_zeros(x.shape[: 1 + per_channel], dtype=torch.int64)
 
     def transform(
         self, x: Tensor, params: RegularizerParams, run: Callable[[int, nn.Module, Tensor], Tensor] | None = None
     ) -> Tensor:
         """Send a batch through the parts with these parameters; run, if given, calls those that draw for themselves."""
-        if len(params.parts) != len(self.parts):
+        if len(params.parts) != len(self._order):
             raise ValueError(
-                f"params have {len(params.parts)} parts, the regularizer {len(self.parts)}; draw by sample(x)"
+                f"params have {len(params.parts)} parts, the regularizer {len(self._order)}; draw by sample(x)"
             )
         drawn, waiting = list(params.parts), None  # the last pass of an augmentation, on which noise may ride
         for i, part in enumerate(self.parts):
@@ -193,7 +206,7 @@ class InputRegularizer(nn.Module):
         return x if waiting is None else input_transform(x, waiting[1])
 
     def extra_repr(self) -> str:
-        return "" if self.enabled else "off"
+        return " -> ".join(self._order) + ("" if self.enabled else ", off")
 
 
 def _first(parts: Iterable[Any], kind: type) -> Any:

@@ -6,8 +6,9 @@ With GAN_REGULARIZERS_TEST_DEVICE=cpu all that does not need CUDA itself runs on
 import copy
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+from unittest import mock
 
 import pytest
 import test_distributed
@@ -21,6 +22,7 @@ from torch.utils._pytree import tree_leaves
 
 from gan_regularizers import AdaptiveT, DiffAugment, DiffusionNoise, InputRegularizer, use_backend, wrap
 from gan_regularizers.benchmark.footprint import kernel_launches, peak_bytes
+from gan_regularizers.chain import Chain
 from gan_regularizers.ops import TransformParams, backend, input_transform, native
 from gan_regularizers.spider import Cascade, ImageLatents, signed_inception_distance
 
@@ -336,12 +338,15 @@ def test_blocks_that_wait_for_the_sums_of_others(shape):
 class Recording(TorchDispatchMode):
     """In place of torch.cuda.CUDAGraph on the CPU: the same operations again on the same tensors, without Python."""
 
-    def __init__(self):
+    def __init__(self, on_the_host: Sequence[torch.Tensor] = ()):
         super().__init__()
         self.calls = []
+        self.on_the_host = on_the_host  # which may be read there
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        assert func is not torch.ops.aten._local_scalar_dense.default, "a graph cannot wait for a value"
+        if func is torch.ops.aten._local_scalar_dense.default:
+            assert any(args[0] is value for value in self.on_the_host), "a graph cannot wait for a value"
+            return func(*args)
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         self.calls.append((func, args, kwargs, result))
@@ -355,11 +360,17 @@ class Recording(TorchDispatchMode):
                     before.copy_(now)
 
 
-def captured(step: Callable[[], Any]) -> tuple[Any, Any]:
-    """The graph of a step, and the step's results, which every replay writes anew."""
+def captured(step: Callable[[], Any], *noises: DiffusionNoise) -> tuple[Any, Any]:
+    """The graph of a step, in which these noises run, and the step's results, which every replay writes anew."""
     if DEVICE == "cpu":
         step()
-        with Recording() as graph:
+        for noise in noises:  # as on CUDA, tables at addresses of their own
+            chains, device = noise._chains, torch.device(DEVICE)
+            chains._captured[device] = Chain(*(table.clone() for table in chains.on(device)))
+        with (
+            Recording([value for noise in noises for value in (noise.p, noise.redraws)]) as graph,
+            mock.patch("gan_regularizers.chain.is_captured", return_value=True),
+        ):
             return graph, step()
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
@@ -380,7 +391,7 @@ def test_a_captured_pass_draws_afresh_at_every_replay():
         (gradient,) = torch.autograd.grad(y.square().sum(), x)
         return y.detach(), gradient
 
-    graph, (y, gradient) = captured(step)
+    graph, (y, gradient) = captured(step, module.noise)
     results = []
     for _ in range(2):
         graph.replay()
@@ -402,7 +413,7 @@ def test_replayed_parameters_in_a_graph():
 def test_captured_training_steps_are_those_of_eager_mode():
     """R1, the statistic and Adam included; between replays AdaptiveT moves T and draws another list."""
     captive = Training()
-    graph, logits = captured(captive.step)
+    graph, logits = captured(captive.step, captive.adapt.noise)
     eager = copy.deepcopy(captive)
     before = [parameter.detach().clone() for parameter in captive.D.parameters()]
     redraws = captive.adapt.noise.redraws.clone()
@@ -423,6 +434,7 @@ def test_captured_training_steps_are_those_of_eager_mode():
 def test_outputs_seen_first_in_inference_mode():
     adapt = AdaptiveT(DiffusionNoise(100), interval=1).to(DEVICE)
     logits = torch.tensor([1.0, 1.0, 1.0, -1.0], device=DEVICE)
+    adapt.noise(logits)  # one that never ran would be noticed
     with torch.inference_mode():
         adapt.observe(logits)
     adapt.observe(-logits)

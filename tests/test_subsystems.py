@@ -240,6 +240,15 @@ def test_compiled_and_switched_off():
 
 
 @pytest.mark.usefixtures("_fresh_compiler")
+@pytest.mark.parametrize("tell", TELLS)
+def test_compiled_layers_in_a_row(tell):
+    """Where the layer that is told t is a child of D itself."""
+    D = discriminator(tell, nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * (SIZE - 2) ** 2, 1)))
+    compiled = torch.compile(D, fullgraph=True, backend="aot_eager")
+    assert_close(seeded(compiled, images()), seeded(D, images()))
+
+
+@pytest.mark.usefixtures("_fresh_compiler")
 def test_compiled_with_a_shared_draw():
     D, x = discriminator(), images()
     compiled = torch.compile(D, backend="aot_eager")
@@ -440,6 +449,28 @@ def test_replicas_that_end_one_after_the_other(recwarn):
     through.set()
     thread.join()
     assert not recwarn.list
+
+
+def test_layers_that_run_past_the_hook_in_another_thread_are_still_noticed():
+    seen = []
+
+    class Outside(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            thread = threading.Thread(target=past_the_hook, args=(x,))
+            thread.start()
+            thread.join()
+            return x
+
+    def past_the_hook(x: Tensor) -> None:
+        try:
+            D[1](x)
+        except UserWarning as warning:
+            seen.append(str(warning))
+
+    D = wrap(nn.Sequential(Outside(), nn.Conv2d(3, 1, 3)), DiffAugment())
+    D(images())
+    assert len(seen) == 1
+    assert "runs past its regularizer" in seen[0]
 
 
 def test_one_regularizer_for_two_devices():
@@ -665,6 +696,21 @@ def test_spectral_norm(normalize, tell):
     other = build()
     other.load_state_dict(D.state_dict())
     torch.testing.assert_close(seeded(other.eval(), x), seeded(D.eval(), x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("normalize", [nn.utils.spectral_norm, nn.utils.parametrizations.spectral_norm])
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.spectral_norm` is deprecated")
+def test_layers_that_are_changed_after_wrapping(normalize):
+    """What D is told by is at first the identity, and no layer: neither is it initialised nor normalised as one."""
+    D = wrap(Critic(), DiffusionNoise(100, noise_std=0.5), tell="scale-shift")
+    bare = unwrap(copy.deepcopy(D))
+    for network in (D, bare):
+        torch.manual_seed(0)
+        network.apply(lambda module: nn.init.normal_(module.weight) if hasattr(module, "weight") else None)
+        for module in list(network.modules()):
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                normalize(module)
+    torch.testing.assert_close(seeded(D, images()), bare(seeded(regularizer_of(D), images())), rtol=0, atol=0)
 
 
 def test_own_augmentations_draw_at_every_call_and_share_where_calls_share():
