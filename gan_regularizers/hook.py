@@ -1,8 +1,8 @@
 """The hook that wrap puts before a discriminator: it draws, regularises the images of a call, and tells D t."""
 
-import threading
 import warnings
 from collections.abc import Callable
+from threading import get_ident
 from typing import Any, NamedTuple
 
 import torch
@@ -81,7 +81,7 @@ class Hook:
         if torch.compiler.is_compiling():
             self._compiled = plain = True
         else:
-            self._inside.add(threading.get_ident())
+            self._inside.add(get_ident())
             plain = self._shared_draws.empty and not runs_again()
         plain = plain and self.shared is None and self.regularizer.enabled
         if plain and self._only_image and len(args) == 1 and not kwargs and isinstance(args[0], Tensor):
@@ -123,8 +123,9 @@ class Hook:
 
     def missed(self) -> None:
         """Say once that D's layers run outside of a call of D."""
-        known = self._compiled or not self.regularizer.enabled or threading.get_ident() in self._inside
-        if not (known or torch.compiler.is_compiling() or runs_again()):
+        if torch.compiler.is_compiling() or get_ident() in self._inside:
+            return
+        if not (self._compiled or not self.regularizer.enabled or runs_again()):
             self._say(
                 f"{self._D_name} runs past its regularizer: D.forward(x), or a method that runs D's layers, was called "
                 f"directly; only a call D(x) is regularised, in D's own methods self(x). Where this is meant, ignore "
@@ -133,11 +134,13 @@ class Hook:
 
     def left(self, D: nn.Module) -> None:
         """End a call of D."""
-        ran = [_scale_shift_of(D, layer).end() for layer in self.scale_shift]
-        if torch.compiler.is_compiling():
+        compiling = torch.compiler.is_compiling()
+        if not compiling:
+            self._inside.discard(get_ident())
+        if not self.scale_shift:
             return
-        self._inside.discard(threading.get_ident())
-        if self.scale_shift and not any(ran) and not self._compiled and not runs_again():
+        ran = [_scale_shift_of(D, layer).end() for layer in self.scale_shift]
+        if not (compiling or any(ran) or self._compiled or runs_again()):
             self._say(
                 f"{self._D_name} ran without {' or '.join(self.scale_shift) or 'itself'}, by which it is told t; name "
                 f"the layers that run first: wrap(..., tell=('NAME', ...)), as in named_modules()"
