@@ -403,7 +403,8 @@ class DiffusionNoise(ExactBuffers):
             if not -1e-3 < p < 1.001:
                 raise ValueError(f"p of DiffusionNoise is {p:g}, outside [0, 1]; what wrote it there is no state of it")
             self._remake(min(max(p, 0.0), 1.0), redraws)
-        self._seen = self._versions()
+        if not self.p.is_cpu:
+            self._seen = self._versions()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         *_, error_msgs = args
