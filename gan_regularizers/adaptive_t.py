@@ -201,7 +201,15 @@ class AdaptiveT(ExactBuffers):
         return self._counts
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take over what was counted."""
+        """Take over what was counted.
+
+        Raises:
+            TypeError: state is no tensor.
+        """
+        if type(state).__name__ == "_EXTRA_STATE":  # what distributed checkpoints pass for one that is not there
+            return
+        if not isinstance(state, Tensor):
+            raise TypeError(f"the extra state of AdaptiveT is a {type(state).__name__}; a tensor int64 [6] is needed")
         if self._counts.is_meta:
             self._counts = torch.zeros_like(state, device="cpu")
         self._counts.copy_(state)

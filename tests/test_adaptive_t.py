@@ -376,6 +376,11 @@ def test_a_loaded_state_is_not_moved_to_the_initial_p():
     assert float(AdaptiveT(noise, initial_p=0.25).p) == 1
 
 
+def test_extra_state_of_another_kind():
+    with pytest.raises(TypeError, match="the extra state of AdaptiveT is a dict"):
+        controller().set_extra_state({"sums": [0, 0, 0]})
+
+
 def test_built_inside_inference_mode():
     with torch.inference_mode():
         adapt = controller(interval=1)
