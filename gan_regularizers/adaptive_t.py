@@ -277,8 +277,8 @@ def _noise_of(noise: DiffusionNoise | nn.Module) -> DiffusionNoise:
 def _outputs(name: str, value: Any) -> Iterator[Tensor]:
     """The tensors in what D returned, as plain ones."""
     if isinstance(value, Tensor) and value.is_floating_point():
-        local = value.to_local() if hasattr(value, "to_local") else value
-        yield local.detach().as_subclass(Tensor)
+        local = (value.to_local() if hasattr(value, "to_local") else value).detach()
+        yield local if type(local) is Tensor else local.as_subclass(Tensor)
     elif isinstance(value, dict):
         for key, part in value.items():
             yield from _outputs(f"{name}[{key!r}]", part)
