@@ -409,7 +409,7 @@ class DiffusionNoise(ExactBuffers):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         *_, error_msgs = args
         p = state_dict.get(f"{prefix}p")
-        if p is not None and not p.is_meta and not 0.0 <= float(p) <= 1.0:
+        if isinstance(p, Tensor) and not p.is_meta and not 0.0 <= float(p) <= 1.0:
             error_msgs.append(f"{prefix}p is {float(p):g}, outside [0, 1]")
             return
         self.moved = True

@@ -1,5 +1,6 @@
 """The hook that wrap puts before a discriminator: it draws, regularises the images of a call, and tells D t."""
 
+import contextlib
 import warnings
 from collections.abc import Callable
 from threading import get_ident
@@ -82,10 +83,12 @@ class Hook:
             self._compiled = plain = True
         else:
             self._inside.add(get_ident())
-            plain = self._shared_draws.empty and not runs_again()
+            plain = not runs_again()
         plain = plain and self.shared is None and self.regularizer.enabled
-        if plain and self._only_image and len(args) == 1 and not kwargs and isinstance(args[0], Tensor):
-            return (self.regularizer(args[0]),), kwargs
+        if plain and self._only_image and args and isinstance(args[0], Tensor):
+            if kwargs or len(args) > 1:
+                self._inputs.check(args, kwargs)
+            return (self.regularizer(args[0]), *args[1:]), kwargs
         return self._full(D, args, kwargs, plain)
 
     def _full(
@@ -121,10 +124,13 @@ class Hook:
                 _scale_shift_of(D, layer).tell(t)
         return args, kwargs
 
+    @property
+    def inside(self) -> bool:
+        """Whether this thread runs a call of D."""
+        return get_ident() in self._inside
+
     def missed(self) -> None:
         """Say once that D's layers run outside of a call of D."""
-        if torch.compiler.is_compiling() or get_ident() in self._inside:
-            return
         if not (self._compiled or not self.regularizer.enabled or runs_again()):
             self._say(
                 f"{self._D_name} runs past its regularizer: D.forward(x), or a method that runs D's layers, was called "
@@ -132,12 +138,12 @@ class Hook:
                 f"this warning"
             )
 
-    def left(self, D: nn.Module) -> None:
-        """End a call of D."""
+    def left(self, D: nn.Module, returned: bool) -> None:
+        """End a call of D, which returned or raised."""
         compiling = torch.compiler.is_compiling()
         if not compiling:
             self._inside.discard(get_ident())
-        if not self.scale_shift:
+        if not self.scale_shift or not returned:
             return
         ran = [_scale_shift_of(D, layer).end() for layer in self.scale_shift]
         if not (compiling or any(ran) or self._compiled or runs_again()):
@@ -192,8 +198,13 @@ class Hook:
         """The draw of a call for a size of batch."""
         shared = self.shared.of_batch.get(key) if self.shared is not None and not runs_again() else None
         drawn = self._shared_draws(shared, image.device)
-        own = _Drawn(self.regularizer.draw(image, wanted), {})
+        # A draw that is shared with calls outside of inference mode must not be made inside of it.
+        lasting = self.shared is not None and not torch.compiler.is_compiling()
+        with torch.inference_mode(False) if lasting else contextlib.nullcontext():
+            own = _Drawn(self.regularizer.draw(image, wanted), {})
         if drawn is not None:
+            if wanted is not None and not runs_again():
+                raise ValueError("a t is given to a call that shares an earlier draw, whose t it has; leave one out")
             return drawn
         if self.shared is not None and not runs_again():
             self.shared.of_batch[key] = own
@@ -206,20 +217,23 @@ class AtTheEnd:
     def __init__(self, hook: Hook) -> None:
         self.hook = hook
 
-    def __call__(self, D: nn.Module, *_: Any) -> None:
+    def __call__(self, D: nn.Module, _: Any, output: Any) -> None:
         """Tell the pre-hook."""
-        self.hook.left(D)
+        # A compiler that is shown the output would look for its gradient.
+        self.hook.left(D, torch.compiler.is_compiling() or output is not None)
 
 
 class AtTheLayer:
-    """A pre-hook of D's first layer."""
+    """A pre-hook of the first layer of one D, or of several that share it."""
 
-    def __init__(self, hook: Hook) -> None:
-        self.hook = hook
+    def __init__(self) -> None:
+        self.hooks: list[Hook] = []
 
     def __call__(self, *_: Any) -> None:
-        """Tell D's pre-hook, in case it did not run."""
-        self.hook.missed()
+        """Tell the pre-hooks, in case none of them ran."""
+        if not torch.compiler.is_compiling() and not any(hook.inside for hook in self.hooks):
+            for hook in self.hooks:
+                hook.missed()
 
 
 def scale_and_shift(layer: nn.Module, _: Any, output: Tensor) -> Tensor:
@@ -231,6 +245,8 @@ def _scale_shift_of(D: nn.Module, layer: str) -> ScaleShift:
     """That of a layer; step by step, since torch 2.4 compiles no ``get_submodule``."""
     for name in layer.split(".") if layer else ():
         D = getattr(D, name)
+    if not hasattr(D, "scale_shift"):
+        raise RuntimeError(f"the layer {layer!r}, by which D is told t, was replaced; unwrap D and wrap it again")
     return D.scale_shift
 
 

@@ -64,6 +64,12 @@ class Inputs:
         self.places = tuple(self._place(one) for one in several)
         if not self.places:
             raise ValueError("inputs is empty; leave it out for D's first argument")
+        for i, place in enumerate(self.places):
+            for other in self.places[i + 1 :]:
+                depth = min(len(place.path), len(other.path))
+                same = (place.name, place.position) == (other.name, other.position)
+                if same and place.path[:depth] == other.path[:depth]:
+                    raise ValueError(f"inputs has {place} and {other}, one place twice; an image is regularised once")
 
     def parameter(self, name: str) -> Place | None:
         """A parameter of D; None where it has none of this name."""
@@ -101,6 +107,11 @@ class Inputs:
         """Whether the images are D's first argument as a whole."""
         return len(self.places) == 1 and self.places[0].position == 0 and not self.places[0].path
 
+    def check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Raise ValueError where nobody said which arguments are images, and more than the first looks like one."""
+        if not self.told:
+            self._check_others(self.places[0], self.places[0].value(args, kwargs), args, kwargs)
+
     def single(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether a call has one image and no more."""
         return (
@@ -130,18 +141,20 @@ class Inputs:
 
     def _check_others(self, first: Place, value: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         images = _images(value)
-        if not images or images[0].dim() < 3:
+        if not images:
             return
+        rank = max(3, images[0].dim())
         others = [(self._positional.get(i, Place(None, i)), other) for i, other in enumerate(args)]
         others += [(self._parameters.get(name, Place(name, None)), other) for name, other in kwargs.items()]
         for place, other in others:
             if place == first:
                 continue
-            if any(leaf.dim() == images[0].dim() and leaf.shape[0] == images[0].shape[0] for leaf in _images(other)):
+            if any(leaf.dim() >= rank and leaf.shape[0] == images[0].shape[0] for leaf in _images(other)):
+                what = "both look" if images[0].dim() == rank else "the latter looks"
                 one, two = (repr(given.name or given.position) for given in (first, place))
                 raise ValueError(
-                    f"{self._D_name} got {first} and {place}, and both look like images; say which the regularizers "
-                    f"are for: wrap(D, ..., inputs={one}) or inputs={two} for one alone, inputs=({one}, {two}) for "
+                    f"{self._D_name} got {first} and {place}, and {what} like images; say which the regularizers are "
+                    f"for: wrap(D, ..., inputs={one}) or inputs={two} for one alone, inputs=({one}, {two}) for "
                     f"both under one draw"
                 )
 

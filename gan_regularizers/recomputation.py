@@ -37,11 +37,6 @@ class Remembered:
     def __reduce__(self) -> tuple:
         return Remembered, ()
 
-    @property
-    def empty(self) -> bool:
-        """Whether nothing was kept."""
-        return not self._values
-
     def __call__(self, value: Any, device: torch.device, generator: torch.Generator | None = None) -> Any:
         """Keep the value that this forward uses; of a forward that runs again, return what the first run used.
 

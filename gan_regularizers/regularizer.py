@@ -169,7 +169,7 @@ class InputRegularizer(nn.Module):
     def steps(self, x: Tensor, params: RegularizerParams | None) -> Tensor:
         """The steps t of a batch, int64 [N] (or [N, C] with noise per channel): zeros where no noise acts."""
         drawn = None if params is None else _first(params.parts, NoiseParams)
-        if drawn is not None:
+        if drawn is not None and self.noise.enabled:
             return drawn.t
         per_channel = self.noise is not None and self.noise.per_channel
         return x.new_zeros(x.shape[: 1 + per_channel], dtype=torch.int64)
@@ -183,6 +183,7 @@ class InputRegularizer(nn.Module):
                 f"params have {len(params.parts)} parts, the regularizer {len(self._order)}; draw by sample(x)"
             )
         drawn, waiting = list(params.parts), None  # the last pass of an augmentation, on which noise may ride
+        drawn_for = x.shape[1:]
         for i, part in enumerate(self.parts):
             if isinstance(part, DiffusionNoise):
                 if drawn[i] is None or not part.enabled:
@@ -191,11 +192,16 @@ class InputRegularizer(nn.Module):
                     drawn[i].check(x.shape[:1])
                     x, waiting = input_transform(x, waiting[1].with_noise(**drawn[i].flat())), None
                     continue
-            elif isinstance(part, DiffAugment) and not drawn[i]:
+            elif isinstance(part, DiffAugment) and not (drawn[i] and part.enabled):
                 continue
             if waiting is not None:
                 x, waiting = input_transform(x, waiting[1]), None
             if isinstance(part, DiffAugment):
+                if x.shape[1:] != drawn_for:
+                    raise ValueError(
+                        f"a part before DiffAugment makes images {list(x.shape[1:])} of {list(drawn_for)}; put it "
+                        f"after DiffAugment, or resize before D is called"
+                    )
                 for one_pass in drawn[i][:-1]:
                     x = input_transform(x, one_pass)
                 waiting = part.picture, drawn[i][-1]

@@ -67,6 +67,13 @@ class ScaleShift(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         """Scale and shift h, whose samples are those of the t that was told; outside of a call of D by t = 0."""
         self._ran = True
+        channels = self.modulate_bias.shape[0] // 2
+        if not isinstance(h, Tensor) or h.dim() < 2 or h.shape[self.channel_dim] != channels:
+            got = list(h.shape) if isinstance(h, Tensor) else f"a {type(h).__name__}"
+            raise RuntimeError(
+                f"D's layer for t returned {got}, where {channels} channels were expected; name another layer, "
+                f"tell=('NAME',), or give D.forward a parameter t"
+            )
         t = self._t_of(h)
         if t.shape[0] != h.shape[0]:
             raise RuntimeError(
@@ -77,7 +84,7 @@ class ScaleShift(nn.Module):
         hidden = nn.functional.silu(nn.functional.linear(embedding, self.embed_weight, self.embed_bias))
         modulation = nn.functional.linear(hidden, self.modulate_weight, self.modulate_bias).to(h.dtype)
         shape = [t.shape[0], *[1] * (h.dim() - 1)]
-        shape[self.channel_dim] = -1
+        shape[self.channel_dim] = modulation.shape[1] // 2
         scale, shift = (part.view(shape) for part in modulation.chunk(2, dim=1))
         return h * (1 + scale) + shift
 

@@ -43,11 +43,11 @@ def wrap(
             tensors of the highest rank. The images of a call share one draw: shifts and boxes in proportion to their
             sizes, the same colours, the same t and, where sizes are equal, the same noise. By default the first
             argument.
-        tell: how D is told t. By default by its parameter ``t``, int64 [N], if it has one and the caller leaves it out
-            (or passes None); a t that the caller passes is D's own. ``"scale-shift"``: for any other D, an embedding of
-            t scales and shifts the output of D's first layer with weights, at first by 1 and 0. It is a part of D with
-            parameters, in this layer under the name ``scale_shift``. Names of layers, as in ``named_modules``: the same
-            for these, where another runs first. ``"nothing"``: D is told nothing.
+        tell: how D is told t. By default by its parameter ``t``, int64 [N] ([N, C] with noise per channel), if it has
+            one and the caller leaves it out (or passes None); a t that the caller passes is D's own. ``"scale-shift"``:
+            for any other D, an embedding of t scales and shifts the output of D's first layer with weights, at first by
+            1 and 0. It is a part of D with parameters, in this layer under the name ``scale_shift``. Names of layers,
+            as in ``named_modules``: the same for these, where another runs first. ``"nothing"``: D is told nothing.
         t_argument: the parameter of D by which it is told t, of whatever name; a t that the caller passes there is the
             one that the noise takes.
 
@@ -71,7 +71,8 @@ def wrap(
         )
     if any(_KEY in module._forward_pre_hooks for module in D.modules()):
         raise ValueError(f"D, a {type(D).__name__}, is or holds a wrapped discriminator; unwrap it first")
-    if all(part is None for part in regularizers):
+    regularizers = tuple(part for part in regularizers if part is not None)
+    if not regularizers:
         raise ValueError("wrap got no regularizer; pass a DiffAugment, a DiffusionNoise or both")
     whole = len(regularizers) == 1 and isinstance(regularizers[0], InputRegularizer)
     regularizer = regularizers[0] if whole else InputRegularizer(*regularizers)
@@ -90,7 +91,7 @@ def wrap(
     D._forward_hooks[_KEY] = AtTheEnd(hook)
     D._forward_hooks_always_called[_KEY] = True
     if watched:  # else there is no such layer, or it is D
-        D.get_submodule(watched)._forward_pre_hooks[_KEY_OF_LAYER] = AtTheLayer(hook)
+        D.get_submodule(watched)._forward_pre_hooks.setdefault(_KEY_OF_LAYER, AtTheLayer()).hooks.append(hook)
     for name, scale_shift in zip(layers, scale_shifts, strict=True):
         layer = D.get_submodule(name)
         layer.scale_shift = scale_shift
@@ -107,18 +108,22 @@ def unwrap(D: nn.Module) -> nn.Module:
     """
     hook = _hook_of(D)
     D = _inner(D)
-    for name in hook.scale_shift:
-        del D.get_submodule(name).scale_shift
-    for name in {"", hook.watched, *hook.scale_shift}:
-        module = D.get_submodule(name)
-        for hooks in (
-            module._forward_pre_hooks,
-            module._forward_pre_hooks_with_kwargs,
-            module._forward_hooks,
-            module._forward_hooks_always_called,
-        ):
-            hooks.pop(_KEY, None)
-            hooks.pop(_KEY_OF_LAYER, None)
+    for name, module in list(D.named_modules()):  # some of the layers may have been replaced
+        if name in hook.scale_shift and isinstance(getattr(module, "scale_shift", None), ScaleShift):
+            del module.scale_shift
+            module._forward_hooks.pop(_KEY_OF_LAYER, None)
+        watch = module._forward_pre_hooks.get(_KEY_OF_LAYER)
+        if watch is not None and hook in watch.hooks:
+            watch.hooks.remove(hook)
+            if not watch.hooks:
+                del module._forward_pre_hooks[_KEY_OF_LAYER]
+    for hooks in (
+        D._forward_pre_hooks,
+        D._forward_pre_hooks_with_kwargs,
+        D._forward_hooks,
+        D._forward_hooks_always_called,
+    ):
+        hooks.pop(_KEY, None)
     return D
 
 
@@ -172,14 +177,20 @@ def _layers(D: nn.Module, regularizer: InputRegularizer, tell: str | Iterable[st
         layer = first_layer(D)
         if layer is None:
             raise ValueError(f"tell='scale-shift', but no layer of {type(D).__name__} has weights that it could act on")
-        return (layer,)
+        tell = (layer,)
+    if not isinstance(tell, Iterable):
+        raise TypeError(f"tell={tell!r} is neither 'scale-shift' nor 'nothing' nor names of layers")
     layers, names = (tell,) if isinstance(tell, str) else tuple(tell), dict(D.named_modules())
+    if not layers or len(set(layers)) < len(layers):
+        raise ValueError(f"tell={tell!r} names no layer, or one twice; tell='nothing' tells D nothing")
     for layer in layers:
         if layer not in names or not isinstance(getattr(names[layer], "weight", None), Tensor):
             raise ValueError(
                 f"tell={layer!r} is neither 'scale-shift' nor 'nothing' nor the name of a layer of "
                 f"{type(D).__name__} with weights"
             )
+        if hasattr(names[layer], "scale_shift"):
+            raise ValueError(f"tell={layer!r} names a layer that tells another D its t; two D cannot share it")
     return layers
 
 
@@ -191,22 +202,29 @@ def _place_of_t(
     t_argument: str | None,
 ) -> Place | None:
     """The parameter by which D is told t."""
+    images = [image.name for image in inputs.places]
     if t_argument is not None:
         if tell is not None:
             raise ValueError(f"tell={tell!r} and t_argument={t_argument!r} are both given; D is told t in one way")
         place = inputs.parameter(t_argument)
         if place is None:
             raise ValueError(f"t_argument={t_argument!r} is no parameter of {type(D).__name__}.forward")
+        if place.name in images:
+            raise ValueError(f"t_argument={t_argument!r} is where the images of {type(D).__name__} are")
         return place
     if tell is not None or regularizer.noise is None:
         return None
     place = inputs.parameter("t")
-    if place is not None and place not in inputs.places:
+    if place is not None and place.name not in images:
         return place
+    way = (
+        ""
+        if regularizer.noise.per_channel
+        else "Pass wrap(..., tell='scale-shift') before the optimiser is built, or g"
+    )
     warnings.warn(
-        f"{type(D).__name__} is not told how far images are diffused, which did harm in our runs. Pass wrap(..., "
-        f"tell='scale-shift') before the optimiser is built, or give D.forward a parameter t; tell='nothing' if this "
-        f"is meant",
+        f"{type(D).__name__} is not told how far images are diffused, which did harm in our runs. {way or 'G'}ive "
+        f"D.forward a parameter t; tell='nothing' if this is meant",
         WrapWarning,
         stacklevel=3,
     )

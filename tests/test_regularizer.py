@@ -163,6 +163,26 @@ def test_params_of_another_batch_or_regularizer():
         both(images(3), params=params)
 
 
+def test_parts_that_are_off_are_off_under_params_too():
+    regularizer, x = InputRegularizer(*regularizers(clean_share=0.0)), images()
+    params = regularizer.sample(x)
+    regularizer.augment.enabled = regularizer.noise.enabled = False
+    y, t = regularizer(x, params=params, return_t=True)
+    assert y is x
+    assert not t.any()
+
+
+def test_a_part_that_resizes_before_augmentation():
+    """Shifts and boxes were drawn for the images as they came in."""
+    regularizer = InputRegularizer(nn.Upsample(scale_factor=2), DiffAugment())
+    with pytest.raises(ValueError, match=r"makes images \[3, 16, 12\] of \[3, 8, 6\]; put it after DiffAugment"):
+        regularizer(images())
+    assert InputRegularizer(DiffAugment(), nn.Upsample(scale_factor=2), DiffusionNoise())(images()).shape[2:] == (
+        16,
+        12,
+    )
+
+
 def test_off_for_a_while():
     regularizer, x = InputRegularizer(*regularizers()), images()
     with pytest.raises(KeyError), regularizer.off():

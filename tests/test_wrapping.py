@@ -363,6 +363,27 @@ def test_inputs_that_d_does_not_have(inputs, error, message):
         wrap(Pair(), DiffAugment(), inputs=inputs)
 
 
+def test_a_vector_before_the_image():
+    """As in a D of latents and images: the first argument is no image, and another one is."""
+
+    class Joint(nn.Module):
+        def forward(self, z, image):
+            return z.sum() + image.sum()
+
+    D = wrap(Joint(), DiffusionNoise(10), tell="nothing")
+    for z in (torch.randn(4, 16), torch.randn(4, 7, 16)):
+        with pytest.raises(
+            ValueError, match=r"Joint got z and image, and (both look|the latter looks) like images; .* inputs='image'"
+        ):
+            D(z, images())
+
+
+@pytest.mark.parametrize("inputs", [("real", 0), ("real", "real[a]"), ("real[a]", "real[a][b]")])
+def test_inputs_that_are_one_place(inputs):
+    with pytest.raises(ValueError, match="one place twice; an image is regularised once"):
+        wrap(Pair(), DiffAugment(), inputs=inputs)
+
+
 def test_inputs_that_a_call_leaves_out():
     D = wrap(Pair(), DiffAugment(), inputs="fake")
     with pytest.raises(TypeError, match="Pair got none of its inputs fake="):
@@ -539,6 +560,57 @@ def test_scale_and_shift_in_named_layers():
         assert D.from_rgb[step].scale_shift.modulate_bias.grad.any()
     unwrap(wrap(unwrap(D), DiffusionNoise(100), tell="from_rgb.1"))
     assert not any("scale_shift" in name for name, _ in D.named_parameters())
+
+
+def test_unwrap_after_a_layer_was_replaced():
+    D, x = wrap(Critic(), DiffusionNoise(100), tell="scale-shift"), images()
+    D.convolution = nn.Conv2d(3, 4, 3, padding=1)
+    with pytest.raises(RuntimeError, match="the layer 'convolution', by which D is told t, was replaced; unwrap D"):
+        D(x)
+    wrap(unwrap(D), DiffusionNoise(100), tell="scale-shift")(x)
+
+
+def test_two_discriminators_that_share_layers():
+    first, second, x = Critic(), Critic(), images()
+    second.convolution = first.convolution
+    for D in (first, second):
+        wrap(D, DiffAugment())
+        D(x)
+    assert not torch.equal(second(x), first(x))
+    unwrap(second), unwrap(first)
+    assert torch.equal(second(x), second(x))
+    wrap(first, DiffusionNoise(100), tell="scale-shift")
+    with pytest.raises(ValueError, match="tell='convolution' names a layer that tells another D its t"):
+        wrap(second, DiffusionNoise(100), tell="convolution")
+    unwrap(first)
+    assert not any(
+        hooks for D in (first, second) for m in D.modules() for hooks in (m._forward_pre_hooks, m._forward_hooks)
+    )
+
+
+def test_scale_shift_of_an_empty_batch_and_of_a_layer_of_another_kind():
+    D = wrap(nn.Sequential(nn.Conv2d(3, 4, 3)), DiffusionNoise(100), tell="scale-shift")
+    assert D(images(0)).shape == (0, 4, 6, 4)
+    norm = nn.Sequential(nn.LayerNorm(3), nn.Linear(3, 1))
+    wrap(norm, DiffusionNoise(10), tell="0")
+    with pytest.raises(RuntimeError, match=r"layer for t returned \[4, 7, 3\], where 3 channels were expected"):
+        norm(torch.zeros(4, 7, 3))
+
+
+@pytest.mark.parametrize("tell", [(), ("head", "head"), 3])
+def test_layers_that_cannot_be_told(tell):
+    with pytest.raises((ValueError, TypeError), match="tell="):
+        wrap(Critic(), DiffusionNoise(100), tell=tell)
+
+
+def test_a_shared_draw_that_began_in_inference_mode():
+    D, x = told_nothing(Critic()), images()
+    with same_draw(D):
+        with torch.inference_mode():
+            expected = D(x)
+        y = D(x)
+    y.sum().backward()
+    assert torch.equal(y, expected)
 
 
 def test_scale_shift_in_half_precision_and_after_initialisation_by_class():
