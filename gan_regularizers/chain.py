@@ -7,6 +7,8 @@ from torch import Tensor
 
 from .recomputation import Remembered, is_captured
 
+_COMPILES_FOR_A_TENSOR = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 5)
+
 
 class Chain(NamedTuple):
     """What a draw reads; replaced as a whole, never changed in place."""
@@ -24,14 +26,15 @@ class Chain(NamedTuple):
 class Chains:
     """The current chain, on the CPU and on every device that asked for it.
 
-    What a CUDA graph captured has fixed addresses, so it takes tables of its own, which are changed in place.
+    What a CUDA graph captured has fixed addresses, so it takes tables of its own, which are changed in place. So does
+    code that torch before 2.5 compiles, which would compile it again for every other tensor.
     """
 
     def __init__(self, chain: Chain) -> None:
         self.drawn_from = False  # since somebody put it to False
         self._chain = chain
         self._on: dict[torch.device, Chain] = {}
-        self._captured: dict[torch.device, Chain] = {}
+        self._fixed: dict[torch.device, Chain] = {}
         self._remembered = Remembered()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -45,8 +48,8 @@ class Chains:
         self._chain = chain
         for device in self._on:
             self._on[device] = chain.to(device)
-        for device, captured in self._captured.items():
-            for table, new in zip(captured, self._on[device], strict=True):
+        for device, fixed in self._fixed.items():
+            for table, new in zip(fixed, self._on[device], strict=True):
                 table.copy_(new)
 
     def on(self, device: torch.device) -> Chain:
@@ -68,10 +71,12 @@ class Chains:
         """The chain that the next draw reads, to be asked for before the generator is drawn from."""
         self.drawn_from = True
         chain = self.on(device)
-        return self._captured[device] if is_captured(device) else self._remembered(chain, device, generator)
+        if is_captured(device) or (_COMPILES_FOR_A_TENSOR and torch.compiler.is_compiling()):
+            return self._fixed[device]
+        return self._remembered(chain, device, generator)
 
     def _bring(self, device: torch.device) -> Chain:
         chain = self._on[device] = self._chain.to(device)
-        if device.type == "cuda":
-            self._captured[device] = Chain(*(table.clone() for table in chain))
+        if device.type == "cuda" or _COMPILES_FOR_A_TENSOR:
+            self._fixed[device] = Chain(*(table.clone() for table in chain))
         return chain

@@ -366,7 +366,7 @@ def captured(step: Callable[[], Any], *noises: DiffusionNoise) -> tuple[Any, Any
         step()
         for noise in noises:  # as on CUDA, tables at addresses of their own
             chains, device = noise._chains, torch.device(DEVICE)
-            chains._captured[device] = Chain(*(table.clone() for table in chains.on(device)))
+            chains._fixed[device] = Chain(*(table.clone() for table in chains.on(device)))
         with (
             Recording([value for noise in noises for value in (noise.p, noise.redraws)]) as graph,
             mock.patch("gan_regularizers.chain.is_captured", return_value=True),

@@ -506,12 +506,12 @@ def test_a_captured_graph_keeps_its_tables_and_they_are_those_of_now(monkeypatch
         noise.chain(device)
     graph.capturing = False
     noise.chain(device)
-    noise._chains._captured[device] = type(noise.chain(device))(*(table.clone() for table in noise.chain(device)))
+    noise._chains._fixed[device] = type(noise.chain(device))(*(table.clone() for table in noise.chain(device)))
     graph.capturing = True
     captured = noise.chain(device)
     graph.capturing = False
     noise.set_p(0.2)
-    assert captured is noise._chains._captured[device]
+    assert captured is noise._chains._fixed[device]
     assert all(map(torch.equal, captured, noise.chain(device)))
 
 
