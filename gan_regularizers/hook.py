@@ -70,19 +70,19 @@ class Hook:
         self._only_image = inputs.first and t_place is None and not scale_shift
         self._shared_draws = Remembered()
         self._off = Remembered()
-        self._inside: set[int] = set()  # threads that run a call of D
+        self.inside: set[int] = set()  # threads that run a call of D
         self._compiled = False
         self._said: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "shared": None, "_inside": set()}
+        return {**self.__dict__, "shared": None, "inside": set()}
 
     def __call__(self, D: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         """Return the arguments with the images regularised and D told t."""
         if torch.compiler.is_compiling():
             self._compiled = plain = True
         else:
-            self._inside.add(get_ident())
+            self.inside.add(get_ident())
             plain = not runs_again()
         plain = plain and self.shared is None and self.regularizer.enabled
         if plain and self._only_image and args and isinstance(args[0], Tensor):
@@ -124,11 +124,6 @@ class Hook:
                 _scale_shift_of(D, layer).tell(t)
         return args, kwargs
 
-    @property
-    def inside(self) -> bool:
-        """Whether this thread runs a call of D."""
-        return get_ident() in self._inside
-
     def missed(self) -> None:
         """Say once that D's layers run outside of a call of D."""
         if not (self._compiled or not self.regularizer.enabled or runs_again()):
@@ -142,7 +137,7 @@ class Hook:
         """End a call of D, which returned or raised."""
         compiling = torch.compiler.is_compiling()
         if not compiling:
-            self._inside.discard(get_ident())
+            self.inside.discard(get_ident())
         if not self.scale_shift or not returned:
             return
         ran = [_scale_shift_of(D, layer).end() for layer in self.scale_shift]
@@ -231,9 +226,14 @@ class AtTheLayer:
 
     def __call__(self, *_: Any) -> None:
         """Tell the pre-hooks, in case none of them ran."""
-        if not torch.compiler.is_compiling() and not any(hook.inside for hook in self.hooks):
-            for hook in self.hooks:
-                hook.missed()
+        if torch.compiler.is_compiling():
+            return
+        thread = get_ident()
+        for hook in self.hooks:
+            if thread in hook.inside:
+                return
+        for hook in self.hooks:
+            hook.missed()
 
 
 def scale_and_shift(layer: nn.Module, _: Any, output: Tensor) -> Tensor:
