@@ -133,15 +133,10 @@ class Hook:
                 f"this warning"
             )
 
-    def left(self, D: nn.Module, returned: bool) -> None:
-        """End a call of D, which returned or raised."""
-        compiling = torch.compiler.is_compiling()
-        if not compiling:
-            self.inside.discard(get_ident())
-        if not self.scale_shift or not returned:
-            return
+    def left(self, D: nn.Module) -> None:
+        """End a call of D, which has told its layers t."""
         ran = [_scale_shift_of(D, layer).end() for layer in self.scale_shift]
-        if not (compiling or any(ran) or self._compiled or runs_again()):
+        if not (torch.compiler.is_compiling() or any(ran) or self._compiled or runs_again()):
             self._say(
                 f"{self._D_name} ran without {' or '.join(self.scale_shift) or 'itself'}, by which it is told t; name "
                 f"the layers that run first: wrap(..., tell=('NAME', ...)), as in named_modules()"
@@ -214,8 +209,12 @@ class AtTheEnd:
 
     def __call__(self, D: nn.Module, _: Any, output: Any) -> None:
         """Tell the pre-hook."""
+        compiling = torch.compiler.is_compiling()
+        if not compiling:
+            self.hook.inside.discard(get_ident())
         # A compiler that is shown the output would look for its gradient.
-        self.hook.left(D, torch.compiler.is_compiling() or output is not None)
+        if self.hook.scale_shift and (compiling or output is not None):
+            self.hook.left(D)
 
 
 class AtTheLayer:
