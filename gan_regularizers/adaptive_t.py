@@ -14,8 +14,8 @@ from .exact_buffers import ExactBuffers
 from .settings import number, whole_number
 from .wrapping import regularizer_of
 
-# What is counted since the last move.
-_SIGNS, _FINITE, _BROKEN, _INSIDE, _BATCHES, _IMAGES = range(6)
+# What is counted since the last move: signs, finite outputs, others, those inside (0, 1), and these two.
+_BATCHES, _IMAGES = 4, 5
 
 
 class StatisticWarning(UserWarning):

@@ -182,7 +182,7 @@ class InputRegularizer(nn.Module):
             raise ValueError(
                 f"params have {len(params.parts)} parts, the regularizer {len(self._order)}; draw by sample(x)"
             )
-        drawn, waiting = list(params.parts), None  # the last pass of an augmentation, on which noise may ride
+        drawn, waiting = params.parts, None  # the last pass of an augmentation, on which noise may ride
         drawn_for = x.shape[1:]
         for i, part in enumerate(self.parts):
             if isinstance(part, DiffusionNoise):

@@ -217,14 +217,12 @@ def _place_of_t(
     place = inputs.parameter("t")
     if place is not None and place.name not in images:
         return place
-    way = (
-        ""
-        if regularizer.noise.per_channel
-        else "Pass wrap(..., tell='scale-shift') before the optimiser is built, or g"
-    )
+    remedy = "give D.forward a parameter t"
+    if not regularizer.noise.per_channel:
+        remedy = f"pass wrap(..., tell='scale-shift') before the optimiser is built, or {remedy}"
     warnings.warn(
-        f"{type(D).__name__} is not told how far images are diffused, which did harm in our runs. {way or 'G'}ive "
-        f"D.forward a parameter t; tell='nothing' if this is meant",
+        f"{type(D).__name__} is not told how far images are diffused, which did harm in our runs; {remedy}, or pass "
+        f"tell='nothing' if this is meant",
         WrapWarning,
         stacklevel=3,
     )
