@@ -54,4 +54,12 @@ PYBIND11_MODULE(_kernels_cpu, module) {
         return std::array<uint32_t, 4>{words[0], words[1], words[2], words[3]};
       },
       py::arg("counter"), py::arg("key"), "The four words of a counter under a key, for the known answers.");
+
+  module.def(
+      "normal_block",
+      [](int64_t seed, uint64_t block, int dtype, int instruction_set) {
+        return normal_block_cpu(static_cast<uint64_t>(seed), block, static_cast<Dtype>(dtype), instruction_set);
+      },
+      py::arg("seed"), py::arg("block"), py::arg("dtype"), py::arg("instruction_set") = -1,
+      "The normals of elements 4 block .. 4 block + 3, for the known answers.");
 }

@@ -9,28 +9,13 @@
 
 namespace gan_regularizers {
 
-GR_INLINE float float_of_bits(uint32_t bits) {
-  float value;
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
-GR_INLINE uint32_t bits_of_float(float value) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  return bits;
-}
-
-GR_INLINE double double_of_bits(uint64_t bits) {
-  double value;
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
-GR_INLINE uint64_t bits_of_double(double value) {
-  uint64_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  return bits;
+// C++20's std::bit_cast.
+template <typename To, typename From>
+GR_INLINE To bit_cast(From from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  std::memcpy(&to, &from, sizeof to);
+  return to;
 }
 
 // Half precision as its bits.
@@ -41,32 +26,36 @@ struct BFloat16 {
   uint16_t bits;
 };
 
-GR_INLINE float widen(BFloat16 value) { return float_of_bits(static_cast<uint32_t>(value.bits) << 16); }
+GR_INLINE float widen(BFloat16 value) { return bit_cast<float>(static_cast<uint32_t>(value.bits) << 16); }
 
 GR_INLINE float widen(Float16 value) {
   const uint32_t sign = static_cast<uint32_t>(value.bits & 0x8000u) << 16;
   const uint32_t magnitude = static_cast<uint32_t>(value.bits & 0x7FFFu) << 13;
   const uint32_t exponent = magnitude & 0x0F800000u;
-  const uint32_t normal = magnitude + (exponent == 0x0F800000u ? 0x70000000u : 0x38000000u);  // infinite, NaN: twice
-  const uint32_t subnormal = bits_of_float(float_of_bits(magnitude + 0x38800000u) - 0x1p-14f);
-  return float_of_bits(sign | (exponent == 0 ? subnormal : normal));
+  // The exponent's bias grows by 112; the highest exponent, of infinity and NaN, grows by 224 to be the highest again.
+  const uint32_t normal = magnitude + (exponent == 0x0F800000u ? 0x70000000u : 0x38000000u);
+  // A subnormal number is m 2^-24; with an exponent put in front it is 2^-14 + m 2^-24.
+  const uint32_t subnormal = bit_cast<uint32_t>(bit_cast<float>(magnitude + 0x38800000u) - 0x1p-14f);
+  return bit_cast<float>(sign | (exponent == 0 ? subnormal : normal));
 }
 
-// Rounded to nearest, ties to even, as everywhere.
+// Rounded to nearest, ties to even, as everywhere: what falls away is added to just under a half, or to a half where
+// the bit that stays is odd.
 GR_INLINE void narrow(float value, BFloat16& out) {
-  const uint32_t bits = bits_of_float(value);
+  const uint32_t bits = bit_cast<uint32_t>(value);
   const uint32_t rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
   const uint32_t quiet = (bits >> 16) | 0x40u;
   out.bits = static_cast<uint16_t>((bits & 0x7FFFFFFFu) > 0x7F800000u ? quiet : rounded);
 }
 
 GR_INLINE void narrow(float value, Float16& out) {
-  const uint32_t bits = bits_of_float(value);
+  const uint32_t bits = bit_cast<uint32_t>(value);
   const uint32_t sign = (bits & 0x80000000u) >> 16;
   const uint32_t magnitude = bits & 0x7FFFFFFFu;
+  // 0xC8000000 takes 112 from the exponent's bias.
   const uint32_t normal = (magnitude + 0xC8000FFFu + ((magnitude >> 13) & 1u)) >> 13;
   // Adding 1/2 leaves the subnormal's bits at the end of the sum, rounded by the addition.
-  const uint32_t subnormal = bits_of_float(float_of_bits(magnitude) + 0.5f) - 0x3F000000u;
+  const uint32_t subnormal = bit_cast<uint32_t>(bit_cast<float>(magnitude) + 0.5f) - 0x3F000000u;
   const uint32_t overflow = magnitude > 0x7F800000u ? 0x7E00u : 0x7C00u;
   const uint32_t finite = magnitude < 0x38800000u ? subnormal : normal;
   out.bits = static_cast<uint16_t>(sign | (magnitude >= 0x47800000u ? overflow : finite));

@@ -76,7 +76,7 @@ void for_each_unit(int64_t units, int64_t elements, int threads, int64_t scratch
   const int64_t useful = std::min<int64_t>({threads, units, elements / elements_per_thread});
   const int workers = static_cast<int>(std::max<int64_t>(1, useful));
   const int64_t doubles = scratch / static_cast<int64_t>(sizeof(double));
-  // Here, because what a worker throws ends the process.
+  // Memory for all workers, here and not in them: an exception in a worker would end the process.
   const std::unique_ptr<double[]> memory(new double[doubles * workers]);
   Context context{run, units, std::max<int64_t>(1, units / (8 * workers)), doubles, memory.get(), {0}, {0}};
   const auto work = [](void* pointer) {
@@ -108,6 +108,13 @@ Pass flattened(Pass pass) {
   return pass;
 }
 
+SimdKernels kernels_for(Dtype dtype, int instruction_set) {
+  bytes_of(dtype);  // refuses what is none
+  const int sets = static_cast<int>(instruction_sets().size());
+  if (instruction_set < -1 || instruction_set >= sets) refuse("instruction set " + std::to_string(instruction_set));
+  return instruction_sets()[instruction_set < 0 ? sets - 1 : instruction_set].kernels(dtype);
+}
+
 }  // namespace
 
 std::vector<std::string> cpu_instruction_sets() {
@@ -118,12 +125,10 @@ std::vector<std::string> cpu_instruction_sets() {
 
 void transform_cpu(const Pass& given, int threads, int instruction_set) {
   const int64_t elements = checked_elements(given);
-  const int sets = static_cast<int>(instruction_sets().size());
+  const SimdKernels kernels = kernels_for(given.dtype, instruction_set);
   if (threads < 1) refuse("threads is " + std::to_string(threads) + "; at least 1 is needed");
-  if (instruction_set < -1 || instruction_set >= sets) refuse("instruction set " + std::to_string(instruction_set));
   if (elements == 0) return;
   const Pass pass = flattened(given);
-  const SimdKernels kernels = instruction_sets()[instruction_set < 0 ? sets - 1 : instruction_set].kernels(pass.dtype);
   const Tiling tiling = tiling_of(pass.shape);
   const int64_t tiles = tiling.row_tiles * tiling.column_tiles, samples = pass.shape.samples;
   const int64_t scratch = scratch_bytes(pass.shape.channels, tiling.rows * tiling.columns);
@@ -158,6 +163,10 @@ void transform_cpu(const Pass& given, int threads, int instruction_set) {
   for_each_unit(samples * tiles, elements, threads, scratch, [&](int64_t unit, void* memory) {
     kernels.apply(pass, tiling, unit / tiles, unit % tiles, means[unit / tiles], memory);
   });
+}
+
+std::array<double, 4> normal_block_cpu(uint64_t seed, uint64_t block, Dtype dtype, int instruction_set) {
+  return kernels_for(dtype, instruction_set).normal_block(seed, block);
 }
 
 void draw_cpu(const Draw& draw) {

@@ -1,6 +1,7 @@
 // What the threads of the CPU (kernels_cpu.cpp) ask of the arithmetic for one instruction set (kernels_cpu_simd.cpp).
 #pragma once
 
+#include <array>
 #include <cstdint>
 
 #include "kernels.h"
@@ -17,6 +18,7 @@ struct SimdKernels {
   // The sum over a tile of what the pass reads: of x forward, of the pixels that reach the output in the adjoint.
   double (*sum)(const Pass&, const Tiling&, int64_t sample, int64_t tile, void* scratch);
   void (*apply)(const Pass&, const Tiling&, int64_t sample, int64_t tile, double mu, void* scratch);
+  std::array<double, 4> (*normal_block)(uint64_t seed, uint64_t block);
 };
 
 // Bytes that a tile of so many elements needs as scratch.

@@ -80,35 +80,36 @@ GR_INLINE double widen(double value) { return value; }
 GR_INLINE void narrow(float value, float& out) { out = value; }
 GR_INLINE void narrow(double value, double& out) { out = value; }
 
-template <int step, typename T, typename Real>
-GR_INLINE void load(const T* in, int64_t any_step, int64_t count, Real* out) {
-  for (int64_t i = 0; i < count; ++i) out[i] = widen(in[i * (step ? step : any_step)]);
+// A number that the compiler knows.
+template <int64_t value>
+struct Constant {
+  GR_INLINE operator int64_t() const { return value; }
+};
+
+// Calls work(step), with the steps of most images as constants, which loops over them vectorise for.
+template <typename Work>
+GR_INLINE void with_step(int64_t step, const Work& work) {
+  switch (step) {
+    case 1: return work(Constant<1>{});
+    case 3: return work(Constant<3>{});
+    case 4: return work(Constant<4>{});
+    default: return work(step);
+  }
 }
 
 // One channel of a run of pixels.
 template <typename T, typename Real>
-GR_INLINE void load(const T* in, int64_t step, int64_t count, Real* out) {
-  switch (step) {
-    case 1: return load<1>(in, step, count, out);
-    case 3: return load<3>(in, step, count, out);
-    case 4: return load<4>(in, step, count, out);
-    default: return load<0>(in, step, count, out);
-  }
-}
-
-template <int step, typename T, typename Real>
-GR_INLINE void store(const Real* in, int64_t any_step, int64_t count, T* out) {
-  for (int64_t i = 0; i < count; ++i) narrow(in[i], out[i * (step ? step : any_step)]);
+GR_INLINE void load(const T* in, int64_t pixel_step, int64_t count, Real* out) {
+  with_step(pixel_step, [=](auto step) {
+    for (int64_t i = 0; i < count; ++i) out[i] = widen(in[i * step]);
+  });
 }
 
 template <typename T, typename Real>
-GR_INLINE void store(const Real* in, int64_t step, int64_t count, T* out) {
-  switch (step) {
-    case 1: return store<1>(in, step, count, out);
-    case 3: return store<3>(in, step, count, out);
-    case 4: return store<4>(in, step, count, out);
-    default: return store<0>(in, step, count, out);
-  }
+GR_INLINE void store(const Real* in, int64_t pixel_step, int64_t count, T* out) {
+  with_step(pixel_step, [=](auto step) {
+    for (int64_t i = 0; i < count; ++i) narrow(in[i], out[i * step]);
+  });
 }
 
 struct Tile {
@@ -234,9 +235,16 @@ void apply(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index
   }
 }
 
+template <typename Real>
+std::array<double, 4> normal_block(uint64_t seed, uint64_t block) {
+  Real out[4 * lanes];
+  normals(seed, block, 4, out);
+  return {out[0], out[1], out[2], out[3]};
+}
+
 template <typename T, typename Real>
 constexpr SimdKernels kernels_of() {
-  return {sum<T, Real>, apply<T, Real>};
+  return {sum<T, Real>, apply<T, Real>, normal_block<Real>};
 }
 
 }  // namespace

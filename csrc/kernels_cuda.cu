@@ -50,8 +50,8 @@ __device__ __forceinline__ void unpack(uint32_t word, float (&values)[2]) {
     values[0] = pair.x;
     values[1] = pair.y;
   } else {
-    values[0] = float_of_bits(word << 16);
-    values[1] = float_of_bits(word & 0xFFFF0000u);
+    values[0] = bit_cast<float>(word << 16);
+    values[1] = bit_cast<float>(word & 0xFFFF0000u);
   }
 }
 template <typename T>
@@ -115,7 +115,7 @@ struct Vector {
 #pragma unroll
     for (int i = 0; i < size; ++i) {
       if constexpr (in_word == 1) {
-        values[i] = float_of_bits(words[i]);
+        values[i] = bit_cast<float>(words[i]);
       } else {
         float pair[2];
         unpack<T>(words[i], pair);
@@ -130,7 +130,7 @@ struct Vector {
 #pragma unroll
     for (int i = 0; i < size; ++i) {
       if constexpr (in_word == 1)
-        vector.words[i] = bits_of_float(values[i]);
+        vector.words[i] = bit_cast<uint32_t>(values[i]);
       else
         vector.words[i] = pack<T>(values[2 * i], values[2 * i + 1]);
     }
@@ -197,11 +197,22 @@ struct Divisors {
   Divider channels, pixels, width, quads;  // where there is a window or a mixing
 };
 
+#if defined(__CUDACC__)
+// What blocks that run at the same time write and read. Volatile, since a multiprocessor's own cache may hold the line
+// from before. Fences say when others see it.
+template <typename T>
+using Exchanged = volatile T;
+
+__device__ __forceinline__ unsigned atomicAdd(Exchanged<unsigned>* address, unsigned value) {
+  return ::atomicAdd(const_cast<unsigned*>(address), value);
+}
+#endif
+
 // What blocks tell each other about slices.
 struct Progress {
-  float* sums;      // [samples, slices]
-  unsigned* begun;  // blocks
-  unsigned* done;   // [samples]: slices; these counters are zero before the launch
+  Exchanged<float>* sums;      // [samples, slices]
+  Exchanged<unsigned>* begun;  // blocks
+  Exchanged<unsigned>* done;   // [samples]: slices; these counters are zero before the launch
 };
 
 // Where the elements of the picture lie together in memory, only they are summed; else those of other channels count as
@@ -295,14 +306,12 @@ __device__ bool find_work(const Pass& pass, const Plan& plan, const Divisors& by
     sum = partial_sum<windowed, T>(pass, by, work.sample, begin, end);
   } else {
     if (threadIdx.x == 0) {
-      const volatile unsigned* const done = progress.done + work.sample;
-      while (*done < plan.slices) __nanosleep(100);
-      __threadfence();
+      while (progress.done[work.sample] < plan.slices) __nanosleep(100);
+      __threadfence();  // the sums are read after the word of them
     }
     __syncthreads();
-    // Volatile, since this multiprocessor's own cache may hold the line from before.
-    const volatile float* const slice_sums = progress.sums + work.sample * plan.slices;
-    for (int64_t slice = threadIdx.x; slice < plan.slices; slice += blockDim.x) sum += slice_sums[slice];
+    for (int64_t slice = threadIdx.x; slice < plan.slices; slice += blockDim.x)
+      sum += progress.sums[work.sample * plan.slices + slice];
   }
   sum = block_sum(sum);
   if (sums && threadIdx.x == 0) {
@@ -618,10 +627,10 @@ void run(const Pass& pass, float* workspace, void* stream) {
   const int64_t pixels = plan.flat ? 1 : shape.height * shape.width;
   const Divisors by{Divider(turns), Divider(plan.flat ? 1 : shape.channels), Divider(pixels),
                     Divider(plan.flat ? 1 : shape.width), Divider(ceil_div(pixels, 4))};
-  unsigned* const counters = reinterpret_cast<unsigned*>(workspace);
   const int64_t count = counters_of(pass, plan);
-  if (count) check_cuda(cudaMemsetAsync(counters, 0, count * sizeof *counters, static_cast<cudaStream_t>(stream)));
-  const Progress progress{workspace + count, counters, counters + 1};
+  if (count) check_cuda(cudaMemsetAsync(workspace, 0, count * sizeof(unsigned), static_cast<cudaStream_t>(stream)));
+  const auto exchanged = reinterpret_cast<Exchanged<unsigned>*>(workspace);
+  const Progress progress{reinterpret_cast<Exchanged<float>*>(workspace + count), exchanged, exchanged + 1};
   const bool last = shape.channels_last && shape.channels > 1;
   auto kernel = apply_flat<T>;
   if (!plan.flat && !mixes_channels(pass))

@@ -66,9 +66,9 @@ GR_INLINE void box_muller(uint32_t radius_word, uint32_t angle_word, float& firs
 // polynomial of Cephes' logf for log(1 + m).
 GR_HOST_INLINE float log_of_uniform(float u) {
   constexpr uint32_t sqrt_half = 0x3F3504F3u;
-  const uint32_t above = bits_of_float(u) - sqrt_half;
+  const uint32_t above = bit_cast<uint32_t>(u) - sqrt_half;
   const float e = static_cast<float>(static_cast<int32_t>(above) >> 23);
-  const float m = float_of_bits((above & 0x7FFFFFu) + sqrt_half) - 1.0f;
+  const float m = bit_cast<float>((above & 0x7FFFFFu) + sqrt_half) - 1.0f;
   const float m2 = m * m;
   float y = 7.0376836292e-2f;
   y = y * m - 1.1514610310e-1f;
@@ -86,9 +86,9 @@ GR_HOST_INLINE float log_of_uniform(float u) {
 // The same with the series of fdlibm's log, log(1 + m) = 2 atanh(s) with s = m / (2 + m).
 GR_HOST_INLINE double log_of_uniform(double u) {
   constexpr uint64_t sqrt_half = 0x3FE6A09E667F3BCDu;
-  const uint64_t above = bits_of_double(u) - sqrt_half;
+  const uint64_t above = bit_cast<uint64_t>(u) - sqrt_half;
   const double e = static_cast<double>(static_cast<int32_t>(above >> 32) >> 20);
-  const double m = double_of_bits((above & 0xFFFFFFFFFFFFFu) + sqrt_half) - 1.0;
+  const double m = bit_cast<double>((above & 0xFFFFFFFFFFFFFu) + sqrt_half) - 1.0;
   const double s = m / (2.0 + m);
   const double z = s * s;
   double y = 1.479819860511658591e-01;
@@ -137,10 +137,10 @@ GR_HOST_INLINE void sine_cosine(double angle, double& sine, double& cosine) {
 
 // Turns the sign over where bit 1 of `quarter` is set.
 GR_HOST_INLINE float turned(float x, uint32_t quarter) {
-  return float_of_bits(bits_of_float(x) ^ (quarter & 2u) << 30);
+  return bit_cast<float>(bit_cast<uint32_t>(x) ^ (quarter & 2u) << 30);
 }
 GR_HOST_INLINE double turned(double x, uint32_t quarter) {
-  return double_of_bits(bits_of_double(x) ^ static_cast<uint64_t>(quarter & 2u) << 62);
+  return bit_cast<double>(bit_cast<uint64_t>(x) ^ static_cast<uint64_t>(quarter & 2u) << 62);
 }
 
 // Two normals from two words.

@@ -28,25 +28,41 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 @pytest.fixture(scope="module")
-def emulated(tmp_path_factory) -> ModuleType:
+def library(tmp_path_factory) -> Path:
     pybind11 = pytest.importorskip("pybind11")
     if COMPILER is None:
         pytest.skip("no g++ to build the emulation with")
     path = tmp_path_factory.mktemp("emulation") / "_kernels_cuda.so"
-    csrc = HERE.parent / "csrc"
-    includes = (HERE / "cuda_emulation", csrc, pybind11.get_include(), sysconfig.get_paths()["include"])
-    command = [COMPILER, "-std=c++17", "-O1", "-fPIC", "-shared", "-fvisibility=hidden", "-x", "c++"]
+    csrc, emulation = HERE.parent / "csrc", HERE / "cuda_emulation"
+    includes = (emulation, csrc, pybind11.get_include(), sysconfig.get_paths()["include"])
+    command = [COMPILER, "-std=c++17", "-O1", "-fPIC", "-shared", "-fvisibility=hidden"]
     # A GPU faults on addresses that are not aligned; x86 does not.
     command += ["-fsanitize=undefined", "-fno-sanitize-recover=all"]
     # The pass follows the sums of its sample at once, so that it has to wait for them, and threads take several turns.
     command += ["-DGR_RUNNING_BLOCKS=1", "-pthread"]
     command += [f"-I{folder}" for folder in includes]
-    command += [csrc / "kernels_cuda.cu", csrc / "bind_cuda.cpp", "-o", path]
+    command += [emulation / "emulation.cpp", csrc / "bind_cuda.cpp", "-o", path]
     subprocess.run(command, check=True)
-    spec = importlib.util.spec_from_file_location("_kernels_cuda", path)
+    return path
+
+
+def load(name: str, path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def emulated(library) -> ModuleType:
+    """The emulation as _kernels_cuda."""
+    return load("_kernels_cuda", library)
+
+
+@pytest.fixture(scope="module")
+def emulation(library) -> ModuleType:
+    """What else a test may ask of it (cuda_emulation/emulation.cpp)."""
+    return load("_emulation", library)
 
 
 def check(emulated: ModuleType, x: torch.Tensor, params: TransformParams) -> None:

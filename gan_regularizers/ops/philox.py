@@ -41,17 +41,24 @@ def _box_muller(radius_word: Tensor, angle_word: Tensor, dtype: torch.dtype) -> 
 def philox_normal(seed: Tensor, numel: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Standard normals [len(seed), numel], a row per seed.
 
-    Element i of a row takes word i % 4 of the block with counter (i // 4, 0) and key = seed. The words of a block
-    are paired as (0, 1) and (2, 3) for Box-Muller.
+    Element i of a row is normal i % 4 of block i // 4.
 
     Args:
         seed: int64 [N]; all 64 bits count.
         numel: normals per seed.
         dtype: float32 or float64, the arithmetic after the integers; both read the same 32-bit words.
     """
-    block = torch.arange((numel + 3) // 4, device=seed.device)
+    blocks = torch.arange((numel + 3) // 4, device=seed.device)
+    return normal_blocks(seed, blocks, dtype).flatten(1)[:, :numel]
+
+
+def normal_blocks(seed: Tensor, block: Tensor, dtype: torch.dtype) -> Tensor:
+    """The normals of some blocks [N, len(block), 4].
+
+    A block is the words at counter (block, 0) under key = seed, paired as (0, 1) and (2, 3) for Box-Muller.
+    """
     zero = torch.zeros((), dtype=torch.int64, device=seed.device)
     key = (seed[:, None] & _WORD, seed[:, None] >> 32 & _WORD)
     words = philox_4x32((block & _WORD, block >> 32, zero, zero), key)
     normals = (*_box_muller(words[0], words[1], dtype), *_box_muller(words[2], words[3], dtype))
-    return torch.stack(normals, dim=-1).flatten(1)[:, :numel]
+    return torch.stack(normals, dim=-1)
