@@ -8,7 +8,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from kernel_calls import arguments, each, on_cpu
+from kernel_calls import CODES, arguments, each, on_cpu
+from plain_normals import BLOCKS, normal_block
 from test_operator import PARTS, PICTURES, cases, make_case
 
 from gan_regularizers.ops import TransformParams
@@ -48,6 +49,16 @@ def test_normals_equal_the_specification(seeds, numel):
     """To rounding: the reference rounds the angle to float32, an error of 4e-7 at a radius of up to 6.7."""
     seeds = torch.tensor(seeds)
     torch.testing.assert_close(noise_of(seeds, numel), philox_normal(seeds, numel), rtol=0, atol=3e-6)
+
+
+@pytest.mark.parametrize(("seed", "block"), BLOCKS)
+@pytest.mark.parametrize("dtype", CODES)
+def test_normals_at_the_ends_of_their_ranges(dtype, seed, block):
+    exact = normal_block(seed, block, float if dtype == torch.float64 else np.float32)
+    tolerance = 1e-14 if dtype == torch.float64 else 1e-6
+    for instruction_set in range(len(INSTRUCTION_SETS)):
+        normals = kernels.normal_block(seed, block, CODES[dtype], instruction_set)
+        assert normals == pytest.approx(exact, rel=tolerance, abs=tolerance)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +109,9 @@ def test_bits_do_not_depend_on_instruction_set_threads_layout_or_batch(dtype, da
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, *HALVES])
-@pytest.mark.parametrize("shape", [(2, 3, 70, 81), (9, 3, 40, 64), (1, 1, 1, 40_001), (1, 300, 9, 20), (5, 7, 3, 1200)])
+@pytest.mark.parametrize(
+    "shape", [(2, 3, 70, 81), (9, 3, 40, 64), (1, 1, 1, 40_001), (1, 300, 9, 20), (5, 7, 3, 1200), (1, 3, 256, 256)]
+)
 @pytest.mark.parametrize("picture", [{}, {"centre": 0.5, "channels": (0, 1)}])
 def test_bits_on_many_tiles(shape, dtype, picture):
     """Samples of several tiles, on several threads, in both ways of summing."""

@@ -14,7 +14,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_calls import on_cpu, on_cuda
+from kernel_calls import arguments, on_cpu, on_cuda
+from plain_normals import BLOCKS, normal_block
 from test_operator import PARTS, PICTURES, cases, make_case
 
 from gan_regularizers.ops import TransformParams
@@ -96,6 +97,8 @@ def test_kernels_agree(emulated, dtype, data):
         ((1, 3, 90, 91), ("brightness", "contrast", "gain", "noise_std")),  # flat
         ((3, 2, 1, 20_001), ("gain", "noise_std")),
         ((40, 1, 1, 7), ("gain", "noise_std")),
+        ((1, 2, 1024, 1024), ("shift", "noise_std")),  # noise beyond 2^20 elements
+        ((1, 1, 1024, 1030), ("gain", "noise_std")),
     ],
 )
 def test_kernels_agree_on_many_blocks(emulated, shape, parts, dtype):
@@ -110,6 +113,63 @@ def test_kernels_agree_on_many_blocks(emulated, shape, parts, dtype):
 def test_kernels_agree_on_pictures(emulated, shape, picture, parts, dtype):
     case = make_case(shape, parts, dtype=dtype, **picture)
     check(emulated, case.x, case.params)
+
+
+def test_a_mean_over_more_slices_than_a_block_has_threads(emulated):
+    case = make_case((1, 1, 1, 257 * 2**14 + 5), ("contrast",), dtype=torch.float16)
+    case.x[..., -(2**14) :] += 1
+    actual, expected = on_cuda(emulated, case.x, case.params), on_cpu(kernels_cpu, case.x, case.params)
+    torch.testing.assert_close(actual, expected, rtol=2**-10, atol=2**-11)
+
+
+def test_noise_scales_of_any_sign(emulated):
+    for parts in (PARTS, ("gain", "noise_std")):
+        case = make_case((3, 3, 8, 12), parts, dtype=torch.float32)
+        check(emulated, case.x, case.params._replace(noise_std=torch.tensor([0.7, -0.7, 0.0])))
+
+
+@pytest.mark.parametrize(("seed", "block"), BLOCKS)
+def test_normals_at_the_ends_of_their_ranges(emulation, seed, block):
+    """As near as the hardware's logarithm, sine and cosine allow, also where the radius is short."""
+    assert emulation.normal_block(seed, block) == pytest.approx(normal_block(seed, block), abs=4e-6)
+
+
+def test_a_sample_of_more_than_2_to_the_31_elements(emulation, emulated):
+    """Its last blocks alone, so that no more memory is touched."""
+    x, last = torch.empty(1, 1, 1, 2**31 + 2**12, dtype=torch.float16), 512
+    x[..., -last:] = torch.linspace(-1, 1, last)
+    params = TransformParams(gain=torch.tensor([0.5]), noise_std=torch.tensor([0.25]), seed=torch.tensor([7]))
+    y = torch.empty_like(x)
+    given, _kept = arguments(x, y, params, adjoint=False)
+    emulation.run_last_blocks(8)  # whose threads take turns, the last of which reach the end
+    try:
+        emulated.transform(**given, workspace=0, device=0, stream=0)
+    finally:
+        emulation.run_last_blocks(2**63 - 1)
+    first = (x.numel() - last) // 4
+    noise = torch.tensor([normal_block(7, first + block) for block in range(last // 4)]).flatten()
+    expected = 0.5 * x[0, 0, 0, -last:].float() + 0.25 * noise
+    torch.testing.assert_close(y[0, 0, 0, -last:].float(), expected, rtol=2**-11, atol=4e-6)
+    total = emulation.sum_of_halves(x.data_ptr(), x.numel(), x.numel() - last, x.numel())
+    assert total == pytest.approx(float(x[..., -last:].float().sum()), abs=1e-4)
+
+
+NVCC = shutil.which("nvcc")
+
+
+@pytest.mark.skipif(NVCC is None, reason="no nvcc")
+def test_what_blocks_exchange_is_volatile_on_a_gpu(tmp_path):
+    """The emulation has a type of its own for it."""
+    ptx = tmp_path / "kernels.ptx"
+    source = HERE.parent / "csrc" / "kernels_cuda.cu"
+    subprocess.run([NVCC, "-std=c++17", "-arch=sm_75", "-ptx", source, "-o", ptx], check=True)
+    text = ptx.read_text()
+    kernels = text.count(".entry ") - 2  # a draw and a look-up exchange nothing
+    assert kernels == 21
+    # Each waits for slices and reads their sums.
+    assert text.count("ld.volatile.global.u32") >= kernels
+    assert text.count("ld.volatile.global.f32") >= kernels
+    assert text.count("st.volatile.global.f32") == kernels
 
 
 def test_addresses_that_are_not_aligned(emulated):

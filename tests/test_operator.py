@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from kernel_calls import each
+from plain_normals import normal_block
 
 from gan_regularizers import use_backend
 from gan_regularizers.benchmark.baseline import contrast, cutout, official_sequence, saturation, translation
@@ -136,6 +137,22 @@ def test_memory_layouts(parts, dtype):
         y = input_transform(x, case.params)
         assert y.is_contiguous()
         torch.testing.assert_close(y, expected, **tolerance)
+
+
+def test_noise_scales_of_any_sign():
+    """docs/operator.md asks for none below 0, and where one is given it is taken at its word."""
+    case = make_case()
+    noise_std = case.params.noise_std * torch.tensor([1.0, -1.0, 0.0])
+    case = dataclasses.replace(case, params=case.params._replace(noise_std=noise_std))
+    torch.testing.assert_close(input_transform(case.x, case.params), case.expected(), rtol=1e-12, atol=1e-13)
+
+
+def test_noise_of_an_element_far_into_a_sample():
+    """1024 x 1024 elements are 2^20: those of the second channel have other noise than those of the first."""
+    params = TransformParams(noise_std=torch.ones(1), seed=torch.tensor([-3]))
+    y = input_transform(torch.zeros(1, 2, 1024, 1024), params).flatten()
+    for block in (0, 2**18, 2**18 + 257, 2**19 - 1):
+        assert y[4 * block : 4 * block + 4].tolist() == pytest.approx(normal_block(-3, block), abs=3e-6)
 
 
 def test_broadcast_batch():

@@ -4,26 +4,16 @@ import math
 import random
 
 import numpy as np
+import plain_normals
 import pytest
 import torch
+from plain_normals import BLOCKS, normal_block
 
-from gan_regularizers.ops.philox import _box_muller, philox_4x32, philox_normal
+from gan_regularizers.ops.philox import _box_muller, normal_blocks, philox_4x32, philox_normal
 
 
 def as_words(*values: int) -> tuple[torch.Tensor, ...]:
     return tuple(torch.tensor([value]) for value in values)
-
-
-def philox_in_plain_integers(counter: list[int], key: list[int]) -> list[int]:
-    """The ten rounds of the paper's listing, on Python's unbounded integers."""
-    left_0, right_0, left_1, right_1 = counter
-    key_0, key_1 = key
-    for _ in range(10):
-        high_0, low_0 = divmod(0xD2511F53 * left_0, 1 << 32)
-        high_1, low_1 = divmod(0xCD9E8D57 * left_1, 1 << 32)
-        left_0, right_0, left_1, right_1 = high_1 ^ right_0 ^ key_0, low_1, high_0 ^ right_1 ^ key_1, low_0
-        key_0, key_1 = (key_0 + 0x9E3779B9) % (1 << 32), (key_1 + 0xBB67AE85) % (1 << 32)
-    return [left_0, right_0, left_1, right_1]
 
 
 @pytest.mark.parametrize(
@@ -40,31 +30,31 @@ def philox_in_plain_integers(counter: list[int], key: list[int]) -> list[int]:
 )
 def test_known_answers_of_random123(counter, key, expected):
     assert tuple(int(word) for word in philox_4x32(as_words(*counter), as_words(*key))) == expected
-    assert philox_in_plain_integers(list(counter), list(key)) == list(expected)
+    assert plain_normals.philox_4x32(list(counter), list(key)) == list(expected)
 
 
 def test_random_words_equal_plain_integers():
     words = np.random.default_rng(0).integers(0, 2**32, (200, 6)).tolist()
     columns = torch.tensor(words).unbind(1)
     actual = torch.stack(philox_4x32(columns[:4], columns[4:]), 1)
-    assert actual.tolist() == [philox_in_plain_integers(row[:4], row[4:]) for row in words]
+    assert actual.tolist() == [plain_normals.philox_4x32(row[:4], row[4:]) for row in words]
 
 
 @pytest.mark.parametrize("seed", [0, 1, -1, 2**32, -(2**32) + 5, 2**63 - 1, -(2**63)])
 def test_normals_equal_box_muller_in_plain_python(seed):
     """Also fixes the counter, the key (all 64 bits of the seed) and the pairing of the words."""
-    expected = []
-    for block in range(3):
-        key = [seed % 2**64 % 2**32, seed % 2**64 >> 32]
-        words = philox_in_plain_integers([block, 0, 0, 0], key)
-        for radius_word, angle_word in (words[:2], words[2:]):
-            radius = math.sqrt(-2 * math.log((radius_word + 0.5) / 2**32))
-            angle = 2 * math.pi * angle_word / 2**32
-            expected += [radius * math.cos(angle), radius * math.sin(angle)]
-    exact = torch.tensor([expected], dtype=torch.float64)
+    exact = torch.tensor([normal_block(seed, block, float) for block in range(3)], dtype=torch.float64).view(1, 12)
     seeds = torch.tensor([seed])
     torch.testing.assert_close(philox_normal(seeds, 12, torch.float64), exact, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(philox_normal(seeds, 12, torch.float32), exact.float(), rtol=2e-6, atol=3e-6)
+
+
+@pytest.mark.parametrize(("seed", "block"), BLOCKS)
+def test_blocks_at_the_ends_of_their_ranges(seed, block):
+    for dtype, real, tolerance in ((torch.float64, float, 1e-12), (torch.float32, np.float32, 3e-6)):
+        exact = torch.tensor([[normal_block(seed, block, real)]], dtype=dtype)
+        normals = normal_blocks(torch.tensor([seed]), torch.tensor([block]), dtype)
+        torch.testing.assert_close(normals, exact, rtol=tolerance, atol=tolerance)
 
 
 def test_extreme_words_give_finite_normals():
