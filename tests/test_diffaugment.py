@@ -262,6 +262,11 @@ def test_presets():
         "stylegan_xl": 0.2,
         "diffusion_gan": 0.2,
     }
+    for name in PRESETS:  # all else is the paper's everywhere
+        aug = DiffAugment.preset(name)
+        assert (aug.policy, aug.translation) == ("color,translation,cutout", 0.125)
+        assert (aug.brightness, aug.saturation, aug.contrast) == ((-0.5, 0.5), (0.0, 2.0), (0.5, 1.5))
+        assert (aug.p, aug.picture.value_range, aug.picture.channels) == (1.0, (-1.0, 1.0), None)
     changed = DiffAugment.preset("projected_gan", "cutout", cutout=0.3, contrast=(1.0, 1.0))
     assert (changed.policy, changed.cutout, changed.contrast) == ("cutout", 0.3, (1.0, 1.0))
     with pytest.raises(ValueError, match="name='biggan' is unknown; choose one of data_efficient_gans"):

@@ -374,6 +374,28 @@ def test_list_is_drawn_anew_when_the_length_moves_and_only_then():
     assert torch.equal(noise.gain, gain)
 
 
+def test_list_is_drawn_anew_when_only_its_clean_share_moves():
+    noise = DiffusionNoise(100, t_min=100, clean_share="adaptive")
+    for p, redraws in ((0.25, 1), (0.25, 1), (0.5, 2)):
+        noise.set_p(p)
+        assert (noise.T, int(noise.redraws)) == (100, redraws)
+
+
+def test_strength_is_what_its_buffer_holds():
+    """float32(0.1) is above 0.1, so 5 p rounds up: whoever reads the buffer finds this T, and a list drawn for it."""
+    noise = DiffusionNoise(15, t_min=10)
+    noise.set_p(0.0)
+    noise.set_p(0.1)
+    assert (noise.T, int(noise.redraws), noise.strength) == (11, 2, float(np.float32(0.1)))
+
+
+@pytest.mark.parametrize(("written", "p"), [(1.0005, 1.0), (-0.0005, 0.0)])
+def test_an_average_that_misses_the_bounds_by_a_rounding(written, p):
+    noise = DiffusionNoise(5000)
+    noise.p.fill_(written)
+    assert (noise.strength, noise.T) == (p, noise.t_max if p else noise.t_min)
+
+
 def test_list_depends_on_seed_and_redraws():
     def moved(seed: int) -> torch.Tensor:
         noise = DiffusionNoise(100, seed=seed)
@@ -386,6 +408,7 @@ def test_list_depends_on_seed_and_redraws():
     np.random.seed(5)  # noqa: NPY002
     assert torch.equal(moved(3), first)
     assert not torch.equal(moved(4), first)
+    assert not torch.equal(DiffusionNoise(100, t_min=100, seed=4).t_list, moved(3))  # seed and redraws do not add up
 
 
 @pytest.mark.parametrize("p", [-0.1, 1.1, float("nan"), "half"])
@@ -583,10 +606,41 @@ def test_unknown_names_list_the_known_ones(setting, known):
         DiffusionNoise(**{setting: "other"})
 
 
-def test_presets():
-    for name, settings in PRESETS.items():
-        noise = DiffusionNoise.preset(name)
-        assert {key: getattr(noise, key) for key in settings} == settings
+PAPER = {
+    "parity": "official",
+    "t_max": 500,
+    "t_min": 10,
+    "noise_std": 0.05,
+    "schedule": "linear",
+    "beta_start": 1e-4,
+    "beta_end": 2e-2,
+    "distribution": "uniform",
+    "clean_share": 0.5,
+    "per_channel": False,
+    "seed": 0,
+}
+FEATURES = {"noise_std": 0.5, "beta_end": 1e-2, "clean_share": "adaptive", "per_channel": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "differs"),
+    [
+        (None, {}),
+        ("new_data", {}),
+        ("stylegan2", {"t_max": 1000, "distribution": "priority"}),
+        ("stylegan2_ffhq", {}),
+        ("insgen", {"t_min": 5}),
+        ("projected_gan", {"t_min": 5, "distribution": "priority", **FEATURES}),
+    ],
+)
+def test_defaults_and_presets_are_those_of_the_paper(name, differs):
+    noise = DiffusionNoise() if name is None else DiffusionNoise.preset(name)
+    assert {setting: getattr(noise, setting) for setting in PAPER} == PAPER | differs
+    assert noise.t_max == noise.T
+
+
+def test_changed_presets():
+    assert set(PRESETS) == {"new_data", "stylegan2", "stylegan2_ffhq", "insgen", "projected_gan"}
     features = DiffusionNoise.preset("projected_gan", t_max=200)
     assert (features.t_max, features.noise_std, features.beta_end, features.per_channel) == (200, 0.5, 1e-2, True)
     assert DiffusionNoise.preset("stylegan2").t_max == 1000

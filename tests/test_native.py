@@ -4,7 +4,8 @@ test_operator.py runs on both backends; here is what the native one alone must s
 """
 
 import copy
-import os
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -107,6 +108,12 @@ def test_opcheck(name, layout):
     torch.library.opcheck(ops.input_transform, (x, *case.params))
     linear = case.params[1:6]
     torch.library.opcheck(ops.input_transform_adjoint, (x, *linear, case.params.channels))
+
+
+@pytest.mark.parametrize("name", ["input_transform", "input_transform_adjoint", "draw", "look_up"])
+def test_a_compiler_keeps_the_order_of_strides(name):
+    """The fake kernels give the output the layout of the input that was traced; on GPUs compilers change layouts."""
+    assert torch.Tag.needs_fixed_stride_order in getattr(ops, name).default.tags
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
@@ -232,15 +239,18 @@ def test_threads_give_the_same_bits():
     assert torch.equal(results[0], results[2])
 
 
-def _free_memory() -> int:
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+def available_memory() -> int:
+    """Bytes to be had without swapping: what is free, and what the kernel uses as a cache. 0 where it does not say."""
+    meminfo = Path("/proc/meminfo")
+    found = re.search(r"MemAvailable: +(\d+) kB", meminfo.read_text()) if meminfo.exists() else None
+    return 1024 * int(found[1]) if found else 0
 
 
 def test_more_than_2_to_the_31_elements():
     n, side = 9, 2**14
     needed = 2 * 2 * n * side * side
-    if _free_memory() < 1.5 * needed:
-        pytest.skip(f"needs {1.5 * needed / 2**30:.0f} GiB of free memory")
+    if available_memory() < 1.3 * needed:
+        pytest.skip(f"needs {1.3 * needed / 2**30:.0f} GiB of available memory")
     x = torch.empty(n, 1, side, side, dtype=torch.float16)
     x[:] = torch.arange(side, dtype=torch.float16)[:, None] / side
     shift = torch.arange(2 * n).view(n, 2)
