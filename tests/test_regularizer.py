@@ -49,6 +49,8 @@ def test_replay_generator_and_given_steps():
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(regularizer(x, params=params), y)
     assert torch.equal(regularizer(x, 7, return_t=True)[1], torch.full((4,), 7))
+    of_channels = InputRegularizer(DiffAugment(), DiffusionNoise(100, per_channel=True))
+    assert torch.equal(of_channels(x, 7, return_t=True)[1], torch.full((4, 3), 7))
     with pytest.raises(ValueError, match=r"\bt=101 is outside"):
         regularizer(x, 101)
 

@@ -301,6 +301,23 @@ def test_checkpointing_gives_the_gradients_that_there_are_without(place, reentra
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
+def test_checkpointing_of_calls_with_generators_of_their_own(reentrant):
+    """Torch's generator is in one state at both calls."""
+
+    def run(call: Callable) -> Tensor:
+        noise, x, ys = DiffusionNoise(500, clean_share=0.0), images().requires_grad_(), []
+        for seed, p in ((1, 0.1), (2, 0.9)):
+            noise.set_p(p)
+            ys.append(call(lambda x, seed=seed: noise(x, generator=torch.Generator().manual_seed(seed)).square(), x))
+        noise.set_p(0.5)
+        (ys[0].sum() + 2 * ys[1].sum()).backward()
+        return x.grad
+
+    actual = run(lambda forward, x: checkpoint(forward, x, use_reentrant=reentrant))
+    torch.testing.assert_close(actual, run(lambda forward, x: forward(x)))
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
 def test_checkpointed_blocks_and_a_call_that_is_off(reentrant):
     """It draws nothing, so it finds torch's generator as the call before it left it."""
     results = []
