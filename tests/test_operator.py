@@ -176,6 +176,21 @@ def test_cutout_and_shift_erase_what_is_not_finite():
     assert not input_transform(x, TransformParams(shift=torch.tensor([[2, 0]]))).any()
 
 
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
+@pytest.mark.parametrize(
+    "parts", [PARTS, ("saturation",), ("contrast", "gain"), ("brightness", "noise_std"), ("shift",)]
+)
+def test_what_is_not_finite_is_not_finite_afterwards(parts, value):
+    """So that a gradient scaler notices; other samples have no part in it."""
+    case = make_case(parts=parts)
+    params = case.params._replace(cutout=None, shift=None if case.params.shift is None else torch.zeros(3, 2).long())
+    expected = input_transform(case.x, params)
+    case.x[1, 2, 3, 4] = value
+    y = input_transform(case.x, params)
+    assert not y[1, 2, 3, 4].isfinite()
+    assert torch.equal(y[[0, 2]], expected[[0, 2]])
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
 @given(data=st.data())
 def test_the_whole_picture_is_every_channel(dtype, data):
