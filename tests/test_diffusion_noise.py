@@ -524,18 +524,22 @@ class Captured:
 def test_a_captured_graph_keeps_its_tables_and_they_are_those_of_now(monkeypatch):
     """The addresses that a graph replays from; the emulation has the CPU for a device."""
     graph, noise, device = Captured(monkeypatch), DiffusionNoise(100), torch.device("cpu")
+    monkeypatch.setattr("gan_regularizers.chain._COMPILES_FOR_A_TENSOR", True)  # so that the CPU has fixed tables too
     graph.capturing = True
     with pytest.raises(RuntimeError, match="run the step once before it is captured"):
         noise.chain(device)
     graph.capturing = False
-    noise.chain(device)
-    noise._chains._fixed[device] = type(noise.chain(device))(*(table.clone() for table in noise.chain(device)))
+    eager = noise.chain(device)
+    before = [table.clone() for table in eager]
     graph.capturing = True
     captured = noise.chain(device)
+    addresses = [table.data_ptr() for table in captured]
     graph.capturing = False
     noise.set_p(0.2)
-    assert captured is noise._chains._fixed[device]
     assert all(map(torch.equal, captured, noise.chain(device)))
+    assert not torch.equal(captured.gain, before[1])
+    assert addresses == [table.data_ptr() for table in captured]
+    assert all(map(torch.equal, eager, before))  # as a draw of eager mode keeps it
 
 
 @pytest.mark.parametrize("how", ["pickle", "deepcopy", "torch.save"])

@@ -317,17 +317,44 @@ def test_checkpointing_of_calls_with_generators_of_their_own(reentrant):
     torch.testing.assert_close(actual, run(lambda forward, x: forward(x)))
 
 
+@pytest.mark.parametrize("part", ["regularizer", "noise"])
 @pytest.mark.parametrize("reentrant", [True, False])
-def test_checkpointed_blocks_and_a_call_that_is_off(reentrant):
-    """It draws nothing, so it finds torch's generator as the call before it left it."""
+def test_checkpointed_blocks_and_a_call_that_is_off(reentrant, part):
+    """What is off draws nothing, so it would find torch's generator as the call before it left it."""
     results = []
     for critic in (Critic(), Critic(reentrant)):
         D = discriminator("scale-shift", critic)
+        if part == "noise":
+            regularizer_of(D).augment.enabled = False
         x = images().requires_grad_()
         logits = seeded(D, x)
-        with regularizer_of(D).off():
-            off = D(x)
+        switch = regularizer_of(D) if part == "regularizer" else regularizer_of(D).noise
+        switch.enabled = False
+        off = D(x)
+        switch.enabled = True
         (logits.square().sum() + off.sum()).backward()
+        results.append([*gradients(D), x.grad])
+    assert_close(*results)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_a_checkpointed_layer_that_runs_again_inside_of_another_call(reentrant):
+    """A D that takes gradients in its forward: the layer has the t of its call, not of the one that is under way."""
+
+    class Impatient(Critic):
+        before: Tensor | None = None
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.before is not None:
+                self.before.backward()
+            return super().forward(x)
+
+    results = []
+    for critic in (Impatient(), Impatient(reentrant)):
+        D = discriminator("scale-shift", critic)
+        x = images().requires_grad_()
+        critic.before = seeded(D, x).square().sum()
+        D(images(5).requires_grad_())
         results.append([*gradients(D), x.grad])
     assert_close(*results)
 

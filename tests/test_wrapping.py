@@ -239,6 +239,9 @@ def test_two_arguments_that_look_like_images():
     D, x = wrap(Pair(), DiffAugment()), images()
     D(x)
     D(x, torch.ones(4, 10), mask=torch.ones(4, 1, 8, 6, dtype=torch.bool))
+    bank = images(2)
+    D(x, bank)  # of another number of samples, so it is no second image of these
+    assert D.seen[1] is bank
     for call in (lambda: D(x, -x), lambda: D(x, mask=x[:, :1])):
         with pytest.raises(
             ValueError,
@@ -300,6 +303,20 @@ def test_images_of_a_call_share_one_draw():
     assert big.augment[0].shift.unique().numel() > 10
     large, little = D.seen[0]
     assert torch.equal(large[:, 0, 32, 32], little[:, 0, 8, 8])
+
+
+def test_d_is_told_the_t_of_its_first_image():
+    """Where the batches of a call differ in size."""
+
+    class Uneven(nn.Module):
+        def forward(self, x, crops, t):
+            self.told = t
+            return x.sum((1, 2, 3)), crops.sum((1, 2, 3))
+
+    D = wrap(Uneven(), DiffusionNoise(100), inputs=("x", "crops"))
+    for sizes in ((4, 8), (8, 4)):
+        D(*map(images, sizes))
+        assert len(D.told) == sizes[0]
 
 
 def test_calls_share_one_draw():
@@ -608,7 +625,7 @@ def test_a_shared_draw_that_began_in_inference_mode():
     with same_draw(D):
         with torch.inference_mode():
             expected = D(x)
-        y = D(x)
+        y = D(x.requires_grad_())
     y.sum().backward()
     assert torch.equal(y, expected)
 
