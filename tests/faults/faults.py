@@ -40,7 +40,7 @@ _DRAWS = [
         (
             "every eager call draws the same words",
             "    given = {} if generator is None",
-            "    if generator is None and not torch.compiler.is_compiling():\n"
+            '    if generator is None and device.type == "cpu" and not torch.compiler.is_compiling():\n'
             "        generator = torch.Generator(device).manual_seed(torch.initial_seed())\n"
             "    given = {} if generator is None",
         ),
@@ -230,12 +230,12 @@ _AUGMENTATION = [
         (
             "the centre is half of the range",
             "self.value_range[0] + self.value_range[1]) / 2",
-            "self.half_range + 0) / 1",
+            "self.value_range[1] - self.value_range[0]) / 2",
         ),
         (
             "half of the range is the whole",
             "self.value_range[1] - self.value_range[0]) / 2",
-            "self.value_range[1] - self.value_range[0]) / 1",
+            "self.value_range[1] - self.value_range[0])",
         ),
         ("negative bounds are one too low", "        bound += channels\n", "        bound += channels - 1\n"),
         ("bounds are not clipped", "return min(max(bound, 0), channels)", "return max(bound, 0)"),
