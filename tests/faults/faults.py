@@ -1,0 +1,1047 @@
+"""Deliberate faults that the tests must notice: what tired engineers and refactorings do. ``__main__`` tries them."""
+
+from typing import NamedTuple
+
+
+class Fault(NamedTuple):
+    """One edit of one file."""
+
+    name: str
+    path: str  # relative to the repository
+    before: str  # once in the file
+    after: str
+    tests: tuple[str, ...]  # files that should notice, the cheapest first
+    equivalent: str = ""  # why no test can notice; empty where one must
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.name}"
+
+
+def _in(path: str, tests: str, *edits: tuple[str, ...]) -> list[Fault]:
+    """Faults of one file and the names of the tests that should notice; an edit is (name, before, after[, reason])."""
+    files = tuple(f"tests/test_{test}.py" for test in tests.split())
+    return [Fault(name, path, before, after, files, *reason) for name, before, after, *reason in edits]
+
+
+_AUGMENT = "gan_regularizers/diffaugment.py"
+_NOISE = "gan_regularizers/diffusion_noise.py"
+_REGULARIZER = "gan_regularizers/regularizer.py"
+_NATIVE = "gan_regularizers/ops/native.py"
+_REFERENCE = "gan_regularizers/ops/reference.py"
+
+_ONLY_LARGE = "only a sample of 2^34 elements tells, 32 GiB of half precision"
+_NO_CACHE = "a compiler and a cache may show old values; those of the emulation do not"
+
+# Which random words go where. All of these leave each draw alone as it should be.
+_DRAWS = [
+    *_in(
+        "gan_regularizers/ops/__init__.py",
+        "diffaugment diffusion_noise regularizer wrapping",
+        (
+            "every eager call draws the same words",
+            "    given = {} if generator is None",
+            '    if generator is None and device.type == "cpu" and not torch.compiler.is_compiling():\n'
+            "        generator = torch.Generator(device).manual_seed(torch.initial_seed())\n"
+            "    given = {} if generator is None",
+        ),
+        (
+            "the generator is ignored",
+            'given = {} if generator is None else {"generator": generator}',
+            "given = {}",
+        ),
+        (
+            "words have 32 bits",
+            "torch.randint(-(2**63), 2**63 - 1, shape",
+            "torch.randint(-(2**31), 2**31 - 1, shape",
+        ),
+    ),
+    *_in(
+        _AUGMENT,
+        "diffaugment",
+        (
+            "cutout takes translation's words",
+            "integers += _interval(row + axis, size, self.cutout)",
+            "integers += _interval(len(ranges) + axis, size, self.cutout)",
+        ),
+        (
+            "two passes share their words",
+            "x, touched))\n            row = end",
+            "x, touched))",
+        ),
+        (
+            "p takes the first word of the first part",
+            "self._touched(words[-1:])",
+            "self._touched(words[:1])",
+        ),
+        (
+            "p takes the last word of the last part",
+            " for part in parts) + (self.p < 1.0)",
+            " for part in parts)",
+        ),
+        (
+            "both axes of translation take one word",
+            "_shift(row + axis, size, self.translation)",
+            "_shift(row, size, self.translation)",
+        ),
+    ),
+    *_in(
+        _NOISE,
+        "diffusion_noise regularizer",
+        ("the entry of the list and the seed are one word", "entry, seed = words\n", "entry = seed = words[0]\n"),
+        ("the seed is cut to 32 bits", "*chain), seed)", "*chain), seed & 0xFFFFFFFF)"),
+        (
+            "ranks whose seeds are neighbours share their lists",
+            "default_rng([self.seed, redraws])",
+            "default_rng(self.seed + redraws)",
+        ),
+    ),
+    *_in(
+        _REGULARIZER,
+        "regularizer wrapping",
+        (
+            "the noise's words overlap those of the augmentation",
+            "words[row : row + part.words], row + part.words\n",
+            "words[row : row + part.words], row + part.words - 1\n",
+        ),
+        (
+            "all parts take the same words",
+            "own, row = words[row : row + part.words], row + part.words\n",
+            "own = words[: part.words]\n",
+        ),
+        (
+            "the generator is ignored",
+            "words = random_words((rows, x.shape[0]), x.device, generator)",
+            "words = random_words((rows, x.shape[0]), x.device)",
+        ),
+        (
+            "noise per channel ignores the given t",
+            "part.sample(x, t, generator=generator)",
+            "part.sample(x, generator=generator)",
+        ),
+    ),
+    *_in(
+        _REFERENCE,
+        "diffusion_noise native",
+        (
+            "D is told t - 1 where t is drawn",
+            "t_list[words & len(t_list) - 1]\n    return t, *(",
+            "t_list[words & len(t_list) - 1]\n    return (t - 1).clamp(min=0), *(",
+        ),
+        ("a drawn t never is the list's last entry", "words & len(t_list) - 1]", "words % (len(t_list) - 1)]"),
+        ("reals take the lower bits of a word", "(words >> 40 & 0xFFFFFF)", "(words & 0xFFFFFF)"),
+    ),
+]
+
+# Settings that papers and their code have.
+_PRESETS = [
+    *_in(
+        _AUGMENT,
+        "diffaugment",
+        *[
+            (f"the preset {name} has another box", f'"{name}": {{"cutout": {share}}}', f'"{name}": {{"cutout": 0.3}}')
+            for name, share in (
+                ("data_efficient_gans", 0.5),
+                ("projected_gan", 0.2),
+                ("stylegan_xl", 0.2),
+                ("diffusion_gan", 0.2),
+            )
+        ],
+        ("other strengths of saturation", "saturation: Range = (0.0, 2.0)", "saturation: Range = (0.5, 1.5)"),
+    ),
+    *_in(
+        _NOISE,
+        "diffusion_noise official_parity",
+        ("the preset new_data has another chain", '"new_data": {"t_max": 500', '"new_data": {"t_max": 1000'),
+        ("the preset stylegan2 has a shorter chain", '"stylegan2": {"t_max": 1000', '"stylegan2": {"t_max": 500'),
+        (
+            "the preset stylegan2 is uniform",
+            '"t_max": 1000, "distribution": "priority"',
+            '"t_max": 1000, "distribution": "uniform"',
+        ),
+        (
+            "the preset stylegan2_ffhq prefers long chains",
+            '"stylegan2_ffhq": {"t_max": 500, "distribution": "uniform"',
+            '"stylegan2_ffhq": {"t_max": 500, "distribution": "priority"',
+        ),
+        (
+            "the preset insgen has another t_min",
+            '"insgen": {"t_max": 500, "t_min": 5',
+            '"insgen": {"t_max": 500, "t_min": 10',
+        ),
+        ("the preset projected_gan has the noise of images", '"noise_std": 0.5,', '"noise_std": 0.05,'),
+        ("the preset projected_gan has the betas of images", '"beta_end": 1e-2,', '"beta_end": 2e-2,'),
+        (
+            "the preset projected_gan has a fixed share of clean samples",
+            '"clean_share": "adaptive"',
+            '"clean_share": 0.5',
+        ),
+        ("the preset projected_gan has one t per sample", '"per_channel": True', '"per_channel": False'),
+        ("the noise is twice as strong", "noise_std: float = 0.05,", "noise_std: float = 0.1,"),
+        ("betas end elsewhere", "beta_end: float = 2e-2,", "beta_end: float = 1e-2,"),
+        ("priority is the default", 'distribution: str = "uniform",', 'distribution: str = "priority",'),
+        (
+            "the shortest chains are swapped",
+            'shortest = 10 if parity == "official" else 5',
+            'shortest = 5 if parity == "official" else 10',
+        ),
+    ),
+]
+
+_AUGMENTATION = [
+    *_in(
+        _AUGMENT,
+        "diffaugment",
+        ("shares are rounded down", "math.floor(size * ratio + 0.5)", "math.floor(size * ratio)"),
+        (
+            "the largest shift never occurs",
+            "return row, 2 * largest + 1, -largest",
+            "return row, 2 * largest, -largest",
+        ),
+        ("boxes of odd sides go one too far", "size + 1 - length % 2, -(length", "size + 1, -(length"),
+        ("boxes are one pixel short", "(row, count, offset + length)", "(row, count, offset + length - 1)"),
+        (
+            "heights and widths are swapped in translation",
+            "for axis, size in enumerate(x.shape[2:])]\n            row += 2",
+            "for axis, size in enumerate(x.shape[:1:-1])]\n            row += 2",
+        ),
+        (
+            "brightness is not scaled to the range of values",
+            "[bound * self.picture.half_range for bound in self.brightness]",
+            "list(self.brightness)",
+        ),
+        ("samples that p leaves alone are brighter", "(0.0, 1.0, 1.0), strict=False", "(1.0, 1.0, 1.0), strict=False"),
+        ("samples that p leaves alone are moved", "            whole = whole * touched[:, None]\n", ""),
+        (
+            "a part that occurs twice is done once",
+            "POLICIES.index(name) > POLICIES",
+            "POLICIES.index(name) >= POLICIES",
+        ),
+        ("what comes in is 0 in every range of values", "            centre=self.picture.centre,\n", ""),
+        ("all channels are picture", "            channels=self.picture.channels_of(x),\n", ""),
+        (
+            "enabled is ignored",
+            "return self.enabled and bool(self.passes) and self.p > 0.0",
+            "return bool(self.passes)",
+        ),
+    ),
+    *_in(
+        "gan_regularizers/picture.py",
+        "picture diffaugment",
+        (
+            "the centre is half of the range",
+            "self.value_range[0] + self.value_range[1]) / 2",
+            "self.value_range[1] - self.value_range[0]) / 2",
+        ),
+        (
+            "half of the range is the whole",
+            "self.value_range[1] - self.value_range[0]) / 2",
+            "self.value_range[1] - self.value_range[0])",
+        ),
+        ("negative bounds are one too low", "        bound += channels\n", "        bound += channels - 1\n"),
+        ("bounds are not clipped", "return min(max(bound, 0), channels)", "return max(bound, 0)"),
+        ("steps are ignored", "    if step != 1:", "    if step < 1:"),
+        ("black may be white", "-math.inf < low < high < math.inf", "-math.inf < low <= high < math.inf"),
+    ),
+    *_in(
+        "gan_regularizers/settings.py",
+        "adaptive_t diffusion_noise diffaugment",
+        (
+            "open intervals hold their lower bound",
+            'interval.startswith("[") else result > low',
+            'interval.startswith("[") else result >= low',
+        ),
+        ("NaN is a number like others", "if not (above and below):", "if result < low or result > high:"),
+        ("numbers are cut to whole ones", "    if int(value) != value:", "    if int(value) > value:"),
+    ),
+]
+
+_DIFFUSION = [
+    *_in(
+        _NOISE,
+        "diffusion_noise official_parity adaptive_t averages",
+        ("T is rounded down", "self.t_min + round(p *", "self.t_min + int(p *"),
+        ("steps begin at 0", 'side="right") + 1', 'side="right")'),
+        ("the weights of the paper are those of its code", ' + (self.parity == "paper")', ""),
+        (
+            "chains are never stretched",
+            'SCHEDULES[self.schedule](T if self.parity == "official" else self.t_max,',
+            "SCHEDULES[self.schedule](self.t_max,",
+        ),
+        (
+            "the adaptive share has no cap",
+            "min(round(p * T_LIST_SIZE), _MOST_ADAPTIVE_ENTRIES)",
+            "round(p * T_LIST_SIZE)",
+        ),
+        ("the gain is alpha_bar without its root", "np.sqrt(alpha_bar).astype", "alpha_bar.astype"),
+        (
+            "tables of the noise are not scaled to the range of values",
+            "noise_scale = np.sqrt(1.0 - alpha_bar) * (self.noise_std * self.picture.half_range)",
+            "noise_scale = np.sqrt(1.0 - alpha_bar) * self.noise_std",
+        ),
+        (
+            "the noise of a given alpha_bar is not scaled to the range of values",
+            "noise_std = (1.0 - level).sqrt() * (self.noise_std * self.picture.half_range)",
+            "noise_std = (1.0 - level).sqrt() * self.noise_std",
+        ),
+        ("a given alpha_bar has its variance for its deviation", "(1.0 - level).sqrt() *", "(1.0 - level) *"),
+        ("the list is never drawn anew", "self._remake(p, redraws + redraw)", "self._remake(p, redraws)"),
+        (
+            "the list stays where only its clean share moves",
+            "(self._length(p), self._noisy_entries(p)) != (self._length(before), self._noisy_entries(before))",
+            "self._length(p) != self._length(before)",
+        ),
+        (
+            "p is more than the buffer holds",
+            'p = float(np.float32(number("p", p, "[0, 1]")))',
+            'p = number("p", p, "[0, 1]")',
+        ),
+        ("a p in half precision stays so", "if buffer.dtype != dtype:", "if buffer.dtype.is_complex:"),
+        (
+            "a p that somebody wrote is not bounded",
+            "self._remake(min(max(p, 0.0), 1.0), redraws)",
+            "self._remake(p, redraws)",
+        ),
+        ("a p that was loaded is not checked", "and not 0.0 <= float(p) <= 1.0:", "and float(p) != float(p):"),
+        (
+            "inactive noise per channel has one t per sample",
+            "(x, x.new_zeros(x.shape[: 1 + self.per_channel], dtype",
+            "(x, x.new_zeros(x.shape[:1], dtype",
+        ),
+        ("the layout of the output is lost", "        y = y.contiguous(memory_format=memory_format(x))\n", ""),
+        (
+            "images are scaled towards 0 in every range of values",
+            "**params.flat(), centre=self.picture.centre,",
+            "**params.flat(),",
+        ),
+        ("sigmoids are steeper", "np.linspace(-6.0, 6.0, steps)", "np.linspace(-8.0, 8.0, steps)"),
+        ("the last step of jsd keeps some of the image", "np.arange(steps, 0, -1)", "np.arange(steps + 1, 1, -1)"),
+        ("the offset of cosine is forgotten", "max(steps, 1) + 0.008) / 1.008", "max(steps, 1))"),
+        ("the slowest frequency is not the slowest", "max(dim // 2 - 1, 1)", "(dim // 2)"),
+        ("parameters of another batch are taken", "            params.check(x.shape[: 1 + self.per_channel])\n", ""),
+    ),
+    *_in(
+        "gan_regularizers/chain.py",
+        "diffusion_noise wrapping subsystems",
+        ("the chain stays on the CPU", ".to(device, non_blocking=True) for", ".clone() for"),
+        (
+            "devices keep the chain that they have",
+            "            self._on[device] = chain.to(device)\n",
+            "            pass\n",
+        ),
+        (
+            "the chain is changed in place",
+            "            self._on[device] = chain.to(device)\n",
+            "            for old, new in zip(self._on[device], chain, strict=True):\n                old.copy_(new)\n",
+        ),
+        (
+            "graphs keep the chain that they captured",
+            "                table.copy_(new)",
+            "                table.clone()",
+        ),
+        ("graphs have the tables of eager mode", "table.clone() for table in chain", "table for table in chain"),
+        ("a draw is not taken note of", "        self.drawn_from = True\n", ""),
+        (
+            "a draw that runs again has the chain of now",
+            "return self._remembered(chain, device, generator)",
+            "return chain",
+        ),
+        (
+            "the chain is remembered by torch's generator alone",
+            "self._remembered(chain, device, generator)",
+            "self._remembered(chain, device)",
+        ),
+    ),
+    *_in(
+        "gan_regularizers/exact_buffers.py",
+        "averages adaptive_t diffusion_noise",
+        (
+            "casts reach the buffers",
+            "                self._buffers[name] = buffer.to(self._buffers[name].device)\n",
+            "                pass\n",
+        ),
+        (
+            "buffers from the meta device keep what was in memory",
+            "            self.reset_parameters()\n",
+            "            pass\n",
+        ),
+        ("the host does not read the buffers first", "        self._take_over()\n        before", "        before"),
+    ),
+    *_in(
+        "gan_regularizers/adaptive_t.py",
+        "adaptive_t official_parity averages distributed",
+        ("intervals have a batch too many", "if self._batches < self.interval:", "if self._batches <= self.interval:"),
+        ("signs are of one kind whatever reals get", "self.real_sign * signs.sum()", "signs.sum()"),
+        (
+            "the midpoint counts for differences too",
+            "output if difference else output - self.midpoint",
+            "output - self.midpoint",
+        ),
+        ("p may be negative", "1000.0 * self.kimg), 0.0), self.p_max)", "1000.0 * self.kimg), -1.0), self.p_max)"),
+        ("p has the cap of all", "self.kimg), 0.0), self.p_max)", "self.kimg), 0.0), 1.0)"),
+        ("a thousand images are 1024", "(1000.0 * self.kimg)", "(1024.0 * self.kimg)"),
+        (
+            "at the target p moves",
+            "(r_d > self.target) - (r_d < self.target)",
+            "(r_d >= self.target) - (r_d < self.target)",
+        ),
+        ("ranks do not sum", "            dist.all_reduce(counts)\n", "            pass\n"),
+        (
+            "only the images of the last batch count",
+            "self._counts[_IMAGES] += images",
+            "self._counts[_IMAGES] = images",
+        ),
+        (
+            "a loaded state begins its interval anew",
+            "        self._batches = int(state[_BATCHES])\n",
+            "        self._batches = 0\n",
+        ),
+        (
+            "a state that was copied in place is not seen",
+            "if self._counts.is_cpu or self._counts._version != self._seen:",
+            "if self._counts._version != self._seen:",
+            "on the CPU torch counts every write that a test can make",
+        ),
+        ("what was counted is counted again", "        self._counts.zero_()\n", ""),
+        ("NaN has a sign", ".masked_fill(~finite, 0).long()", ".long()"),
+        ("the list stays where T does", "self.noise.set_p(p, redraw=True)", "self.noise.set_p(p)"),
+        ("broken outputs are left out without a word", "        if broken:\n", "        if broken and not finite:\n"),
+        ("the cap is said though D errs", "images) and signs == finite:", "images):"),
+        ("the cap is said at every move", "and self.noise.strength > before", ""),
+        (
+            "probabilities are not asked about",
+            "inside == finite and self.midpoint == 0.0",
+            "inside == finite and self.midpoint != 0.0",
+        ),
+        ("doubts are said in every interval", "            self._checked = True\n", ""),
+        ("a loaded noise is moved to the initial p", "        if not noise.moved:\n", "        if True:\n"),
+    ),
+]
+
+_WRAPPED = [
+    *_in(
+        _REGULARIZER,
+        "regularizer wrapping",
+        ("noise of another picture rides along", " and part.picture == waiting[0]:", ":"),
+        ("noise that is off has a t", "drawn is not None and self.noise.enabled:", "drawn is not None:"),
+        ("off leaves the regularizer on", "            self.enabled = before", "            self.enabled = True"),
+        ("passes before the last are left out", "for one_pass in drawn[i][:-1]:", "for one_pass in drawn[i][:-2]:"),
+        (
+            "an augmentation before another part comes after it",
+            "            if waiting is not None:\n                x, waiting =",
+            "            if waiting is not None and isinstance(part, DiffAugment):\n                x, waiting =",
+        ),
+        (
+            "parameters of another batch are taken",
+            "                    drawn[i].check(x.shape[:1])\n",
+            "",
+            "the operator refuses what does not fit",
+        ),
+    ),
+    *_in(
+        "gan_regularizers/hook.py",
+        "wrapping subsystems",
+        (
+            "calls inside same_draw draw for themselves",
+            "            self.shared.of_batch[key] = own\n",
+            "            pass\n",
+        ),
+        ("same_draw is ignored where D takes images alone", "plain and self.shared is None and self", "plain and self"),
+        (
+            "a shared draw that runs again is that of now",
+            "drawn = self._shared_draws(shared, image.device)",
+            "drawn = shared",
+        ),
+        (
+            "a call that runs again is off if D is now",
+            "            return self._off(False, device)\n",
+            "            return not self.regularizer.enabled\n",
+        ),
+        ("a call that is off draws nothing", "            random_words((1,), device)\n", ""),
+        ("inactive noise draws nothing", "                random_words((1,), t.device)\n", "                pass\n"),
+        ("D is told the t of its last image", "        t = steps[0]\n", "        t = steps[-1]\n"),
+        (
+            "D is not told the t that the caller gave the noise",
+            "(given is None or wanted is not None)",
+            "given is None",
+        ),
+        (
+            "a thread that left D counts as inside",
+            "            self.hook.inside.discard(get_ident())\n",
+            "            pass\n",
+        ),
+        (
+            "own augmentations draw again where calls share",
+            "    if i not in states:\n",
+            "    if i not in states or device.type == 'cpu':\n",
+        ),
+        ("a copy shares the draw of the original", '**self.__dict__, "shared": None,', "**self.__dict__,"),
+        (
+            "a shared draw stays in inference mode",
+            "torch.inference_mode(False) if lasting",
+            "torch.inference_mode(False) if not lasting",
+        ),
+        ("several sizes of a call share a draw for one", "key = image.shape[0], image.device", "key = image.device"),
+    ),
+    *_in(
+        "gan_regularizers/wrapping.py",
+        "wrapping subsystems",
+        ("unwrap leaves that the hook is always called", "        D._forward_hooks_always_called,\n    ):", "    ):"),
+        (
+            "unwrap leaves the watch over the first layer",
+            "                del module._forward_pre_hooks[_KEY_OF_LAYER]\n",
+            "                pass\n",
+        ),
+        ("unwrap leaves the scale and shift", "            del module.scale_shift\n", "            pass\n"),
+        ("the end of D goes unseen where it raises", "    D._forward_hooks_always_called[_KEY] = True\n", ""),
+        ("same_draw has no end", "    finally:\n        hook.shared = None", "    finally:\n        pass"),
+        (
+            "the layer's own hooks see h before the shift",
+            "        layer._forward_hooks.move_to_end(_KEY_OF_LAYER, last=False)",
+            "        layer._forward_hooks.move_to_end(_KEY_OF_LAYER)",
+        ),
+        (
+            "what is wrapped is wrapped again",
+            "for module in D.modules()):\n        raise",
+            "for module in ()):\n        raise",
+        ),
+    ),
+    *_in(
+        "gan_regularizers/inputs.py",
+        "wrapping hosts",
+        ("the caller's dictionary is changed", "changed = copy.copy(value)", "changed = value"),
+        ("named tuples become tuples", 'type(value)(*items) if hasattr(value, "_fields") else ', ""),
+        ("a batch of another size counts as images", " and leaf.shape[0] == images[0].shape[0] for", " for"),
+        (
+            "labels in a dictionary are images",
+            "return f(value) if value.is_floating_point() and value.dim() == rank else value",
+            "return f(value) if value.is_floating_point() else value",
+        ),
+        (
+            "a place is regularised twice",
+            "if same and place.path[:depth] == other.path[:depth]:",
+            "if same and place.path == other.path:",
+        ),
+    ),
+    *_in(
+        "gan_regularizers/scale_shift.py",
+        "wrapping subsystems",
+        (
+            "the start is not the identity",
+            "            nn.init.zeros_(parameter)\n",
+            "            nn.init.uniform_(parameter, -bound, bound)\n",
+        ),
+        ("h is scaled about 0", "return h * (1 + scale) + shift", "return h * scale + shift"),
+        ("features have their channels in front", "channels, -1 if weight.dim() == 2 else 1)", "channels, 1)"),
+        (
+            "transposed layers have the channels of others",
+            "if transposed else weight.shape[0]",
+            "if not transposed else weight.shape[0]",
+        ),
+        ("t outlives the call", "        self._t = None\n        return self._ran", "        return self._ran"),
+        (
+            "a layer that runs again has the last t",
+            "told = self._t is not None and self._told_in == backward_pass()",
+            "told = self._t is not None",
+        ),
+        (
+            "a batch of another size is broadcast",
+            "        if t.shape[0] != h.shape[0]:",
+            "        if t.shape[0] > h.shape[0]:",
+        ),
+    ),
+    *_in(
+        "gan_regularizers/recomputation.py",
+        "subsystems diffusion_noise wrapping",
+        (
+            "what runs again has the value of now",
+            "            return self._values.get(state, value)\n",
+            "            return value\n",
+        ),
+        ("two devices are taken for each other", "state = device, hash(", "state = None, hash("),
+        (
+            "the latest forward is forgotten",
+            "            del self._values[next(iter(self._values))]",
+            "            self._values.popitem()",
+        ),
+        ("the given generator is ignored", "    if generator is not None:\n        return generator.get_state()\n", ""),
+        (
+            "a forward of the same state keeps its first value",
+            "        self._values[state] = value\n",
+            "        self._values.setdefault(state, value)\n",
+            "the value was taken out before",
+        ),
+    ),
+]
+
+# The operator in plain torch, and what hands it to the kernels.
+_OPERATOR = [
+    *_in(
+        "gan_regularizers/ops/philox.py",
+        "philox operator kernels_cpu",
+        ("the half step of the uniform is dropped", "2.0**-32 + 2.0**-33", "2.0**-32"),
+        ("the index is cut to 20 bits", "(block & _WORD, block >> 32,", "(block & 0x3FFFF, block >> 32,"),
+        (
+            "the counter's upper word is dropped",
+            "block & _WORD, block >> 32, zero",
+            "block & _WORD, zero, zero",
+            _ONLY_LARGE,
+        ),
+        ("the seed is cut to 32 bits", "seed[:, None] >> 32 & _WORD)", "torch.zeros_like(seed[:, None]))"),
+        ("nine rounds", "_ROUNDS = 10", "_ROUNDS = 9"),
+        (
+            "normals of a pair are swapped",
+            "return radius * torch.cos(angle), radius * torch.sin(angle)",
+            "return radius * torch.sin(angle), radius * torch.cos(angle)",
+        ),
+    ),
+    *_in(
+        _REFERENCE,
+        "operator",
+        ("halves are computed in half precision", "y = x.to(arithmetic_dtype(x.dtype))", "y = x"),
+        (
+            "contrast is about the mean of each channel",
+            "x.mean(dim=(1, 2, 3), keepdim=True)",
+            "x.mean(dim=(2, 3), keepdim=True)",
+        ),
+        (
+            "saturation is about the mean of the sample",
+            "pixel_mean = x.mean(dim=1, keepdim=True)",
+            "pixel_mean = x.mean(dim=(1, 2, 3), keepdim=True)",
+        ),
+        (
+            "shifts go the other way",
+            "torch.arange(size, device=x.device) - shift",
+            "torch.arange(size, device=x.device) + shift",
+        ),
+        (
+            "what came around the edge stays by a pixel",
+            "(source < 0) | (source >= size)",
+            "(source < 0) | (source > size)",
+        ),
+        ("boxes are closed", "rows = (row >= top) & (row < bottom)", "rows = (row >= top) & (row <= bottom)"),
+        (
+            "a shift brings in 0 in every range of values",
+            "_shift(y, params.shift, params.centre)",
+            "_shift(y, params.shift, 0.0)",
+        ),
+        (
+            "gain is about 0 in every range of values",
+            "picture = _scale(picture, _per_sample(params.gain, y), params.centre)",
+            "picture = _scale(picture, _per_sample(params.gain, y), 0.0)",
+        ),
+        (
+            "brightness comes before contrast",
+            "    if params.contrast is not None:\n        contrast =",
+            "    if params.brightness is not None:\n"
+            "        x = x + _per_sample(params.brightness, x)\n"
+            "        params = params._replace(brightness=None)\n"
+            "    if params.contrast is not None:\n        contrast =",
+        ),
+        (
+            "the layout of the output is lost",
+            "y.to(x.dtype).contiguous(memory_format=memory_format(x))",
+            "y.to(x.dtype).contiguous()",
+        ),
+    ),
+    *_in(
+        "gan_regularizers/ops/params.py",
+        "operator regularizer",
+        ("one channel is channels_last", "x.dim() == 4 and not x.is_contiguous() and x", "x.dim() == 4 and x"),
+        (
+            "noise that rides along loses the picture",
+            "            centre=self.centre,\n            channels=self.channels,\n",
+            "",
+        ),
+        ("shapes are not checked", "if tuple(value.shape) != shape:", "if len(value.shape) != len(shape):"),
+        ("channels may end beyond the input", "self.channels[1] <= x.shape[1]:", "self.channels[1]:"),
+        (
+            "no seed is needed",
+            "if (self.noise_std is None) != (self.seed is None):",
+            "if self.noise_std is None and self.seed is not None:",
+        ),
+    ),
+    *_in(
+        _NATIVE,
+        "operator native compile",
+        (
+            "a compiler may change the order of strides",
+            "tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order)",
+            "tags=(torch.Tag.pt2_compliant_tag,)",
+        ),
+        ("the adjoint is for all channels", "*ctx.saved_tensors, ctx.channels)\n", "*ctx.saved_tensors, None)\n"),
+        (
+            "the second derivative is for all channels",
+            "*ctx.saved_tensors, channels=ctx.channels)",
+            "*ctx.saved_tensors)",
+        ),
+        ("rows of boxes lie together", "0 if cutout is None else cutout.stride(0)", "4"),
+        ("columns of shifts may lie apart", "(rows_may_lie_apart and value.stride(1) == 1)", "rows_may_lie_apart"),
+        ("float64 has parameters of float32", "    real = arithmetic_dtype(x.dtype)\n", "    real = torch.float32\n"),
+        ("spread inputs are read as if they lay together", "    x = x.contiguous(memory_format=layout)\n", ""),
+        (
+            "a traced t has the dtype of the tables",
+            "gain.new_empty(words.shape, dtype=torch.int64), gain",
+            "gain.new_empty(words.shape), gain",
+        ),
+        ("kernels take one thread", "torch.get_num_threads())", "1)", "threads change the speed alone"),
+    ),
+    *_in(
+        "gan_regularizers/ops/__init__.py",
+        "operator backends",
+        ("noise for float64 is float32", "x[:1].numel(), arithmetic_dtype(x.dtype))", "x[:1].numel(), torch.float32)"),
+        ("use_backend holds after the block", "        _choice, _choice_from = before", "        pass"),
+        ("missing kernels are said at every call", "        _warned.add(reason)\n", ""),
+        ("forward mode reaches the kernels", "        or forward_ad.unpack_dual(x).tangent is not None\n", ""),
+        ("auto is the reference", 'if _choice == "reference":', 'if _choice != "native":'),
+    ),
+]
+
+# The kernels of the CPU, and what both have.
+_CPU = [
+    *_in(
+        "csrc/philox.h",
+        "kernels_cpu",
+        (
+            "the half step is dropped in float32",
+            "Real(0x1p-32) + Real(0x1p-33);",
+            "Real(0x1p-32) + (sizeof(Real) == 4 ? Real(0) : Real(0x1p-33));",
+        ),
+        (
+            "the half step is dropped in float64",
+            "Real(0x1p-32) + Real(0x1p-33);",
+            "Real(0x1p-32) + (sizeof(Real) == 8 ? Real(0) : Real(0x1p-33));",
+        ),
+        (
+            "an angle is never below a quarter's middle",
+            "(rounded & 0x3FFFFFFFu) - 0x20000000)",
+            "rounded & 0x3FFFFFFFu)",
+        ),
+        ("the second part of log(2) is dropped", " + e * -2.12194440e-4f", ""),
+        ("what 1 - z / 2 loses is lost", "most + (((1.0 - most) - half) + y * z * z)", "most + y * z * z"),
+    ),
+    *_in(
+        "csrc/philox.h",
+        "kernels_cuda",
+        ("the device drops the half step", "0x1p-32f + 0x1p-33f;", "0x1p-32f;"),
+        ("the device drops the series near 1", "below < 0.004f ? series : -1.38", "-1.38"),
+        (
+            "the device cuts the seed to 32 bits",
+            "static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32));\n  for",
+            "static_cast<uint32_t>(seed), 0);\n  for",
+        ),
+        (
+            "the device drops the counter's upper word",
+            "static_cast<uint32_t>(block >> 32), 0, 0}",
+            "0, 0, 0}",
+            _ONLY_LARGE,
+        ),
+    ),
+    *_in(
+        "csrc/bits.h",
+        "kernels_cpu",
+        ("ties of bfloat16 go up", "0x7FFFu + ((bits >> 16) & 1u)", "0x8000u"),
+        ("ties of float16 go up", "0xC8000FFFu + ((magnitude >> 13) & 1u)", "0xC8001000u"),
+        (
+            "subnormal float16 are cut",
+            "magnitude < 0x38800000u ? subnormal : normal",
+            "magnitude < 0x33000000u ? 0 : normal",
+        ),
+        ("NaN becomes infinite in float16", "magnitude > 0x7F800000u ? 0x7E00u : 0x7C00u", "0x7C00u"),
+        ("NaN of bfloat16 may round to infinity", "(bits & 0x7FFFFFFFu) > 0x7F800000u ? quiet : rounded", "rounded"),
+    ),
+    *_in(
+        "csrc/input_transform.h",
+        "kernels_cpu operator",
+        (
+            "shifts are not clamped",
+            "window.down = clamp<Int>(shift[0], -height, height);",
+            "window.down = static_cast<Int>(shift[0]);",
+        ),
+        (
+            "the adjoint's box is not moved along",
+            "const Int down = pass.adjoint ? window.down : 0,",
+            "const Int down = 0,",
+        ),
+        ("the adjoint shifts as the forward does", "      window.right = -window.right;\n", ""),
+        (
+            "the last row has no source",
+            "window.row_end = clamp<Int>(height + window.down, 0, height);",
+            "window.row_end = clamp<Int>(height + window.down, 0, height - 1);",
+        ),
+        (
+            "boxes are closed on the right",
+            "column >= left && column < right_edge);",
+            "column >= left && column <= right_edge);",
+        ),
+        (
+            "gain is about 0 in every range of values",
+            "  if (centre != Real(0)) constant += (Real(1) - gain) * centre;\n",
+            "",
+        ),
+        ("gain leaves brightness and contrast's mean", "  constant *= gain;\n", ""),
+        ("the adjoint has brightness", "Real constant = pass.adjoint ? Real(0) : value_or", "Real constant = value_or"),
+        (
+            "one channel is grey under saturation",
+            "pass.parts.saturation && picture_channels(pass) > 1",
+            "pass.parts.saturation != nullptr",
+            "one channel is its own mean but for rounding",
+        ),
+        ("the adjoint has nothing beside its window", "pass.adjoint ? constant : centre,\n", "centre,\n"),
+        ("uniforms have 23 bits", ">> 40) * 0x1p-24f", ">> 41) * 0x1p-23f"),
+    ),
+    *_in(
+        "csrc/checks.h",
+        "kernels_cpu",
+        ("input and output may overlap", "if (in < out + bytes && out < in + bytes)", "if (in == out)"),
+        ("addresses need no alignment", "if (in % element || out % element)", "if (in % element)"),
+        ("the picture may end beyond the channels", "picture.end > pass.shape.channels ||", ""),
+        ("sizes may overflow", "__builtin_mul_overflow(bytes, side.size, &bytes)", "(bytes *= side.size) < 0"),
+        (
+            "a list may have any length",
+            "look_up.length < 1 || (look_up.length & (look_up.length - 1))",
+            "look_up.length < 1",
+        ),
+        (
+            "whole numbers may come from words that are not there",
+            "draw.source[column] >= draw.word_rows)",
+            "draw.source[column] > draw.word_rows)",
+        ),
+    ),
+    *_in(
+        "csrc/kernels_cpu.cpp",
+        "kernels_cpu operator native diffusion_noise",
+        (
+            "D is told t - 1 where t is drawn",
+            "    look_up.t[n] = t;",
+            "    look_up.t[n] = look_up.given ? t : std::max<int64_t>(t - 1, 0);",
+        ),
+        (
+            "the mean is over the first 50 tiles",
+            "tile < tiles; ++tile) total +=",
+            "tile < std::min<int64_t>(tiles, 50); ++tile) total +=",
+        ),
+        (
+            "the mean is over all channels",
+            "static_cast<double>(picture_channels(pass) * pass",
+            "static_cast<double>(pass.shape.channels * pass",
+        ),
+        (
+            "the last rows are in no tile",
+            "(shape.height + tiling.rows - 1) / tiling.rows",
+            "shape.height / tiling.rows",
+        ),
+        (
+            "tiles of wide images have no rows",
+            "(elements / shape.width, 1, shape.height)",
+            "(elements / shape.width, 0, shape.height)",
+        ),
+        ("samples with a box are one row", "if (!pass.parts.shift && !pass.parts.cutout)", "if (!pass.parts.shift)"),
+        (
+            "the last units are left out",
+            "unit < std::min(begin + c.grain, c.units)",
+            "unit < std::min(begin + c.grain, c.units - (c.grain > 1))",
+        ),
+        (
+            "workers share their scratch",
+            "c.memory + c.doubles * c.next_worker.fetch_add(1)",
+            "c.memory + c.doubles * (c.next_worker.fetch_add(1) / 2)",
+        ),
+        (
+            "whole numbers are drawn in float64",
+            "static_cast<int64_t>(static_cast<float>(draw.count[column]) * uniform)",
+            "static_cast<int64_t>(static_cast<double>(draw.count[column]) * uniform)",
+        ),
+        ("a given t beyond the chain is read", "step(n) >= look_up.steps)", "step(n) > look_up.steps)"),
+    ),
+    *_in(
+        "csrc/kernels_cpu_simd.cpp",
+        "kernels_cpu operator",
+        ("the index is cut to 20 bits", "    half[odd][0] = index;", "    half[odd][0] = index & 0x3FFFFu;"),
+        ("the counter's upper word is dropped", "half[odd][1] = index >> 32;", "half[odd][1] = Words{};", _ONLY_LARGE),
+        (
+            "the seed is cut to 32 bits",
+            "normals(static_cast<uint64_t>(pass.parts.seed[sample])",
+            "normals(static_cast<uint32_t>(pass.parts.seed[sample])",
+        ),
+        (
+            "negative noise_std is ignored",
+            "if (k.noise_std != Real(0) && is_picture(c))",
+            "if (k.noise_std > Real(0) && is_picture(c))",
+        ),
+        ("noise is in all channels", "if (k.noise_std != Real(0) && is_picture(c))", "if (k.noise_std != Real(0))"),
+        ("noise begins with a block", "shared[i + skipped]", "shared[i]"),
+        (
+            "saturation's share is that of all channels",
+            "static_cast<Real>(last - first)",
+            "static_cast<Real>(shape.channels)",
+        ),
+        (
+            "the adjoint sums all that it reads",
+            "pass.adjoint ? window_of<int64_t>(pass, sample) : whole_frame",
+            "pass.adjoint ? whole_frame<int64_t>(pass.shape) : whole_frame",
+        ),
+        (
+            "sums leave out the end of a run",
+            "for (int l = 0; i < count; ++i, ++l) partial[l] += row_buffer[i];",
+            "for (int l = 0; i < count - 1; ++i, ++l) partial[l] += row_buffer[i];",
+        ),
+        (
+            "a pixel right of a box is erased",
+            "greatest(begin, window.right_edge)",
+            "greatest(begin, window.right_edge + 1)",
+        ),
+        ("beside the picture the range's centre is its own", "is_picture(c) ? k.outside : k.beside", "k.outside"),
+        (
+            "float16 is bfloat16",
+            "case Dtype::float16: return kernels_of<Float16, float>();",
+            "case Dtype::float16: return kernels_of<BFloat16, float>();",
+        ),
+    ),
+]
+
+# The kernels of CUDA, as far as their emulation on the CPU tells.
+_CUDA = [
+    *_in(
+        "csrc/kernels_cuda.cu",
+        "kernels_cuda",
+        # What blocks tell each other.
+        ("the writer of a sum has no fence", "    __threadfence();  // the sum is there before the word of it\n", ""),
+        ("the reader of sums has no fence", "__nanosleep(100);\n      __threadfence();", "__nanosleep(100);"),
+        (
+            "done is read from a register",
+            "const volatile unsigned* const done",
+            "const unsigned* const done",
+            _NO_CACHE,
+        ),
+        (
+            "sums are read from a cache",
+            "const volatile float* const slice_sums",
+            "const float* const slice_sums",
+            _NO_CACHE,
+        ),
+        ("sums are read before they are there", "    __syncthreads();\n    // Volatile", "    // Volatile"),
+        ("warps add before all have summed", "of_warp[warp] = value;\n  __syncthreads();", "of_warp[warp] = value;"),
+        (
+            "threads read a turn before it is there",
+            "atomicAdd(progress.begun, 1u));\n    __syncthreads();",
+            "atomicAdd(progress.begun, 1u));",
+        ),
+        (
+            "a sum is said to be there before it is",
+            "    progress.sums[work.sample * plan.slices + work.block + plan.slices] = sum;\n"
+            "    __threadfence();  // the sum is there before the word of it\n"
+            "    atomicAdd(progress.done + work.sample, 1u);\n",
+            "    atomicAdd(progress.done + work.sample, 1u);\n"
+            "    __threadfence();  // the sum is there before the word of it\n"
+            "    progress.sums[work.sample * plan.slices + work.block + plan.slices] = sum;\n",
+        ),
+        (
+            "counters are not reset",
+            "  if (count) check_cuda(cudaMemsetAsync",
+            "  if (!workspace) check_cuda(cudaMemsetAsync",
+        ),
+        ("turns are those of the blocks' indices", "turn = shared_turn;", "turn = static_cast<int>(blockIdx.x);"),
+        (
+            "a sample's pass follows its sums at once",
+            "plan.slices ? std::min(ceil_div(GR_RUNNING_BLOCKS, plan.slices + plan.blocks), shape.samples) : 0;",
+            "0;",
+            "blocks wait longer and give the same",
+        ),
+        # Indices.
+        (
+            "the flat kernel's index has 32 bits",
+            "for (int64_t i = (work.block * blockDim.x + threadIdx.x) * count;",
+            "for (int i = static_cast<int>((work.block * blockDim.x + threadIdx.x) * count);",
+            "only a sample of 2^31 elements tells, which the emulation takes hours for",
+        ),
+        (
+            "the index of a partial sum has 32 bits",
+            "for (int64_t i = begin + count * threadIdx.x;",
+            "for (int i = static_cast<int>(begin) + count * threadIdx.x;",
+            "only a sample of 2^31 elements tells, which the emulation takes hours for",
+        ),
+        (
+            "the mean is over the first 256 slices",
+            "for (int64_t slice = threadIdx.x; slice < plan.slices; slice += blockDim.x) sum += slice_sums[slice];",
+            "if (threadIdx.x < plan.slices) sum += slice_sums[threadIdx.x];",
+        ),
+        (
+            "the flat kernel cuts the index to 20 bits",
+            "static_cast<uint64_t>(i + j) / 4, normals",
+            "static_cast<uint64_t>(i + j) % (1 << 20) / 4, normals",
+        ),
+        (
+            "the index is cut to 20 bits",
+            "  normal_block(seed, first / 4, normals);\n",
+            "  normal_block(seed, first % (1 << 20) / 4, normals);\n",
+        ),
+        ("the index of the next block is cut to 20 bits", "first / 4 + 1, next", "first % (1 << 20) / 4 + 1, next"),
+        (
+            "the seed is cut to 32 bits",
+            "static_cast<uint64_t>(pass.parts.seed[work.sample]) : 0;\n\n  const auto read",
+            "static_cast<uint32_t>(pass.parts.seed[work.sample]) : 0;\n\n  const auto read",
+        ),
+        (
+            "negative noise_std is ignored",
+            "if (k.noise_std != 0.0f) {\n      float normals",
+            "if (k.noise_std > 0.0f) {\n      float normals",
+        ),
+        (
+            "the flat kernel ignores negative noise_std",
+            "if (k.noise_std != 0.0f) {\n#pragma",
+            "if (k.noise_std > 0.0f) {\n#pragma",
+        ),
+        (
+            "D is told t - 1 where t is drawn",
+            "  look_up.t[n] = t;\n",
+            "  look_up.t[n] = look_up.given || t == 0 ? t : t - 1;\n",
+        ),
+        ("the third of four normals is taken for the fourth", ": window[k + 3];", ": window[k + 2];"),
+        ("four pixels may go over the edge of a row", "run = column + 4 <= width;", "run = column + 3 <= width;"),
+        (
+            "loads need no alignment",
+            "if (left >= count && reinterpret_cast<uintptr_t>(from) % sizeof(Raw) == 0)",
+            "if (left >= count)",
+        ),
+        (
+            "stores go beyond the end of a sample",
+            "if (i < left) reinterpret_cast<Bits*>(to)[i] =",
+            "reinterpret_cast<Bits*>(to)[i] =",
+        ),
+        (
+            "sums go beyond the end of a slice",
+            "sums && begin + slice_elements < elements ? begin + slice_elements : elements",
+            "sums && begin + slice_elements < elements ? begin + slice_elements + 1 : elements",
+        ),
+        (
+            "the adjoint sums all that it reads",
+            "const Window<int> window = pass.adjoint ? window_of<int>(pass, sample)",
+            "const Window<int> window = false ? window_of<int>(pass, sample)",
+        ),
+        ("sums are over channels that are no picture", " || (picked && !is_picture(pass, channel)))", ")"),
+        (
+            "saturation's share is that of all channels",
+            "k.pixel_weight / static_cast<float>(picture_channels(pass))",
+            "k.pixel_weight / static_cast<float>(all_channels)",
+        ),
+        (
+            "channels after the picture are left out",
+            "c = static_cast<int>(pass.picture.end); c < all_channels;",
+            "c = static_cast<int>(pass.picture.end); c < all_channels - 1;",
+        ),
+        (
+            "half of the warps are summed",
+            "warp_sum(lane < blockDim.x / warp_threads ?",
+            "warp_sum(lane < blockDim.x / warp_threads / 2 ?",
+        ),
+        (
+            "the last elements of a batch are in no block",
+            "const int64_t most_blocks = ceil_div(items, plan.threads);",
+            "const int64_t most_blocks = std::max<int64_t>(items / plan.threads, 1);",
+        ),
+        ("noise of samples in channels_last is in the order of memory", "&& !planar_noise && whole", "&& whole"),
+        ("samples of any size have 32-bit indices", "if (!plan_of(pass).flat &&", "if (false &&"),
+    ),
+]
+
+FAULTS = [*_DRAWS, *_PRESETS, *_AUGMENTATION, *_DIFFUSION, *_WRAPPED, *_OPERATOR, *_CPU, *_CUDA]
