@@ -29,14 +29,11 @@ _REGULARIZER = "gan_regularizers/regularizer.py"
 _NATIVE = "gan_regularizers/ops/native.py"
 _REFERENCE = "gan_regularizers/ops/reference.py"
 
-_ONLY_LARGE = "only a sample of 2^34 elements tells, 32 GiB of half precision"
-_NO_CACHE = "a compiler and a cache may show old values; those of the emulation do not"
-
 # Which random words go where. All of these leave each draw alone as it should be.
 _DRAWS = [
     *_in(
         "gan_regularizers/ops/__init__.py",
-        "diffaugment diffusion_noise regularizer wrapping",
+        "draws diffaugment regularizer",
         (
             "every eager call draws the same words",
             "    given = {} if generator is None",
@@ -57,7 +54,7 @@ _DRAWS = [
     ),
     *_in(
         _AUGMENT,
-        "diffaugment",
+        "diffaugment draws",
         (
             "cutout takes translation's words",
             "integers += _interval(row + axis, size, self.cutout)",
@@ -86,7 +83,7 @@ _DRAWS = [
     ),
     *_in(
         _NOISE,
-        "diffusion_noise regularizer",
+        "draws diffusion_noise",
         ("the entry of the list and the seed are one word", "entry, seed = words\n", "entry = seed = words[0]\n"),
         ("the seed is cut to 32 bits", "*chain), seed)", "*chain), seed & 0xFFFFFFFF)"),
         (
@@ -97,7 +94,7 @@ _DRAWS = [
     ),
     *_in(
         _REGULARIZER,
-        "regularizer wrapping",
+        "draws regularizer",
         (
             "the noise's words overlap those of the augmentation",
             "words[row : row + part.words], row + part.words\n",
@@ -121,7 +118,7 @@ _DRAWS = [
     ),
     *_in(
         _REFERENCE,
-        "diffusion_noise native",
+        "draws diffusion_noise native",
         (
             "D is told t - 1 where t is drawn",
             "t_list[words & len(t_list) - 1]\n    return t, *(",
@@ -584,7 +581,6 @@ _OPERATOR = [
             "the counter's upper word is dropped",
             "block & _WORD, block >> 32, zero",
             "block & _WORD, zero, zero",
-            _ONLY_LARGE,
         ),
         ("the seed is cut to 32 bits", "seed[:, None] >> 32 & _WORD)", "torch.zeros_like(seed[:, None]))"),
         ("nine rounds", "_ROUNDS = 10", "_ROUNDS = 9"),
@@ -733,7 +729,6 @@ _CPU = [
             "the device drops the counter's upper word",
             "static_cast<uint32_t>(block >> 32), 0, 0}",
             "0, 0, 0}",
-            _ONLY_LARGE,
         ),
     ),
     *_in(
@@ -809,7 +804,7 @@ _CPU = [
     ),
     *_in(
         "csrc/kernels_cpu.cpp",
-        "kernels_cpu operator native diffusion_noise",
+        "kernels_cpu draws operator native",
         (
             "D is told t - 1 where t is drawn",
             "    look_up.t[n] = t;",
@@ -857,7 +852,7 @@ _CPU = [
         "csrc/kernels_cpu_simd.cpp",
         "kernels_cpu operator",
         ("the index is cut to 20 bits", "    half[odd][0] = index;", "    half[odd][0] = index & 0x3FFFFu;"),
-        ("the counter's upper word is dropped", "half[odd][1] = index >> 32;", "half[odd][1] = Words{};", _ONLY_LARGE),
+        ("the counter's upper word is dropped", "half[odd][1] = index >> 32;", "half[odd][1] = Words{};"),
         (
             "the seed is cut to 32 bits",
             "normals(static_cast<uint64_t>(pass.parts.seed[sample])",
@@ -906,20 +901,27 @@ _CUDA = [
         "kernels_cuda",
         # What blocks tell each other.
         ("the writer of a sum has no fence", "    __threadfence();  // the sum is there before the word of it\n", ""),
-        ("the reader of sums has no fence", "__nanosleep(100);\n      __threadfence();", "__nanosleep(100);"),
+        (
+            "the reader of sums has no fence",
+            "      __threadfence();  // the sums are read after the word of them\n",
+            "",
+        ),
+        ("what blocks exchange is not volatile", "using Exchanged = volatile T;", "using Exchanged = T;"),
         (
             "done is read from a register",
-            "const volatile unsigned* const done",
-            "const unsigned* const done",
-            _NO_CACHE,
+            "while (progress.done[work.sample] <",
+            "while (reinterpret_cast<const unsigned*>(progress.done)[work.sample] <",
         ),
         (
             "sums are read from a cache",
-            "const volatile float* const slice_sums",
-            "const float* const slice_sums",
-            _NO_CACHE,
+            "sum += progress.sums[work.sample",
+            "sum += reinterpret_cast<const float*>(progress.sums)[work.sample",
         ),
-        ("sums are read before they are there", "    __syncthreads();\n    // Volatile", "    // Volatile"),
+        (
+            "sums are read before they are there",
+            "    __syncthreads();\n    for (int64_t slice",
+            "    for (int64_t slice",
+        ),
         ("warps add before all have summed", "of_warp[warp] = value;\n  __syncthreads();", "of_warp[warp] = value;"),
         (
             "threads read a turn before it is there",
@@ -952,18 +954,16 @@ _CUDA = [
             "the flat kernel's index has 32 bits",
             "for (int64_t i = (work.block * blockDim.x + threadIdx.x) * count;",
             "for (int i = static_cast<int>((work.block * blockDim.x + threadIdx.x) * count);",
-            "only a sample of 2^31 elements tells, which the emulation takes hours for",
         ),
         (
             "the index of a partial sum has 32 bits",
             "for (int64_t i = begin + count * threadIdx.x;",
             "for (int i = static_cast<int>(begin) + count * threadIdx.x;",
-            "only a sample of 2^31 elements tells, which the emulation takes hours for",
         ),
         (
             "the mean is over the first 256 slices",
-            "for (int64_t slice = threadIdx.x; slice < plan.slices; slice += blockDim.x) sum += slice_sums[slice];",
-            "if (threadIdx.x < plan.slices) sum += slice_sums[threadIdx.x];",
+            "for (int64_t slice = threadIdx.x; slice < plan.slices; slice += blockDim.x)",
+            "for (int64_t slice = threadIdx.x; slice < std::min<int64_t>(plan.slices, 256); slice += blockDim.x)",
         ),
         (
             "the flat kernel cuts the index to 20 bits",
