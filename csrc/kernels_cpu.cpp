@@ -88,7 +88,8 @@ void for_each_unit(int64_t units, int64_t elements, int threads, int64_t scratch
   on_threads(workers, work, &context);
 }
 
-// A tile's channels fill half of a first-level cache, but rows are not cut to shreds.
+// A tile's channels fill half of a first-level cache. Of many channels a tile has 16 pixels all the same, so that rows
+// are not cut too short for vectors.
 Tiling tiling_of(const Shape& shape) {
   const int64_t elements = std::clamp<int64_t>(4096 / shape.channels, 16, 1024);
   Tiling tiling;
