@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .ops import TransformParams, check_floating, draw, input_transform, random_words
 from .picture import Picture, Range
-from .settings import choice, number
+from .settings import choice, number, pair
 
 # The parts of a policy in the order in which one pass of the operator applies them.
 POLICIES = ("color", "translation", "cutout")
@@ -44,7 +44,7 @@ class DiffAugment(nn.Module):
             cut out with it and keep their values.
 
     Raises:
-        TypeError: policy is no string, a share is no number, value_range no pair or channels no slice.
+        TypeError: policy is no string, a share is no number, a range no pair or channels no slice.
         ValueError: an unknown policy name, a range that is not finite or not ascending, a share outside [0, 1].
     """
 
@@ -64,9 +64,9 @@ class DiffAugment(nn.Module):
         super().__init__()
         self.policy = policy
         self.passes = _passes(policy)
-        self.brightness = _range("brightness", brightness)
-        self.saturation = _range("saturation", saturation)
-        self.contrast = _range("contrast", contrast)
+        self.brightness = pair("brightness", brightness, may_be_equal=True)
+        self.saturation = pair("saturation", saturation, may_be_equal=True)
+        self.contrast = pair("contrast", contrast, may_be_equal=True)
         self.translation = number("translation", translation, "[0, 1]")
         self.cutout = number("cutout", cutout, "[0, 1]")
         self.p = number("p", p, "[0, 1]")
@@ -213,13 +213,3 @@ def _passes(policy: str) -> tuple[tuple[str, ...], ...]:
         else:
             passes.append([name])
     return tuple(map(tuple, passes))
-
-
-def _range(name: str, value: Range) -> Range:
-    try:
-        low, high = map(float, value)
-    except (TypeError, ValueError):
-        raise ValueError(f"{name}={value!r} is no pair of numbers (low, high)") from None
-    if not -float("inf") < low <= high < float("inf"):
-        raise ValueError(f"{name}={value!r}: low and high must be finite, low not above high")
-    return low, high

@@ -1,10 +1,11 @@
 """What of a batch of images is picture: the range of its values and its channels."""
 
 import dataclasses
-import math
 import operator
 
 from torch import Tensor
+
+from .settings import pair
 
 Range = tuple[float, float]
 
@@ -27,7 +28,7 @@ class Picture:
     channels: slice | range | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "value_range", _value_range(self.value_range))
+        object.__setattr__(self, "value_range", pair("value_range", self.value_range, may_be_equal=False))
         _check_channels(self.channels)
 
     @property
@@ -66,16 +67,6 @@ def _position(bound: int | None, otherwise: int, channels: int) -> int:
     if bound < 0:
         bound += channels
     return min(max(bound, 0), channels)
-
-
-def _value_range(value: Range) -> Range:
-    try:
-        low, high = (float(None if isinstance(bound, str) else bound) for bound in value)  # float() reads strings
-    except (TypeError, ValueError):
-        raise TypeError(f"value_range={value!r} is no pair of numbers (low, high)") from None
-    if not -math.inf < low < high < math.inf:
-        raise ValueError(f"value_range={value!r}: low and high must be finite, and low below high")
-    return low, high
 
 
 def _check_channels(channels: slice | range | None) -> None:

@@ -34,6 +34,23 @@ def whole_number(name: str, value: Any, interval: str) -> int:
     return int(value)
 
 
+def pair(name: str, value: Any, *, may_be_equal: bool) -> tuple[float, float]:
+    """The value as (low, high), if it is a pair of finite numbers, the first below the second.
+
+    Raises:
+        TypeError: the value is no pair of numbers.
+        ValueError: a number is not finite, or the first is above the second (or equal, unless that may be).
+    """
+    try:
+        low, high = (float(None if isinstance(bound, str) else bound) for bound in value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}={value!r} is no pair of numbers (low, high)") from None
+    if not -math.inf < low <= high < math.inf or (low == high and not may_be_equal):
+        order = "not above" if may_be_equal else "below"
+        raise ValueError(f"{name}={value!r}: low and high must be finite, and low {order} high")
+    return low, high
+
+
 def choice(name: str, value: str, allowed: Collection[str]) -> str:
     """The value, if it is one of the allowed ones; ValueError otherwise."""
     if value not in allowed:

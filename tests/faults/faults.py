@@ -237,7 +237,7 @@ _AUGMENTATION = [
         ("negative bounds are one too low", "        bound += channels\n", "        bound += channels - 1\n"),
         ("bounds are not clipped", "return min(max(bound, 0), channels)", "return max(bound, 0)"),
         ("steps are ignored", "    if step != 1:", "    if step < 1:"),
-        ("black may be white", "-math.inf < low < high < math.inf", "-math.inf < low <= high < math.inf"),
+        ("black may be white", "may_be_equal=False", "may_be_equal=True"),
     ),
     *_in(
         "gan_regularizers/settings.py",
