@@ -12,13 +12,15 @@ from unittest import mock
 
 import pytest
 import test_distributed
+import test_draws
 import torch
 from kernel_calls import each
+from plain_normals import BLOCKS, normal_block
 from test_operator import PARTS, PICTURES, SHAPE, Case, make_case
 from torch import nn
 from torch.nn.functional import softplus
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from gan_regularizers import AdaptiveT, DiffAugment, DiffusionNoise, InputRegularizer, use_backend, wrap
 from gan_regularizers.benchmark.footprint import kernel_launches, peak_bytes
@@ -136,6 +138,34 @@ def test_normals_are_those_of_the_cpu():
     torch.testing.assert_close(
         input_transform(x.to(DEVICE), on_device(params)).cpu(), input_transform(x, params), rtol=5e-6, atol=5e-6
     )
+
+
+@pytest.mark.parametrize(("seed", "block"), [at for at in BLOCKS if at[1] <= 2**20 + 1])
+def test_normals_at_the_ends_of_their_ranges(seed, block):
+    params = TransformParams(noise_std=torch.ones(1), seed=torch.tensor([seed]))
+    y = input_transform(torch.zeros(1, 1, 1, 4 * block + 4, device=DEVICE), on_device(params))
+    assert y.flatten()[-4:].tolist() == pytest.approx(normal_block(seed, block), abs=5e-6)
+
+
+def test_a_mean_over_more_slices_than_a_block_has_threads():
+    case = make_case((1, 1, 1, 257 * 2**14 + 5), ("contrast",), dtype=torch.float16)
+    case.x[..., -(2**14) :] += 1
+    check_value_and_gradients(case, torch.contiguous_format, torch.float16)
+
+
+def test_all_that_is_drawn_is_independent():
+    regularizer = InputRegularizer(DiffAugment(test_draws.AUGMENT), DiffusionNoise(clean_share=0.0))
+    x = torch.zeros((), device=DEVICE).expand(test_draws.N, 2, 16, 24)
+    drawn = [tree_map_only(torch.Tensor, torch.Tensor.cpu, regularizer.sample(x)) for _ in range(2)]
+    now, later = map(test_draws.of_draw, drawn)
+    test_draws.assert_independent(now, now)
+    test_draws.assert_independent(now, later)
+
+
+def test_the_step_that_is_returned_is_the_one_that_was_taken():
+    noise = test_draws.telling_noise()
+    y, t = noise(test_draws.X.to(DEVICE), return_t=True)
+    test_draws.assert_diffused(noise, y.cpu(), t.cpu())
 
 
 def test_distribution_of_the_normals():
@@ -529,6 +559,20 @@ def test_more_than_2_to_the_31_elements():
         down, right = shift[sample].tolist()
         assert torch.equal(y[sample, 0, down:, right:], x[sample, 0, : side - down, : side - right] * 0.5)
     assert torch.equal(input_transform(x, params._replace(shift=None))[8], x[8] * 0.5)
+
+
+@needs_cuda
+def test_a_sample_of_more_than_2_to_the_31_elements():
+    elements, last = 2**31 + 2**12, 512
+    if torch.cuda.mem_get_info()[0] < 3 * 2 * elements:
+        pytest.skip("needs 13 GiB of free device memory")
+    x = torch.zeros(1, 1, 1, elements, dtype=torch.float16, device=DEVICE)
+    x[..., -last:] = torch.linspace(-1, 1, last)
+    params = TransformParams(gain=torch.tensor([0.5]), noise_std=torch.tensor([0.25]), seed=torch.tensor([7]))
+    y = input_transform(x, on_device(params))[0, 0, 0, -last:].float().cpu()
+    first = (elements - last) // 4
+    noise = torch.tensor([normal_block(7, first + block) for block in range(last // 4)]).flatten()
+    torch.testing.assert_close(y, 0.5 * x[0, 0, 0, -last:].float().cpu() + 0.25 * noise, rtol=2**-11, atol=5e-6)
 
 
 def test_backend_is_native():

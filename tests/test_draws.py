@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from gan_regularizers import DiffAugment, DiffusionNoise, InputRegularizer, use_backend, wrap
 from gan_regularizers.diffusion_noise import NoiseParams
 from gan_regularizers.ops import TransformParams
+from gan_regularizers.regularizer import RegularizerParams
 
 N = 2**13
 CELLS = 8
@@ -40,6 +41,15 @@ def of_noise(params: NoiseParams) -> Columns:
     x = torch.zeros(*params.seed.shape, 4) if per_channel else torch.zeros(N, 8)
     noise = DiffusionNoise(per_channel=per_channel)(x, params=unscaled).flatten(1)
     return columns | {f"noise {i}": column for i, column in enumerate(noise.T)}
+
+
+def of_draw(params: RegularizerParams) -> Columns:
+    """All that a regularizer drew."""
+    columns = of_noise(params.noise)
+    for i, part in enumerate(params.parts):
+        for j, one in enumerate(() if isinstance(part, NoiseParams) else part):
+            columns |= of_pass(f"{i} {j}", one)
+    return columns
 
 
 def in_cells(column: Tensor) -> np.ndarray:
@@ -79,12 +89,7 @@ def test_all_that_is_drawn_is_independent(per_channel, generator):
     regularizer = InputRegularizer(DiffAugment(AUGMENT), DiffAugment(AUGMENT), noise)
     x = torch.zeros(()).expand(N, 2, 16, 24)
 
-    def columns() -> Columns:
-        params = regularizer.sample(x, generator=generator)
-        augments = [of_pass(f"{i} {j}", one) for i in range(2) for j, one in enumerate(params.parts[i])]
-        return {name: column for part in (*augments, of_noise(params.noise)) for name, column in part.items()}
-
-    now, later = columns(), columns()
+    now, later = (of_draw(regularizer.sample(x, generator=generator)) for _ in range(2))
     assert_independent(now, now)
     assert_independent(now, later)
     assert_independent(now, {name: column.roll(1) for name, column in now.items()})
