@@ -1,8 +1,12 @@
-"""The normals in plain Python, and blocks of them that an implementation may get wrong."""
+"""The normals in plain Python and in plain float64, and blocks of them that an implementation may get wrong."""
 
 import math
 
 import numpy as np
+import torch
+from torch import Tensor
+
+from gan_regularizers.ops import philox
 
 # Seed and block. A word of 0 makes the longest radius, and infinity without the half step; 2^32 - 1 the shortest.
 # Counters beyond 20, 31 and 32 bits and keys beyond 32 are where a narrower integer would begin anew.
@@ -39,3 +43,17 @@ def normal_block(seed: int, block: int, real: type = np.float32) -> list[float]:
         angle = 2 * math.pi * angle_word / 2**32
         normals += [radius * math.cos(angle), radius * math.sin(angle)]
     return normals
+
+
+def exact_normals(seed: Tensor, numel: int, real: torch.dtype) -> Tensor:
+    """The same for many seeds: float64 [len(seed), numel], of uniform numbers in float32 or float64."""
+    block, zero = torch.arange((numel + 3) // 4), torch.zeros((), dtype=torch.int64)
+    words = philox.philox_4x32(
+        (block, zero, zero, zero), (seed[:, None] & 0xFFFFFFFF, seed[:, None] >> 32 & 0xFFFFFFFF)
+    )
+    normals = []
+    for radius_word, angle_word in (words[:2], words[2:]):
+        radius = (-2 * (radius_word.to(real) * 2**-32 + 2**-33).double().log()).sqrt()
+        angle = angle_word.double() * (math.tau / 2**32)
+        normals += [radius * angle.cos(), radius * angle.sin()]
+    return torch.stack(normals, -1).flatten(1)[:, :numel]
