@@ -176,6 +176,8 @@ def test_parameters_of_other_dtypes_and_strides():
         (case.params.cutout.int(), case.params.shift.T.contiguous().T),
     ):
         assert torch.equal(input_transform(case.x, case.params._replace(cutout=cutout, shift=shift)), expected)
+    box = TransformParams(cutout=case.params.cutout)
+    assert torch.equal(input_transform(case.x, box._replace(cutout=wide[:, 1:5])), input_transform(case.x, box))
     strided = torch.stack([case.params.gain.float(), torch.zeros(len(case.x))], 1)[:, 0]
     assert torch.equal(input_transform(case.x, case.params._replace(gain=strided)), expected)
 

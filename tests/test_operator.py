@@ -11,7 +11,7 @@ from plain_normals import exact_normals, normal_block
 
 from gan_regularizers import use_backend
 from gan_regularizers.benchmark.baseline import contrast, cutout, official_sequence, saturation, translation
-from gan_regularizers.ops import TransformParams, input_transform
+from gan_regularizers.ops import TransformParams, input_transform, memory_format
 
 PARTS = ("brightness", "saturation", "contrast", "shift", "cutout", "gain", "noise_std")
 SHAPE = (3, 3, 6, 5)
@@ -102,6 +102,16 @@ def _backend(request):
         yield
 
 
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("shape", [SHAPE, (2, 4, 6, 6), (2, 3, 70, 81)])
+def test_a_case_of_all_parts_shows_each_of_them(shape, part):
+    """Else tests with such a case would say nothing of it."""
+    case = make_case(shape)
+    without = case.params._replace(**dict.fromkeys(("noise_std", "seed") if part == "noise_std" else (part,)))
+    changed = (input_transform(case.x, case.params) - input_transform(case.x, without)).abs().amax((1, 2, 3)) > 1e-3
+    assert changed.sum() >= 2
+
+
 @given(cases())
 def test_the_operator_equals_the_sequence(case):
     torch.testing.assert_close(input_transform(case.x, case.params), case.expected(), rtol=1e-12, atol=1e-13)
@@ -141,6 +151,15 @@ def test_memory_layouts(parts, dtype):
         y = input_transform(x, case.params)
         assert y.is_contiguous()
         torch.testing.assert_close(y, expected, **tolerance)
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 4, 4), (2, 3, 1, 1), (2, 1, 1, 1)])
+def test_layouts_that_are_both(shape):
+    """One channel or one pixel is contiguous and channels_last; the strides stay what they are."""
+    case = make_case(shape)
+    for x in (case.x, case.x.contiguous(memory_format=torch.channels_last)):
+        assert memory_format(x) == torch.contiguous_format
+        assert input_transform(x, case.params).stride() == case.x.contiguous().stride()
 
 
 def test_noise_scales_of_any_sign():

@@ -553,6 +553,27 @@ def test_scale_and_shift_by_t(D, x):
     assert t.unique().numel() > 1
 
 
+def test_scale_and_shift_of_patches():
+    """A linear layer has its channels last."""
+
+    class Patches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = nn.Linear(3, 6)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.seen = x.flatten(2).transpose(1, 2)
+            self.h = self.embed(self.seen)
+            return self.h.sum((1, 2))
+
+    D = wrap(Patches(), DiffusionNoise(100), tell="scale-shift")
+    scale, shift = torch.arange(6.0), torch.arange(10.0, 16.0)
+    D.embed.scale_shift.modulate_bias.data.copy_(torch.cat([scale, shift]))
+    D(images(8, size=(2, 3)))
+    expected = nn.functional.linear(D.seen, D.embed.weight, D.embed.bias) * (1 + scale) + shift
+    torch.testing.assert_close(D.h, expected)
+
+
 def test_scale_and_shift_in_named_layers():
     """Where another layer runs first than was built first, as in a progressive D."""
 
