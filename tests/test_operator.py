@@ -109,7 +109,7 @@ def test_a_case_of_all_parts_shows_each_of_them(shape, part):
     case = make_case(shape)
     without = case.params._replace(**dict.fromkeys(("noise_std", "seed") if part == "noise_std" else (part,)))
     changed = (input_transform(case.x, case.params) - input_transform(case.x, without)).abs().amax((1, 2, 3)) > 1e-3
-    assert changed.sum() >= 2
+    assert changed.any()
 
 
 @given(cases())
