@@ -391,15 +391,20 @@ _DIFFUSION = [
             "a loaded state begins its interval anew",
             "        self._batches = int(state[_BATCHES])\n",
             "        self._batches = 0\n",
+            "the CPU's count is read at every step; a GPU's is not",
         ),
         (
             "a state that was copied in place is not seen",
             "if self._counts.is_cpu or self._counts._version != self._seen:",
             "if self._counts._version != self._seen:",
-            "on the CPU torch counts every write that a test can make",
         ),
         ("what was counted is counted again", "        self._counts.zero_()\n", ""),
-        ("NaN has a sign", ".masked_fill(~finite, 0).long()", ".long()"),
+        (
+            "NaN has a sign",
+            ".masked_fill(~finite, 0).long()",
+            ".long()",
+            "where anything is not finite, the signs are not read",
+        ),
         ("the list stays where T does", "self.noise.set_p(p, redraw=True)", "self.noise.set_p(p)"),
         ("broken outputs are left out without a word", "        if broken:\n", "        if broken and not finite:\n"),
         ("the cap is said though D errs", "images) and signs == finite:", "images):"),
@@ -562,10 +567,9 @@ _WRAPPED = [
         ),
         ("the given generator is ignored", "    if generator is not None:\n        return generator.get_state()\n", ""),
         (
-            "a forward of the same state keeps its first value",
-            "        self._values[state] = value\n",
-            "        self._values.setdefault(state, value)\n",
-            "the value was taken out before",
+            "a forward of a known state keeps its age",
+            "        self._values.pop(state, None)\n",
+            "",
         ),
     ),
 ]
@@ -632,6 +636,7 @@ _OPERATOR = [
             "        x = x + _per_sample(params.brightness, x)\n"
             "        params = params._replace(brightness=None)\n"
             "    if params.contrast is not None:\n        contrast =",
+            "colours about a mean keep what all pixels share",
         ),
         (
             "the layout of the output is lost",
