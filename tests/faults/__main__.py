@@ -81,9 +81,8 @@ class Copy:
         """The first test that fails, or another sign of a fault; empty where there is none."""
         options = "-x -q --no-header --tb=no -p no:cacheprovider".split()
         command = [sys.executable, "-m", "pytest", *options, *tests]
-        shutil.rmtree(
-            self._compiled, ignore_errors=True
-        )  # a compiler's cache does not know of faults in what it traced
+        # The compiler's cache does not know of faults in what it traced.
+        shutil.rmtree(self._compiled, ignore_errors=True)
         with self._start(command) as process:
             try:
                 output, _ = process.communicate(timeout=seconds)
@@ -96,7 +95,7 @@ class Copy:
             failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - (.*))?$", output, re.MULTILINE)
             if failed and "test_kernels_cuda.py" in failed[1] and "CalledProcessError" in (failed[2] or ""):
                 raise CompilationError  # of the emulation, which the tests compile
-            return failed[1] if failed else output.strip().splitlines()[-1]
+            return failed[1] if failed else (output.strip().splitlines() or ["the end of Python"])[-1]
         if process.returncode:
             sys.exit(f"pytest did not run the tests:\n{output}")
         return ""
