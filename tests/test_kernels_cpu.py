@@ -178,7 +178,8 @@ def test_normals_in_double_are_right_to_a_few_units_in_the_last_place():
     params = TransformParams(noise_std=torch.ones(len(seeds)), seed=seeds)
     actual = on_cpu(kernels, torch.zeros(len(seeds), 1, 1, numel, dtype=torch.float64), params)
     actual = actual.view(len(seeds), -1, 4).permute(2, 0, 1).numpy().reshape(expected.shape)
-    assert (np.abs(actual - expected) / np.spacing(np.abs(actual))).max() < 4
+    # 2.993 it is, and 3.131 without the care that the cosine takes.
+    assert (np.abs(actual - expected) / np.spacing(np.abs(actual))).max() < 3
 
 
 @pytest.mark.parametrize("instruction_set", range(len(INSTRUCTION_SETS)), ids=INSTRUCTION_SETS)
