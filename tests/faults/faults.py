@@ -553,7 +553,7 @@ _WRAPPED = [
     ),
     *_in(
         "gan_regularizers/recomputation.py",
-        "subsystems diffusion_noise wrapping",
+        "recomputation subsystems",
         (
             "what runs again has the value of now",
             "            return self._values.get(state, value)\n",
