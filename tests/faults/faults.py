@@ -719,7 +719,7 @@ _CPU = [
         (
             "an angle is never below a quarter's middle",
             "(rounded & 0x3FFFFFFFu) - 0x20000000)",
-            "rounded & 0x3FFFFFFFu)",
+            "(rounded & 0x3FFFFFFFu))",
         ),
         ("the second part of log(2) is dropped", " + e * -2.12194440e-4f", ""),
         ("what 1 - z / 2 loses is lost", "most + (((1.0 - most) - half) + y * z * z)", "most + y * z * z"),
