@@ -1,8 +1,8 @@
 """Mutation testing: put deliberate faults into a copy of the repository and see whether its tests notice.
 
-    python tests/faults                  # all faults, one after the other: most of an hour on two cores
-    python tests/faults --only philox    # those with this in their file or name
-    python tests/faults --list           # what there is
+    python tests/faults                     # all faults, one after the other: an hour or two
+    python tests/faults --only philox bits  # those with one of these in their file or name
+    python tests/faults --list              # what there is
 
 Needs the ``test`` extra, a C++ compiler and no GPU. The copy has CPU kernels of its own; CUDA kernels run in the
 emulation of tests/test_kernels_cuda.py. The tests must pass without a fault first. Exits with 1 if a fault that is not
@@ -156,12 +156,12 @@ def outcome_of(copy: Copy, fault: Fault) -> tuple[str, str]:
 def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser("python tests/faults", description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default="", metavar="SUBSTRING", help="the faults with this in their file or name")
+    parser.add_argument("--only", nargs="+", default=[""], metavar="SUBSTRING", help="with one in their file or name")
     parser.add_argument("--list", action="store_true", help="list the faults and do nothing else")
     arguments = parser.parse_args()
-    faults = [fault for fault in FAULTS if arguments.only in str(fault)]
+    faults = [fault for fault in FAULTS if any(only in str(fault) for only in arguments.only)]
     if not faults:
-        parser.error(f"--only {arguments.only!r} is in no fault; --list shows them")
+        parser.error(f"--only {' '.join(arguments.only)}: in no fault; --list shows them")
     if arguments.list:
         print(*faults, sep="\n")
         return
