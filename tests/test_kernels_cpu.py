@@ -194,6 +194,17 @@ def test_every_half_is_read_and_rounded_as_torch_does(dtype, instruction_set):
         assert torch.equal(scaled.nan_to_num(nan=7.0), expected.nan_to_num(nan=7.0))
 
 
+@pytest.mark.parametrize("instruction_set", range(len(INSTRUCTION_SETS)), ids=INSTRUCTION_SETS)
+@pytest.mark.parametrize("dtype", HALVES)
+def test_any_nan_stays_nan(dtype, instruction_set):
+    """With all bits set, rounding would carry into the sign."""
+    gain = torch.tensor([0x7FFFFFFF, -1, 0x7F800001], dtype=torch.int32).view(torch.float32)
+    y = on_cpu(
+        kernels, torch.ones(3, 1, 1, 9, dtype=dtype), TransformParams(gain=gain), instruction_set=instruction_set
+    )
+    assert y.isnan().all()
+
+
 def valid_call() -> tuple[dict, list]:
     case = make_case((2, 3, 6, 5), PARTS, dtype=torch.float32)
     out = torch.empty_like(case.x)

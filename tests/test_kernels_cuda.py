@@ -172,6 +172,17 @@ def test_what_blocks_exchange_is_volatile_on_a_gpu(tmp_path):
     assert text.count("st.volatile.global.f32") == kernels
 
 
+@pytest.mark.parametrize("value", [2**31, 2**32, -(2**32), 2**63 - 1, -(2**63)])
+def test_shifts_and_boxes_beyond_all_bounds(emulated, value):
+    """They are 64 bits wide, and 32 in a kernel."""
+    x, low, high = torch.ones(1, 2, 4, 4), min(value, 0), max(value, 4)
+    for adjoint in (False, True):
+        for shift in ([value, 0], [0, value]):
+            assert not on_cuda(emulated, x, TransformParams(shift=torch.tensor([shift])), adjoint).any()
+        for box in ([low, high, 1, 2], [1, 2, low, high]):
+            assert on_cuda(emulated, x, TransformParams(cutout=torch.tensor([box])), adjoint).sum() == 24
+
+
 def test_addresses_that_are_not_aligned(emulated):
     """A tensor may begin anywhere in its storage."""
     for parts in (PARTS, ("gain", "noise_std")):
