@@ -41,14 +41,15 @@ TELLS = ("nothing", "scale-shift")
 class Critic(nn.Module):
     """Its first block may be checkpointed; ``reentrant`` is checkpoint's, None for none."""
 
-    def __init__(self, reentrant: bool | None = None) -> None:
+    def __init__(self, reentrant: bool | None = None, preserve_rng_state: bool = True) -> None:
         super().__init__()
         self.block = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh())
         self.last = nn.Conv2d(4, 1, SIZE - 2)
         self.reentrant = reentrant
+        self.settings = {"use_reentrant": reentrant, "preserve_rng_state": preserve_rng_state}
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.block(x) if self.reentrant is None else checkpoint(self.block, x, use_reentrant=self.reentrant)
+        h = self.block(x) if self.reentrant is None else checkpoint(self.block, x, **self.settings)
         return self.last(h).flatten()
 
 
@@ -337,18 +338,36 @@ def test_checkpointed_blocks_and_a_call_that_is_off(reentrant, part):
     assert_close(*results)
 
 
+class Impatient(Critic):
+    """It takes gradients of an earlier call in its forward."""
+
+    before: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.before is not None:
+            self.before.backward()
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_a_checkpointed_layer_whose_t_cannot_be_found(reentrant, nested):
+    """Rather than another t, also where a call with a t is under way."""
+    D = discriminator("scale-shift", Impatient(reentrant, preserve_rng_state=False))
+    x = images().requires_grad_()
+    loss = seeded(D, x).sum()
+    torch.rand(1)
+    with pytest.raises(RuntimeError, match="leave activation checkpointing's preserve_rng_state on"):
+        if nested:
+            D.before = loss
+            D(images(5).requires_grad_())
+        else:
+            loss.backward()
+
+
 @pytest.mark.parametrize("reentrant", [True, False])
 def test_a_checkpointed_layer_that_runs_again_inside_of_another_call(reentrant):
-    """A D that takes gradients in its forward: the layer has the t of its call, not of the one that is under way."""
-
-    class Impatient(Critic):
-        before: Tensor | None = None
-
-        def forward(self, x: Tensor) -> Tensor:
-            if self.before is not None:
-                self.before.backward()
-            return super().forward(x)
-
+    """The layer has the t of its call, not of the one that is under way."""
     results = []
     for critic in (Impatient(), Impatient(reentrant)):
         D = discriminator("scale-shift", critic)

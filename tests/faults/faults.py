@@ -751,7 +751,7 @@ _CPU = [
     ),
     *_in(
         "csrc/input_transform.h",
-        "kernels_cpu operator kernels_cuda",
+        "kernels_cpu operator native kernels_cuda",
         (
             "shifts are not clamped",
             "window.down = clamp<Int>(shift[0], -height, height);",
