@@ -194,6 +194,7 @@ def test_the_operators_take_no_picture_for_all_channels_about_zero():
     assert torch.equal(twice, ops.input_transform(torch.ones_like(x), None, *linear, None, None))
 
 
+@pytest.mark.filterwarnings("ignore:At pre-dispatch tracing, we will assume:UserWarning")  # torch 2.4, of any operator
 @pytest.mark.parametrize("strict", [True, False])
 @pytest.mark.parametrize(
     "settings", [{}, {"p": 0.5, "value_range": (0, 1), "channels": slice(0, -1)}], ids=["plain", "a picture"]
