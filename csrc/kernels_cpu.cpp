@@ -94,7 +94,7 @@ Tiling tiling_of(const Shape& shape) {
   const int64_t elements = std::clamp<int64_t>(4096 / shape.channels, 16, 1024);
   Tiling tiling;
   tiling.columns = std::min(shape.width, elements);
-  tiling.rows = tiling.columns < shape.width ? 1 : std::clamp<int64_t>(elements / shape.width, 1, shape.height);
+  tiling.rows = tiling.columns < shape.width ? 1 : std::min(elements / shape.width, shape.height);
   tiling.row_tiles = (shape.height + tiling.rows - 1) / tiling.rows;
   tiling.column_tiles = (shape.width + tiling.columns - 1) / tiling.columns;
   return tiling;

@@ -63,6 +63,16 @@ def test_draws_equal_the_references_to_the_bit(samples, seed, bounds):
         assert actual.dtype == expected.dtype
 
 
+def test_whole_numbers_of_wide_ranges_equal_the_references():
+    """A product in float32 is now and then rounded up to a whole number."""
+    words = torch.randint(-(2**63), 2**63 - 1, (1, 50_000))
+    integers = [(0, count, 0) for count in (1025, 2**20 + 1)]
+    (_, actual), (_, expected) = (draws(words, [], integers) for draws in (native.draw, reference.draw))
+    assert torch.equal(actual, expected)
+    exact = (words[0] >> 40 & 0xFFFFFF) * (2**20 + 1) >> 24
+    assert not torch.equal(actual[:, 1], exact)
+
+
 @pytest.mark.parametrize("shape", [(4,), (0,), (2, 3)])
 @pytest.mark.parametrize("is_given", [False, True])
 def test_look_ups_equal_the_references_to_the_bit(shape, is_given):

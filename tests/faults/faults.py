@@ -831,9 +831,10 @@ _CPU = [
             "shape.height / tiling.rows",
         ),
         (
-            "tiles of wide images have no rows",
-            "(elements / shape.width, 1, shape.height)",
-            "(elements / shape.width, 0, shape.height)",
+            "tiles of few rows reach below the image",
+            "std::min(elements / shape.width, shape.height)",
+            "elements / shape.width",
+            "a tile ends where its image does; it only has scratch to spare",
         ),
         ("samples with a box are one row", "if (!pass.parts.shift && !pass.parts.cutout)", "if (!pass.parts.shift)"),
         (
