@@ -376,7 +376,7 @@ struct FourPixels {
   int count;  // fewer than four at the end of a sample
   int source[4];
   bool held[4];
-  bool run;  // all four are held and read neighbours
+  bool run;  // all four are held, so that they read neighbours, over the end of a row too
 
   __device__ __forceinline__ FourPixels(const Window<int>& window, const Shape& shape, const Divider& by_width,
                                         int quad) {
@@ -385,7 +385,7 @@ struct FourPixels {
     first = 4 * quad;
     count = pixels - first < 4 ? pixels - first : 4;
     int row = by_width.quotient(first), column = by_width.rest(first);
-    run = column + 4 <= width;
+    run = true;
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
       held[k] = k < count && window.holds(row, column);

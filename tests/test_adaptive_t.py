@@ -336,7 +336,7 @@ def test_probabilities_are_noticed_in_the_first_interval_once():
     interval(controller(interval=1, midpoint=0.5), torch.rand(9) * 0.9 + 0.05)
     interval(controller(interval=1), torch.tensor([0.5, 0.4, -0.1]))
     interval(controller(interval=1), torch.tensor([0.5, 0.4, 1.5]))
-    interval(controller(interval=1), torch.tensor([0.5, 0.4, 0.0]))  # 0 is where logits begin, and 1 no probability either
+    interval(controller(interval=1), torch.tensor([0.5, 0.4, 0.0]))  # where logits begin
     interval(controller(interval=1), torch.tensor([0.5, 0.4, 1.0]))
 
 

@@ -97,7 +97,7 @@ def test_kernels_agree(emulated, dtype, data):
         ((1, 3, 90, 91), ("brightness", "contrast", "gain", "noise_std")),  # flat
         ((3, 2, 1, 20_001), ("gain", "noise_std")),
         ((40, 1, 1, 7), ("gain", "noise_std")),
-        ((1, 2, 1024, 1024), ("shift", "noise_std")),  # noise beyond 2^20 elements
+        ((1, 2, 1023, 1027), ("shift", "noise_std")),  # noise beyond 2^20 elements, whose blocks begin anywhere
         ((1, 1, 1024, 1030), ("gain", "noise_std")),
     ],
 )
@@ -113,6 +113,21 @@ def test_kernels_agree_on_many_blocks(emulated, shape, parts, dtype):
 def test_kernels_agree_on_pictures(emulated, shape, picture, parts, dtype):
     case = make_case(shape, parts, dtype=dtype, **picture)
     check(emulated, case.x, case.params)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("parts", [("contrast",), ("contrast", "shift")])
+def test_a_mean_counts_every_element_once(emulated, parts, dtype):
+    """Also where slices meet: the mean of an image with one bright pixel, which is all that no contrast leaves."""
+    elements = 3 * 72 * 80
+    params = TransformParams(contrast=torch.zeros(1), shift=torch.zeros(1, 2).long() if "shift" in parts else None)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        for bright in (0, 1, 1023, 1024, 2**14 - 1, 2**14, 2**14 + 1, elements - 1):
+            x = torch.zeros(1, 3, 72, 80, dtype=dtype).contiguous(memory_format=layout)
+            x.as_strided((elements,), (1,))[bright] = elements
+            for adjoint in (False, True):
+                y = on_cuda(emulated, x, params, adjoint)
+                torch.testing.assert_close(y, torch.full_like(y, float(x.max()) / elements))
 
 
 def test_a_mean_over_more_slices_than_a_block_has_threads(emulated):
