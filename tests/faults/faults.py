@@ -1040,9 +1040,10 @@ _CUDA = [
             "warp_sum(lane < blockDim.x / warp_threads / 2 ?",
         ),
         (
-            "the last elements of a batch are in no block",
+            "a pass has a block too few",
             "const int64_t most_blocks = ceil_div(items, plan.threads);",
             "const int64_t most_blocks = std::max<int64_t>(items / plan.threads, 1);",
+            "its threads take another turn",
         ),
         ("noise of samples in channels_last is in the order of memory", "&& !planar_noise && whole", "&& whole"),
         ("samples of any size have 32-bit indices", "if (!plan_of(pass).flat &&", "if (false &&"),
