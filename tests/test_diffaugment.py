@@ -152,6 +152,7 @@ def test_every_cutout_offset_occurs_equally_often(height, width, ratio):
 
 def test_draws_are_those_of_release_0_1():
     """A run that goes on with this release draws what it would have drawn."""
+    assert DiffAugment().words == 7  # also of what is drawn after them
     (params,) = DiffAugment().sample(torch.zeros(2, 3, 16, 24), torch.Generator().manual_seed(7))
     assert [value.tolist() for value in params[:5]] == [
         [0.0763082504272461, -0.22008121013641357],

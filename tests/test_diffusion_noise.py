@@ -77,6 +77,14 @@ def test_published_noise_at_the_end_of_the_chain(T, noise_std, gain):
     assert float(f"{float(noise.gain[T]):.2g}") == gain
 
 
+def test_a_chain_of_one_step():
+    """All of a cosine, so that nearly nothing of x is left."""
+    noise = DiffusionNoise(1, schedule="cosine", clean_share=0.0)
+    np.testing.assert_allclose(noise.alpha_bar(), [1.0, 0.001], rtol=1e-12)
+    assert noise.active
+    assert torch.equal(noise(torch.zeros(5, 1), return_t=True)[1], torch.ones(5, dtype=torch.int64))
+
+
 @pytest.mark.parametrize("parity", ["official", "paper"])
 @pytest.mark.parametrize("schedule", list(SCHEDULES))
 @pytest.mark.parametrize("T", [0, 1])
@@ -702,7 +710,10 @@ def test_embeddings():
     # What the raw form lacks: any two steps stay apart after normalisation.
     gram = torch.nn.functional.normalize(embedding, dim=1) @ torch.nn.functional.normalize(embedding, dim=1).T
     assert (gram - 2 * torch.eye(1001)).max() < 0.99
-    assert timestep_embedding(t, 2).isfinite().all()
+    torch.testing.assert_close(timestep_embedding(t, 2), torch.stack([t.cos(), t.sin()], 1), rtol=0, atol=1e-4)
+    slow = t / 10000
+    expected = torch.stack([t.cos(), slow.cos(), t.sin(), slow.sin()], 1)
+    torch.testing.assert_close(timestep_embedding(t, 4), expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("settings", [{"dim": 7}, {"dim": 0}, {"kind": "learned"}])

@@ -8,6 +8,7 @@ from torch import nn
 
 from gan_regularizers import DiffAugment, DiffusionNoise, InputRegularizer
 from gan_regularizers.diffaugment import POLICIES
+from gan_regularizers.ops import input_transform
 
 
 def regularizers(**settings) -> tuple[DiffAugment, DiffusionNoise]:
@@ -128,6 +129,19 @@ def test_noise_shares_a_pass_only_if_its_picture_is_the_same(of_noise):
     torch.testing.assert_close(regularizer(x, params=params), expected, rtol=1e-12, atol=1e-12)
     y = regularizer(x.requires_grad_(), params=params)
     assert torch.autograd.grad(y.sum(), x)[0].any()
+
+
+def test_noise_takes_no_pass_of_its_own(monkeypatch):
+    passes = []
+
+    def counted(x, params):
+        passes.append(params)
+        return input_transform(x, params)
+
+    for module in ("regularizer", "diffusion_noise"):
+        monkeypatch.setattr(f"gan_regularizers.{module}.input_transform", counted)
+    InputRegularizer(DiffAugment("cutout,color"), DiffusionNoise(100))(images())
+    assert [one.noise_std is not None for one in passes] == [False, True]
 
 
 def test_both_in_another_range_and_some_channels():
