@@ -509,7 +509,13 @@ def test_whoever_writes_p_has_its_chain():
         assert torch.equal(y, wanted(x)), write.__name__
         assert noise.T == wanted.T == 43
         for name in ("t_list", "gain", "noise_scale"):
+            noise = DiffusionNoise(100)
+            write(noise)  # and nothing ran since
             assert torch.equal(getattr(noise, name), getattr(wanted, name)), name
+        noise = DiffusionNoise(100)
+        write(noise)
+        noise.set_p(0.37)
+        assert torch.equal(noise.redraws, wanted.redraws)
 
 
 def test_a_chain_is_never_changed_in_place():
