@@ -250,6 +250,13 @@ def test_p_of_zero_returns_the_input_itself():
     assert DiffAugment(p=0.1).active
 
 
+def test_a_range_of_one_value():
+    """A part of colour is switched off by the value that changes nothing."""
+    x = images(4, 3, 5, 6)
+    y = DiffAugment("color", brightness=(0.25, 0.25), saturation=(1, 1), contrast=(1, 1))(x)
+    torch.testing.assert_close(y, x + 0.25)
+
+
 @pytest.mark.parametrize("policy", ["translation", "cutout"])
 def test_a_share_of_zero_changes_nothing(policy):
     x = images(4, 3, 5, 6)

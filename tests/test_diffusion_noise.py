@@ -251,6 +251,7 @@ def test_levels_outside_their_range(argument, value, error):
 
 def test_tables_follow_the_input_to_its_device():
     noise, x = DiffusionNoise(100), torch.zeros(2, 3, 4, 4)
+    assert all(buffer.is_meta for buffer in DiffusionNoise(100).to("meta").buffers())  # the state moves when told to
     assert noise(x.to("meta")).is_meta
     noise.set_p(0.5)
     assert noise(x.to("meta"), return_t=True)[1].is_meta
