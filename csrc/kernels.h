@@ -91,6 +91,7 @@ std::vector<std::string> cpu_instruction_sets();
 
 // instruction_set: an index into them, or -1 for the preferred one.
 void transform_cpu(const Pass& pass, int threads, int instruction_set);
+
 // The normals of elements 4 block .. 4 block + 3, for the known answers.
 std::array<double, 4> normal_block_cpu(uint64_t seed, uint64_t block, Dtype dtype, int instruction_set);
 

@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from gan_regularizers import DiffAugment, DiffusionNoise, InputRegularizer, use_backend, wrap
+from gan_regularizers import DiffAugment, DiffusionNoise, InputRegularizer, scale_shift, use_backend, wrap
 from gan_regularizers.diffusion_noise import NoiseParams
 from gan_regularizers.ops import TransformParams
 from gan_regularizers.regularizer import RegularizerParams
@@ -193,8 +193,6 @@ def test_the_step_that_a_discriminator_is_told_is_the_one_that_was_taken(compile
 
 
 def test_the_step_that_a_layer_is_told_is_the_one_that_was_taken(monkeypatch):
-    from gan_regularizers import scale_shift
-
     told, embed = [], scale_shift.timestep_embedding
     monkeypatch.setattr(scale_shift, "timestep_embedding", lambda t, *args: told.append(t) or embed(t, *args))
 

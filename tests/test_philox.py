@@ -66,6 +66,17 @@ def test_extreme_words_give_finite_normals():
         assert radius.max() <= math.sqrt(2 * 33 * math.log(2)) * (1 + 1e-6)
 
 
+def test_the_shortest_radii_in_float32():
+    """As docs/operator.md has it: of the 400,000 words next to 2^32."""
+    words, zero = 2**32 - 1 - torch.arange(400_000), torch.zeros((), dtype=torch.int64)
+    rounded, exact = (_box_muller(words, zero, dtype)[0].double() for dtype in (torch.float32, torch.float64))
+    error = (rounded - exact).abs()
+    assert error.max() < 2.5e-4
+    assert error[exact < 0.006].max() > 5e-6
+    assert error[exact > 0.006].max() < 5e-6
+    assert 1 / 60_000 < float((exact < 0.006).sum()) / 2**32 < 1 / 50_000
+
+
 @pytest.fixture(scope="module")
 def many() -> torch.Tensor:
     """Four million normals: 1000 seeds as torch draws them, 4000 elements each."""
