@@ -8,13 +8,14 @@ import platform
 import shlex
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from . import DiffAugment, __version__, building, ops, options, patching
+from .adapters import launcher
 from .benchmark import settings as benchmark
 from .demo.settings import RESOLUTIONS, Settings
 from .diffusion_noise import SCHEDULES
@@ -37,13 +38,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = vars(_parser().parse_args(argv))
     command = arguments.pop("command")
     try:
-        command(**arguments)
+        script = command(**arguments)
     except (CommandError, OSError) as error:
         print(f"gan-regularizers: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("gan-regularizers: interrupted", file=sys.stderr)
         return 130
+    if script is not None:
+        script()  # whose errors are its own
     return 0
 
 
@@ -77,6 +80,11 @@ def build(cuda_archs: str | None, verbose: bool) -> None:
     wanted = building.NAMES if cuda_archs else ("cpu",)
     if failed := [name.upper() for name in wanted if outcome[name].missing]:
         raise CommandError(f"no kernels were built for {' and '.join(failed)}")
+
+
+def run(script: Path, arguments: list[str]) -> Callable[[], None]:
+    """Run a script of a checkout, in which nothing is changed; a train.py takes --reg and --spider beside its options."""
+    return launcher.launch(script, arguments)
 
 
 def patch(path: Path | None, check: bool, reverse: bool, known: bool, only: str | None) -> None:
@@ -190,6 +198,17 @@ def _parser() -> argparse.ArgumentParser:
     add = command.add_argument
     add("--cuda-archs", metavar="LIST", help="compute capabilities such as 75;90 (default: all that nvcc knows)")
     add("--verbose", action="store_true", help="show what the compilers say")
+
+    command = commands.add_parser(
+        "run",
+        help="run a script of a checkout as it is, with --reg",
+        description=run.__doc__,
+        usage="gan-regularizers run SCRIPT [its options] [--reg=...] [--spider=...]",
+    )
+    command.set_defaults(command=run)
+    add = command.add_argument
+    add("script", type=Path, metavar="SCRIPT", help="such as PATH/train.py or PATH/gen_images.py")
+    add("arguments", nargs=argparse.REMAINDER, metavar="OPTIONS", help="of the script; its --help shows them all")
 
     command = commands.add_parser(
         "patch", help="bring them into a checkout of a known repository", description=patch.__doc__

@@ -8,6 +8,7 @@ A patched repository imports it before all else of its own, in every script and 
 """
 
 import functools
+import importlib
 import importlib.metadata
 import importlib.util
 import inspect
@@ -26,28 +27,74 @@ from torch.torch_version import TorchVersion
 changes: list[str]  # a line for each thing that importing this module changed
 
 
-def prepare(device: torch.device, conv2d_gradfix: ModuleType, grid_sample_gradfix: ModuleType) -> torch.device:
-    """Switch a repository's own convolution and grid_sample off, where torch's do all that they did.
+def prepare(device: torch.device, *_: ModuleType) -> torch.device:
+    """Mend what a repository's own modules do that current PyTorch breaks, before its networks are built.
 
-    They were made for torch 1.7 to 1.10, to make double backward quick or possible, and call operators that are gone.
-    torch's ``conv2d`` has double backward. Its ``grid_sample`` has it in 2.13 and has not in 2.4; where it has not,
-    ``grid_sample`` of this module takes its place.
+    Its convolution and grid_sample are switched off, where torch's do all that they did. They were made for torch 1.7 to
+    1.10, to make double backward quick or possible, and call operators that are gone. torch's ``conv2d`` has double
+    backward. Its ``grid_sample`` has it in 2.13 and has not in 2.4; where it has not, ``grid_sample`` of this module takes
+    its place. ProjectedGAN's feature network gets its weights from ``efficientnet_lite``, and InsGen's contrastive heads
+    train in one process too and go on from a snapshot.
 
     Args:
         device: the one that the repository means to train on.
-        conv2d_gradfix: its module ``torch_utils.ops.conv2d_gradfix``.
-        grid_sample_gradfix: its module ``torch_utils.ops.grid_sample_gradfix``.
 
     Returns:
         The device, or the CPU where torch finds no CUDA device; a warning says so.
     """
-    conv2d_gradfix.enabled = grid_sample_gradfix.enabled = False
-    if not _differentiable_twice(torch.nn.functional.grid_sample):
-        grid_sample_gradfix.grid_sample = grid_sample
+    for name, mend in _MODULES.items():
+        if (module := _import_if_there(name)) is not None:
+            mend(module)
     if device.type == "cuda" and not torch.cuda.is_available():
         warnings.warn("torch finds no CUDA device; training runs on the CPU, which is for tests", stacklevel=2)
         return torch.device("cpu")
     return device
+
+
+def _switch_off(gradfix: ModuleType) -> None:
+    gradfix.enabled = False
+
+
+def _mend_grid_sample(gradfix: ModuleType) -> None:
+    gradfix.enabled = False
+    if not _differentiable_twice(torch.nn.functional.grid_sample):
+        gradfix.grid_sample = grid_sample
+
+
+def _mend_features(projector: ModuleType) -> None:
+    from . import efficientnet_lite
+
+    if hasattr(projector, "timm"):
+        projector.timm = efficientnet_lite
+
+
+def _mend_heads(heads: ModuleType) -> None:
+    """Upstream's heads know several processes only, and those of a resumed run take gradients when they are copied."""
+    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        heads.CLHead.module = property(lambda self: self)  # as DistributedDataParallel has it
+        heads.concat_all_gather = lambda tensor: tensor
+    misc = importlib.import_module("torch_utils.misc")
+    misc.copy_params_and_buffers = torch.no_grad()(misc.copy_params_and_buffers)
+
+
+# Of a repository, where it has them.
+_MODULES = {
+    "torch_utils.ops.conv2d_gradfix": _switch_off,
+    "torch_utils.ops.grid_sample_gradfix": _mend_grid_sample,
+    "pg_modules.projector": _mend_features,
+    "feature_networks.pretrained_builder": _mend_features,
+    "training.contrastive_head": _mend_heads,
+}
+
+
+def _import_if_there(name: str) -> ModuleType | None:
+    """A module of the repository; None where it has none of that name."""
+    try:
+        return importlib.import_module(name) if importlib.util.find_spec(name) else None
+    except ModuleNotFoundError as error:
+        if error.name is not None and name.startswith(error.name):
+            return None
+        raise
 
 
 def grid_sample(input: Tensor, grid: Tensor) -> Tensor:  # noqa: A002

@@ -1,0 +1,124 @@
+"""Runs a script of a checkout as it is, with our lines inserted as Python reads its files: ``gan-regularizers run``.
+
+The script is ``__main__``, as it is for Python, so that arguments, exit status, tracebacks and spawned ranks are its own.
+"""
+
+import importlib.util
+import multiprocessing.process
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from pathlib import Path
+from types import CodeType, ModuleType, TracebackType
+from typing import Any
+
+from ..errors import CommandError
+from . import places
+from .places import Change
+
+_SCRIPT = "GAN_REGULARIZERS_SCRIPT"  # in the environment: its path as typed, for the ranks that it spawns
+_RANK = f"{__package__}.launched"  # the module that such a rank finds as the main one
+
+
+def launch(script: Path, arguments: Sequence[str]) -> Callable[[], None]:
+    """Make ready to run a script of a checkout with its arguments, in this process; returns what runs it.
+
+    Raises:
+        CommandError: it is no script of a checkout, or trains in a way that is unknown.
+    """
+    changes = _changes(script.absolute())
+    if os.environ.get("RANK", "0") == "0":  # under torchrun each rank comes here
+        print(f"gan-regularizers: {_description(script, changes)}", file=sys.stderr, flush=True)
+    return lambda: _run(script, arguments)
+
+
+def _run(script: Path, arguments: Sequence[str]) -> None:
+    os.environ[_SCRIPT] = str(script)
+    sys.argv = [str(script), *arguments]
+    sys.excepthook = _from_the_script_on
+    ours, main = sys.modules["__main__"], ModuleType("__main__")  # ours is in use still
+    main.__spec__ = importlib.util.find_spec(_RANK)
+    sys.modules["__main__"] = main
+    exec(become(vars(main)), vars(main))
+    sys.modules["__main__"] = ours
+
+
+def become(namespace: dict[str, Any]) -> CodeType:
+    """Make the namespace of a main module that of the script, and insert our lines into what is imported from here on.
+
+    Returns:
+        The code to execute in it.
+    """
+    script = Path(multiprocessing.process.ORIGINAL_DIR or "", os.environ[_SCRIPT])
+    changes = {os.path.realpath(script.parent / change.path): change for change in _changes(script)}
+    namespace.update(__file__=str(script), __package__=None)
+    sys.argv[0] = os.environ[_SCRIPT]
+    if str(script.parent) not in sys.path:  # a rank has that of its parent
+        sys.path.insert(0, str(script.parent))
+    importlib.import_module(f"{__package__}.modern_torch")  # before all else, as in a patched checkout
+    sys.meta_path.insert(0, _Finder(changes))
+    change = changes.get(os.path.realpath(script)) or Change(script.name, script.read_bytes(), ())
+    return change.compile(str(script))
+
+
+def _changes(script: Path) -> list[Change]:
+    """What goes into a checkout for its script to run here: nothing, if it does not train."""
+    if not script.is_file():
+        what = "is a folder; name the script in it, such as train.py" if script.is_dir() else "does not exist"
+        raise CommandError(f"{script} {what}")
+    root = next((folder for folder in script.parents if (folder / places.DNNLIB).exists()), None)
+    if root is None:
+        raise CommandError(f"{script} is in no checkout: there is no {places.DNNLIB} beside it or in a folder above it")
+    if b"training_loop" not in script.read_bytes():
+        return []
+    path = script.relative_to(root).as_posix()
+    return [*places.modern_torch(root), places.regularizers(root, path)]
+
+
+def _description(script: Path, changes: list[Change]) -> str:
+    if not changes:
+        return f"running {script} with what it needs of current PyTorch"
+    adapter = places.adapter_of(script.absolute().parent, changes[-1].path)
+    return f"running {script} with --reg: {places.ADAPTERS[adapter]}"
+
+
+class _Finder:
+    """Finds the files of a checkout that have lines of ours, before Python's own finders do."""
+
+    def __init__(self, changes: Mapping[str, Change]) -> None:
+        self.changes = changes
+        paths = [Path(change.path) for change in changes.values()]
+        self.names = {
+            ".".join((path.parent if path.stem == "__init__" else path.with_suffix("")).parts) for path in paths
+        }
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        spec = PathFinder.find_spec(name, path, target) if name in self.names else None
+        change = self.changes.get(os.path.realpath(spec.origin)) if spec is not None and spec.origin else None
+        if change is None:
+            return None
+        spec.loader = _Loader(name, spec.origin, change)
+        return spec
+
+
+class _Loader(SourceFileLoader):
+    """Loads a file with our lines; no compiled file knows of them."""
+
+    def __init__(self, name: str, path: str, change: Change) -> None:
+        super().__init__(name, path)
+        self.change = change
+
+    def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002
+        """Compile the file, whatever was compiled before."""
+        return self.change.compile(self.path)
+
+
+def _from_the_script_on(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """Show a traceback without the frames above the script, as if Python had run it."""
+    script, inside = getattr(sys.modules["__main__"], "__file__", None), traceback
+    while inside is not None and inside.tb_frame.f_code.co_filename != script:
+        inside = inside.tb_next
+    sys.__excepthook__(kind, error.with_traceback(inside or traceback), inside or traceback)
