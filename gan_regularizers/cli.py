@@ -93,7 +93,10 @@ def patch(path: Path | None, check: bool, reverse: bool, known: bool, only: str 
     if known:
         if path or check or reverse or only:
             raise CommandError("--list says what is known, without PATH or another option; leave those out")
-        _print_rows({pin.name: str(pin) for pin in patching.pins()} | ADAPTERS)
+        print("Kinds of checkouts, told by their structure:")
+        _print_rows(ADAPTERS)
+        print("\nCommits that have patch files:")
+        _print_rows({pin.name: str(pin) for pin in patching.pins()})
         return
     if path is None:
         raise CommandError("name the folder with train.py of a checkout; --list says of which kinds")

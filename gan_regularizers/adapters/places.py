@@ -125,9 +125,7 @@ def of_script(root: Path, script: str = TRAIN) -> Change:
     code = f"from gan_regularizers.adapters import {adapter_of(root, script)} as regularizers"
     return train.change(
         train.after(imports[-1], code, "beside the other imports"),
-        train.before(
-            options[0], "@regularizers.options", f"directly above or below another option of {command.name}()"
-        ),
+        train.after(options[-1], "@regularizers.options", f"beside the other options of {command.name}()"),
         launch.configured(train),
     )
 
@@ -198,8 +196,8 @@ class _Source:
         """A line above a statement or decorator."""
         return self._insertion(node, node.lineno - 1, code, where)
 
-    def after(self, node: ast.stmt, code: str, where: str) -> Insertion:
-        """A line below a statement."""
+    def after(self, node: ast.expr | ast.stmt, code: str, where: str) -> Insertion:
+        """A line below a statement or decorator."""
         rest = self.lines[node.end_lineno - 1][node.end_col_offset :].strip()
         if rest.startswith(b";"):
             raise NoPlaceError(
