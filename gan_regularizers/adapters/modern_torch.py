@@ -208,6 +208,18 @@ def _mend_sqrtm() -> str | None:
     return "scipy.linalg.sqrtm() takes disp again; the error estimate beside its root is NaN"
 
 
+def _mend_numpy() -> str | None:
+    """Diffusion-GAN says ``np.int``; numpy 1.24 dropped such names of what Python has anyway."""
+    import numpy
+
+    gone = {"bool": bool, "int": int, "float": float, "complex": complex, "object": object, "str": str}
+    with warnings.catch_warnings():  # of the versions that have them still
+        warnings.simplefilter("ignore")
+        gone = {name: kind for name, kind in gone.items() if not hasattr(numpy, name)}
+    vars(numpy).update(gone)
+    return f"numpy.{', numpy.'.join(gone)} are those of Python again" if gone else None
+
+
 def _mend_missing_cuda() -> str | None:
     """The training loops pin memory, time phases with CUDA events and read CUDA's memory statistics."""
     if torch.cuda.is_available():
@@ -255,6 +267,7 @@ def _mend() -> Iterable[str]:
         _mend_pkg_resources,
         _mend_distutils,
         _mend_sqrtm,
+        _mend_numpy,
         _mend_missing_cuda,
     ):
         if change := mend():
