@@ -2,6 +2,7 @@
 
 import copy
 import importlib
+import inspect
 import json
 import pickle
 import pickletools
@@ -19,16 +20,44 @@ from PIL import Image
 from torch import nn
 
 from gan_regularizers import AdaptiveT, DiffAugment, DiffusionNoise, timestep_embedding, wrap
-from gan_regularizers.adapters import insgen, projected_gan, snapshot_parts, spider, stylegan
+from gan_regularizers.adapters import (
+    diffusion_gan,
+    insgen,
+    inside_d,
+    projected_gan,
+    snapshot_parts,
+    spider,
+    stylegan,
+    wrapped,
+)
 from gan_regularizers.adapters.snapshot_parts import FrozenGenerator, Pipe, full_name
 from gan_regularizers.adapters.stylegan import told_discriminator
 from gan_regularizers.regularizer import InputRegularizer
 from gan_regularizers.spider import ImageLatents
 
-HOSTS = {"stylegan": stylegan, "insgen": insgen, "projected_gan": projected_gan}
+HOSTS = {
+    "stylegan": stylegan,
+    "insgen": insgen,
+    "projected_gan": projected_gan,
+    "wrapped": wrapped,
+    "diffusion_gan": diffusion_gan,
+}
 STYLEGANS = ("stylegan", "insgen")
+INSIDE = ("projected_gan", "wrapped")  # the noise is a part of D
 FED = ("stylegan", "projected_gan")
 NOISE = {"t_max": 500, "t_min": 10, "seed": 7}
+
+
+# Arguments of the training loops, as far as the adapters look.
+_OF_ALL = "D_kwargs loss_kwargs"
+_ADA = f"{_OF_ALL} augment_kwargs augment_p ada_target ada_kimg"
+ARGUMENTS = {
+    "stylegan": _ADA,
+    "insgen": _ADA,
+    "projected_gan": _OF_ALL,
+    "wrapped": f"{_OF_ALL} augment_kwargs",
+    "diffusion_gan": f"{_OF_ALL} diffusion_kwargs diffusion_p ada_target ada_kimg",
+}
 
 
 class EasyDict(dict):
@@ -36,6 +65,20 @@ class EasyDict(dict):
 
     __getattr__ = dict.__getitem__
     __setattr__ = dict.__setitem__
+
+
+class Loss:
+    """Upstream's loss, which gives its pipe images."""
+
+    def run_D(self, img, c):  # noqa: N802
+        return self.D(self.augment_pipe(img), c)
+
+
+class FeatureLoss(Loss):
+    """GGDR's, whose pipe takes G's features too."""
+
+    def run_aug(self, img, features):
+        return self.augment_pipe(img, features)
 
 
 class Augment(nn.Module):
@@ -73,13 +116,32 @@ def upstream(monkeypatch) -> SimpleNamespace:
     )
     add("dnnlib", util=util)
     add("legacy", load_network_pkl=seen.snapshots.__getitem__)
-    statistics = add("torch_utils.training_stats", report0=lambda *report: seen.reports.append(report))
+    statistics = add(
+        "torch_utils.training_stats",
+        report=lambda name, value: value,  # noqa: ARG005
+        report0=lambda *report: seen.reports.append(report),
+    )
     add("torch_utils", training_stats=statistics)
+    add("training")
+    add("training.loss", Loss=Loss, FeatureLoss=FeatureLoss)
+    add("training.training_loop")
     return seen
 
 
-def invoke(host: str, line: str, **changes):
+def training_loop_of(arguments: str) -> None:
+    """Let upstream's training_loop() be one with arguments of these names."""
+
+    def training_loop(**_):
+        pass
+
+    names = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in arguments.split()]
+    training_loop.__signature__ = inspect.Signature(names)
+    sys.modules["training.training_loop"].training_loop = training_loop
+
+
+def invoke(host: str, line: str, arguments: str | None = None, **changes):
     """What upstream's train.py makes of the options: the arguments of its training loop, and click's outcome."""
+    training_loop_of(arguments or ARGUMENTS[host])
     args = EasyDict(
         random_seed=3,
         batch_size=32,
@@ -102,6 +164,10 @@ def invoke(host: str, line: str, **changes):
     @click.option("--p", type=float)
     @click.option("--target", type=float)
     @click.option("--augpipe")
+    @click.option("--DiffAugment")
+    @click.option("--with-dataaug", type=bool)
+    @click.option("--t_min", type=int, default=10)
+    @click.option("--beta_start", type=float, default=1e-4)
     @HOSTS[host].options
     def train(**_):
         return HOSTS[host].configure(args, "00000-data")
@@ -120,7 +186,8 @@ def configured(host: str, line: str, **changes) -> EasyDict:
 
 def regularizers_of(args: EasyDict) -> EasyDict:
     """The settings, which are the pipe's or D's."""
-    return EasyDict(args.D_kwargs if "where" in args.D_kwargs else args.augment_kwargs)
+    pipe = args.get("diffusion_kwargs") or args.get("augment_kwargs")
+    return EasyDict(args.D_kwargs if "diffaug" in args.D_kwargs else pipe)
 
 
 # The train.py.
@@ -170,7 +237,8 @@ def test_every_option_arrives(host):
         "--reg=diffaug+diffusion --reg-policy=color,cutout --reg-cutout=0.3 --reg-noise-std=0.25 --reg-t-max=321 "
         "--reg-t-min=12 --reg-dist=uniform --reg-schedule=cosine --reg-target=0.4 --reg-kimg=50 --reg-parity=paper "
     )
-    args = configured(host, line + ("--reg-where=last" if host == "projected_gan" else "--reg-condition=t-raw"))
+    last = {"projected_gan": "where=last", "wrapped": "condition=none"}.get(host, "condition=t-raw")
+    args = configured(host, f"{line} --reg-{last}")
     found = regularizers_of(args)
     assert found.diffaug == {"policy": "color,cutout", "cutout": 0.3}
     expected = {
@@ -182,17 +250,17 @@ def test_every_option_arrives(host):
         "parity": "paper",
     }
     assert expected.items() <= found.noise.items()
-    if host == "projected_gan":
+    if host in INSIDE:
         # 32 images in two rounds of 8 on each of two GPUs
         assert found.controller == {"target": 0.4, "kimg": 50.0, "interval": 8}
-        assert found.where == "last"
+        assert found["where" if host == "projected_gan" else "told"] == last.split("=")[1]
     else:
-        assert (args.augment_p, args.ada_target, args.ada_kimg) == (0.0, 0.4, 50.0)
-        assert args.D_kwargs.told == "t-raw"
+        p = args.diffusion_p if host == "diffusion_gan" else args.augment_p
+        assert (p, args.ada_target, args.ada_kimg) == (0.0, 0.4, 50.0)
+        assert args.D_kwargs.get("told") == ("t-raw" if host in STYLEGANS else None)
     assert args.desc == (
         "00000-data-diffaug-diffusion-policycolor,cutout-cutout0.3-noise_std0.25-t_max321-t_min12-distuniform"
-        "-schedulecosine-target0.4-kimg50.0-paritypaper"
-        + ("-wherelast" if host == "projected_gan" else "-conditiont-raw")
+        f"-schedulecosine-target0.4-kimg50.0-paritypaper-{last.replace('=', '')}"
     )
 
 
@@ -234,8 +302,9 @@ def test_what_projected_gan_builds():
     assert args.D_kwargs["base"] == "training.networks.Discriminator"
     assert args.D_kwargs["controller"] == {"target": 0.6, "kimg": 100.0, "interval": 8}
     assert args.loss_kwargs == {
-        "class_name": "gan_regularizers.adapters.projected_gan.loss",
+        "class_name": "gan_regularizers.adapters.inside_d.loss",
         "base": "training.loss.Loss",
+        "p_name": "Progress/augment",
         "r1_gamma": 1.0,
     }
     assert args.desc == "00000-data-diffusion"
@@ -479,11 +548,15 @@ def test_snapshots_name_what_they_named_before():
     names |= {name.replace(" ", ".") for _, name, _ in ours if name.startswith("gan_regularizers")}
     names |= {
         full_name(getattr(snapshot_parts, name))
-        for name in "TellT ThroughFirst ThroughEach ThroughLatents FrozenGenerator WithoutNoise".split()
+        for name in (
+            "Diffusion NoDiffusion TellT ThroughFirst ThroughEach ThroughLatents FrozenGenerator WithoutNoise"
+        ).split()
     }
     names.add(full_name(ImageLatents))
     assert names == {
         "gan_regularizers.adapters.snapshot_parts.Pipe",
+        "gan_regularizers.adapters.snapshot_parts.Diffusion",
+        "gan_regularizers.adapters.snapshot_parts.NoDiffusion",
         "gan_regularizers.adapters.snapshot_parts.TellT",
         "gan_regularizers.adapters.snapshot_parts.ThroughFirst",
         "gan_regularizers.adapters.snapshot_parts.ThroughEach",
@@ -949,36 +1022,47 @@ def test_diffaug_takes_the_place_of_upstreams():
         assert hasattr(D, "adaptive_t") is ("diffusion" in line)
 
 
-class ProjectedLoss:
-    """Upstream's loss: reals are bright and fakes dark."""
+class ReportingLoss:
+    """Upstream's loss: reals are bright and fakes dark, and the signs of D's outputs on reals are reported."""
 
     def __init__(self, device, D, weight):
         self.device, self.D, self.weight = device, D, weight
 
-    def run_D(self, img, c, blur_sigma=0):  # noqa: ARG002, N802
-        return self.D(img, c)
-
     def accumulate_gradients(self, phase, real_img, real_c):
+        from torch_utils import training_stats
+
         fakes = -torch.ones_like(real_img)
-        if phase in ("Gmain", "Gboth", "Dmain", "Dboth"):
-            self.run_D(fakes, real_c)
-        if phase in ("Dmain", "Dboth"):
-            self.run_D(real_img.detach().requires_grad_(False), real_c, blur_sigma=0)
+        if phase != "Greg":
+            training_stats.report("Loss/signs/fake", self.D(fakes, real_c).sign())
+        if phase.startswith("D"):
+            training_stats.report("Loss/signs/real", self.D(real_img.detach(), real_c).sign())
+        if real_img.isnan().any():
+            raise FloatingPointError("NaN")
 
 
-@pytest.mark.parametrize("phase", ["Dmain", "Dboth"])
-def test_projected_gans_t_moves_by_its_reals(upstream, phase):
+@pytest.mark.parametrize("phase", ["D", "Dmain", "Dboth"])
+@pytest.mark.parametrize("parallel", [False, True])
+def test_t_moves_by_the_signs_that_the_loss_reports(upstream, phase, parallel):
     D = projected_discriminator("--reg=diffusion --reg-kimg=0.1", batch_gpu=16)
-    loss = projected_gan.loss(full_name(ProjectedLoss), D, device="cpu", weight=2)
+    shown = nn.Sequential() if parallel else D
+    if parallel:  # as DistributedDataParallel has it
+        shown.module = D
+        shown.forward = D.forward
+    loss = inside_d.loss(full_name(ReportingLoss), shown, "Progress/augment", device="cpu", weight=2)
     assert (loss.device, loss.weight) == ("cpu", 2)
     reals = torch.ones(5, 3, 8, 8)
+    report = sys.modules["torch_utils.training_stats"].report
     for _ in range(4):
         assert upstream.reports == []
         for name in ("Gboth", phase, "Greg", "Dreg"):
-            loss.accumulate_gradients(name, reals, None)
-    assert float(D.adaptive_t.r_d) == 1.0  # fakes would have halved it
+            loss.accumulate_gradients(name, real_img=reals, real_c=None)
+            assert sys.modules["torch_utils.training_stats"].report is report
+    assert float(D.adaptive_t.r_d) == 1.0  # fakes would have lowered it
     assert float(D.adaptive_t.p) == pytest.approx(4 * 5 / 100)
     assert upstream.reports == [("Progress/augment", pytest.approx(0.2)), ("Progress/augment_T", 5 + 99)]
+    with pytest.raises(FloatingPointError):
+        loss.accumulate_gradients(phase, torch.full_like(reals, torch.nan), None)
+    assert sys.modules["torch_utils.training_stats"].report is report
 
 
 def test_projected_gans_noise_follows_a_copied_state():

@@ -220,6 +220,24 @@ def _mend_numpy() -> str | None:
     return f"numpy.{', numpy.'.join(gone)} are those of Python again" if gone else None
 
 
+def _mend_click() -> str | None:
+    """Diffusion-InsGen's switch ``--mirror`` has the default 1, which click took for True."""
+    if importlib.util.find_spec("click") is None:
+        return None
+    import click
+
+    kind = type(click.BOOL)
+    original = kind.convert
+    try:
+        original(click.BOOL, 1, None, None)
+    except (AttributeError, click.BadParameter):
+        kind.convert = lambda self, value, param, ctx: original(
+            self, bool(value) if value in (0, 1) else value, param, ctx
+        )
+        return "switches of click take 0 and 1 again, as numbers"
+    return None
+
+
 def _mend_missing_cuda() -> str | None:
     """The training loops pin memory, time phases with CUDA events and read CUDA's memory statistics."""
     if torch.cuda.is_available():
@@ -268,6 +286,7 @@ def _mend() -> Iterable[str]:
         _mend_distutils,
         _mend_sqrtm,
         _mend_numpy,
+        _mend_click,
         _mend_missing_cuda,
     ):
         if change := mend():
