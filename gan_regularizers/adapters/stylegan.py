@@ -43,8 +43,9 @@ def configure(args: Any, desc: str, host: Host = _HOST) -> str:
         return desc
     require("D_kwargs", "loss_kwargs", "augment_kwargs", "augment_p", "ada_target", "ada_kimg")
     _refuse_other_calls(args.loss_kwargs.class_name)
-    if args.loss_kwargs.get("diffaugment"):
+    if policy := args.loss_kwargs.get("diffaugment"):
         args.loss_kwargs.diffaugment = ""
+        desc = desc.replace(f"-{policy.replace(',', '-')}", "", 1)
     pipe = {"class_name": full_name(Pipe), "diffaug": regularizers.diffaug, "noise": regularizers.noise}
     if regularizers.mode.startswith("ada"):
         pipe["ada"] = args.augment_kwargs
