@@ -109,6 +109,7 @@ def discriminator(
                 del layer.__dict__["weight"]
     if diffuse is not None:
         D.adaptive_t = AdaptiveT(diffuse, **controller)
+        D.adaptive_t.r_d.zero_()  # R3GAN compares its ranks' buffers at a snapshot, and NaN is not equal to itself
     return D
 
 
