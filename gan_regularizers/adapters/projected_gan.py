@@ -9,9 +9,9 @@ from ..adaptive_t import AdaptiveT
 from ..diffaugment import DiffAugment
 from ..diffusion_noise import DiffusionNoise
 from ..wrapping import wrap
-from . import spider, train_options
+from . import resuming, spider, train_options
 from .snapshot_parts import ThroughEach, ThroughFirst, add_hook, construct, full_name, report_T
-from .train_options import Host, load_snapshot, refuse
+from .train_options import Host, refuse
 
 ADAPTIVE_INTERVAL = 4  # iterations between moves of p
 
@@ -45,7 +45,8 @@ def configure(c: Any, desc: str) -> str:
     if c.G_kwargs.class_name.startswith("pg_modules.networks_fastgan") and size < 128:
         raise click.UsageError(f"FastGAN's G begins at 128 pixels, these images have {size}; use --cfg=stylegan2")
     regularizers = train_options.resolve(_HOST, c.random_seed)
-    snapshot = load_snapshot(c.resume_pkl) if c.get("resume_pkl") else None
+    snapshot = resuming.load(c)
+    resuming.check(c, snapshot)
     desc = spider.configure(c, desc, snapshot)
     if regularizers is None:
         return desc
