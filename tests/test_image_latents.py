@@ -316,3 +316,12 @@ def test_bad_input_is_named(name):
     call, error, message = BAD[name]
     with pytest.raises(error, match=message):
         call()
+
+
+def test_one_image_that_differs_is_enough():
+    made = pictures(1).repeat(1100, 1, 1, 1)
+    made[-1, :, 0, 0] ^= 255
+    assert not ImageLatents(made, 4).look_alike()
+    assert ImageLatents(made[:-1], 4, centered=False).look_alike()
+    assert ImageLatents(_constant(), 4, centered=False).look_alike()
+    assert not ImageLatents(ToyGenerator(), 4).look_alike()

@@ -480,9 +480,10 @@ def test_resuming_with_other_data(checkouts, name, tmp_path):
     larger = checkout.train(f"--resume={snapshot}", images=4, size=128)
     lacks = re.search(r"lacks (\d+) of the (\d+) parameters of G.* img_resolution=32, .*=128", larger.output)
     assert 0 < int(lacks[1]) < int(lacks[2])
-    started = checkout.train("--reg=none", f"--data={gray}", images=4)
-    colours = checkout.train(f"--resume={started.snapshot}", images=4)
-    assert f"{started.snapshot} is repeated to fill" in colours.output
+    if name != "projected_gan":  # whose features take colours alone
+        started = checkout.train("--reg=none", f"--data={gray}", images=4)
+        colours = checkout.train(f"--resume={started.snapshot}", images=4)
+        assert f"{started.snapshot} is repeated to fill" in colours.output
 
 
 @pytest.mark.parametrize("name", STYLEGANS)
