@@ -7,6 +7,7 @@ import json
 import pickle
 import pickletools
 import re
+import shutil
 import sys
 import zipfile
 from contextlib import nullcontext
@@ -115,7 +116,7 @@ def upstream(monkeypatch) -> SimpleNamespace:
         open_url=nullcontext,
     )
     add("dnnlib", util=util)
-    add("legacy", load_network_pkl=seen.snapshots.__getitem__)
+    seen.legacy = add("legacy", load_network_pkl=seen.snapshots.__getitem__)
     statistics = add(
         "torch_utils.training_stats",
         report=lambda name, value: value,  # noqa: ARG005
@@ -589,7 +590,8 @@ def test_snapshots_name_what_they_named_before():
 
 def snapshot_of(pipe: nn.Module | None, told: int = 0, c_dim: int = 2) -> dict:
     G = SimpleNamespace(c_dim=c_dim)
-    return {"augment_pipe": pipe, "G": G, "G_ema": G, "D": SimpleNamespace(c_dim=c_dim + told)}
+    D = SimpleNamespace(c_dim=c_dim + told)
+    return {"augment_pipe": pipe, "G": G, "G_ema": G, "D": D, "D_ema": D, "DHead": G, "GHead": G}
 
 
 @pytest.mark.parametrize("host", STYLEGANS)
@@ -679,6 +681,199 @@ def test_projected_gan_goes_on_from_a_snapshot(upstream):
         with pytest.raises(click.UsageError) as refused:
             configured("projected_gan", f"--reg=diffusion {option}", resume_pkl="run.pkl")
         assert refused.value.message.startswith(f"{option} does not fit run.pkl, whose noise has 5")
+
+
+class Images:
+    """A data set."""
+
+    def __init__(
+        self, resolution: int = 64, label_dim: int = 3, num_channels: int = 3, use_labels: bool = True
+    ) -> None:
+        self.resolution, self.label_dim, self.num_channels = resolution, label_dim * use_labels, num_channels
+
+
+class Network(nn.Module):
+    """As upstream's G and D: a block for each size, called by it, and a layer at the images."""
+
+    def __init__(self, c_dim: int, img_resolution: int, img_channels: int, channel_max: int = 4, **kwargs) -> None:
+        super().__init__()
+        self.c_dim, self.img_resolution, self.img_channels = c_dim, img_resolution, img_channels
+        self.init_kwargs = {"synthesis_kwargs": {"channel_max": channel_max}, **kwargs}
+        self.fc0 = nn.Linear(8 + c_dim, channel_max)
+        self.blocks = nn.ModuleDict()
+        for size in (32, 64, 128):
+            if size <= img_resolution:
+                self.blocks[f"b{size}"] = nn.Linear(channel_max, channel_max)
+        self.rgb = nn.Linear(channel_max, img_channels)
+        self.register_buffer("noise_strength", torch.zeros(()))
+
+
+class Head(nn.Module):
+    """InsGen's."""
+
+    def __init__(self, queue_size: int = 5) -> None:
+        super().__init__()
+        self.queue_size = queue_size
+        self.mlp = nn.Linear(2, 2)
+        self.register_buffer("queue", torch.zeros(2, queue_size))
+
+
+NETWORKS = {
+    "training_set_kwargs": EasyDict(class_name=full_name(Images), resolution=64, use_labels=True),
+    "G_kwargs": EasyDict(class_name=full_name(Network), channel_max=4),
+    "D_kwargs": EasyDict(class_name=full_name(Network), channel_max=4),
+    "DHead_kwargs": EasyDict(class_name=full_name(Head)),
+    "GHead_kwargs": EasyDict(class_name=full_name(Head)),
+}
+
+
+def resumed(upstream: SimpleNamespace, host: str, line: str = "", told: int = 0, **settings) -> EasyDict:
+    """A run that goes on from networks with other settings."""
+    settings = {"c_dim": 3, "img_resolution": 64, "img_channels": 3, **settings}
+    G, D = Network(**settings), Network(**{**settings, "c_dim": settings["c_dim"] + told})
+    snapshot = {"G": G, "G_ema": G, "D": D, "D_ema": D, "DHead": Head(), "GHead": Head(), "augment_pipe": None}
+    upstream.snapshots.setdefault("run.pkl", snapshot)
+    changes = {name: EasyDict(kwargs) for name, kwargs in NETWORKS.items()}
+    if host != "insgen":
+        del changes["DHead_kwargs"], changes["GHead_kwargs"]
+    return configured(host, line, resume_pkl="run.pkl", **changes)
+
+
+@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize("line", ["", "--reg=diffaug"])
+@pytest.mark.parametrize(
+    ("settings", "there", "here"),
+    [
+        ({"c_dim": 2}, "c_dim=2", "c_dim=3"),
+        ({"c_dim": 0}, "c_dim=0", "c_dim=3"),
+        ({"img_channels": 4}, "img_channels=4", "img_channels=3"),
+        ({"channel_max": 5}, "channel_max=5", "channel_max=4"),
+        (
+            {"img_resolution": 32, "channel_max": 5},
+            "img_resolution=32, channel_max=5",
+            "img_resolution=64, channel_max=4",
+        ),
+    ],
+)
+def test_a_snapshot_of_other_shapes_is_refused(upstream, host, line, settings, there, here):
+    with pytest.raises(click.UsageError) as refused:
+        resumed(upstream, host, line, **settings)
+    assert refused.value.message == (
+        f"--resume=run.pkl does not fit: its G has {there}, that of this run {here}; "
+        "resume with data and options like its own, or leave --resume out"
+    )
+
+
+@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, ""),
+        ({"conv_clamp": 256}, ""),
+        ({"img_resolution": 128}, ""),
+        (
+            {"img_resolution": 32},
+            "run.pkl lacks 2 of the 8 parameters of G and 2 of the 8 parameters of D, which start afresh"
+            " (its G has img_resolution=32, that of this run img_resolution=64)\n",
+        ),
+        (
+            {"img_channels": 1},
+            "run.pkl is repeated to fill 2 tensors of G and 2 tensors of D"
+            " (its G has img_channels=1, that of this run img_channels=3)\n",
+        ),
+    ],
+)
+def test_what_upstream_can_copy_goes_on_with_a_line(upstream, host, settings, said):
+    """The stand-ins take what was said for true: they copy as upstream does."""
+    args = resumed(upstream, host, **settings)
+    assert args.output == said
+    data = Images(**{name: value for name, value in args.training_set_kwargs.items() if name != "class_name"})
+    new = Network(data.label_dim, data.resolution, data.num_channels)
+    old = dict(upstream.snapshots["run.pkl"]["G"].named_parameters())
+    for name, parameter in new.named_parameters():
+        if name in old:
+            parameter.data.copy_(old[name])
+
+
+def test_a_tensor_says_what_no_setting_does(upstream):
+    G = Network(3, 64, 3)
+    G.fc0 = nn.Linear(7, 4)
+    upstream.snapshots["run.pkl"] = {"G": G, "D": Network(3, 64, 3), "G_ema": G, "augment_pipe": None}
+    with pytest.raises(click.UsageError, match=r"its G has fc0.weight of \[4, 7\], that of this run \[4, 11\]"):
+        resumed(upstream, "stylegan")
+
+
+def test_a_d_with_room_for_t_is_compared_as_such(upstream):
+    assert resumed(upstream, "stylegan", "--reg=diffusion", told=1).output.startswith(
+        "run.pkl has no state of the noise"
+    )
+    upstream.snapshots.clear()
+    with pytest.raises(click.UsageError, match=r"its G has c_dim=2, that of this run c_dim=3"):
+        resumed(upstream, "stylegan", "--reg=diffusion", told=64, c_dim=2)
+
+
+@pytest.mark.parametrize("line", ["", "--reg=diffusion"])
+@pytest.mark.parametrize(
+    ("lacks", "said"),
+    [
+        (("D_ema", "DHead", "GHead"), "no D_ema, which starts as its D; no DHead and GHead, which start afresh"),
+        (("DHead", "GHead"), "no DHead and GHead, which start afresh"),
+        (("GHead",), "no GHead, which starts afresh"),
+        (("D_ema",), "no D_ema, which starts as its D"),
+    ],
+)
+@pytest.mark.parametrize("there", [True, False])
+def test_insgen_completes_a_snapshot(upstream, line, lacks, said, there):
+    """StyleGAN2-ADA's lack all three; those of --no_insgen have None for the heads."""
+    whole = dict.fromkeys(("D_ema", "DHead", "GHead"), Head())
+    D = Network(3, 64, 3)
+    snapshot = {"G": D, "G_ema": D, "D": D, "augment_pipe": None, **whole}
+    for name in lacks:
+        snapshot[name] = None
+        if not there:
+            del snapshot[name]
+    upstream.snapshots["run.pkl"] = snapshot
+    args = resumed(upstream, "insgen", line)
+    assert f"run.pkl has {said}\n" in args.output
+    kwargs = json.loads(json.dumps(args.G_kwargs))
+    del kwargs["class_name"]
+    assert isinstance(insgen.generator(**kwargs, c_dim=3, img_resolution=64, img_channels=3), Network)
+    data = upstream.legacy.load_network_pkl("run.pkl")
+    for name, part in whole.items():
+        if name not in lacks:
+            assert data[name] is part
+        elif name == "D_ema":
+            assert data[name] is D
+        else:
+            assert not data[name].state_dict()
+    assert [data[name] for name in ("G", "D", "G_ema")] == [D] * 3
+
+
+def test_insgen_leaves_a_whole_snapshot_alone(upstream):
+    args = resumed(upstream, "insgen")
+    assert args.output == ""
+    assert args.G_kwargs.class_name == full_name(Network)
+    upstream.snapshots["run.pkl"].update(DHead=None, GHead=None)  # --no_insgen
+    args = configured("insgen", "", **{**NETWORKS, "DHead_kwargs": None, "GHead_kwargs": None}, resume_pkl="run.pkl")
+    assert args.output == ""
+
+
+def test_insgens_queues_have_the_length_that_they_had(upstream):
+    upstream.snapshots["run.pkl"] = {
+        **dict.fromkeys(("G", "G_ema", "D", "D_ema"), Network(3, 64, 3)),
+        **dict.fromkeys(("DHead", "GHead"), Head(queue_size=7)),
+        "augment_pipe": None,
+    }
+    with pytest.raises(click.UsageError, match=r"its DHead has queue_size=7, that of this run queue_size=5"):
+        resumed(upstream, "insgen")
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_what_cannot_be_built_here_is_not_compared(upstream, host):
+    """A fork's loop may give its networks other arguments."""
+    D = Network(3, 64, 3)
+    upstream.snapshots["run.pkl"] = {**snapshot_of(None), "D": D, "G": D, "G_ema": D}
+    assert configured(host, "", resume_pkl="run.pkl").output == ""
 
 
 # What G is fed.
@@ -808,8 +1003,30 @@ def test_a_folder_without_a_licence_says_so(pictures, tmp_path):
 def test_images_that_look_alike_are_refused(pictures, tmp_path):
     with zipfile.ZipFile(pictures) as archive:
         archive.extract("0.png", tmp_path / "folder")
-    with pytest.raises(click.UsageError, match="--spider: source has 1 images that look alike"):
-        fed("stylegan", f"--spider={tmp_path / 'folder'}")
+    said = f"--spider={tmp_path / 'folder'} gives the same latent for every z: {{}}; give varied ones"
+    for count, why in ((1, "it has one image"), (2, "its images look alike"), (3, "its images look alike")):
+        if count > 1:
+            shutil.copy(tmp_path / "folder" / "0.png", tmp_path / "folder" / f"{count}.png")
+        with pytest.raises(click.UsageError) as refused:
+            configured("stylegan", f"--spider={tmp_path / 'folder'}")
+        assert refused.value.message == said.format(why)
+
+
+@pytest.mark.parametrize("host", FED)
+def test_a_generator_of_one_image_is_refused(upstream, host, monkeypatch):
+    """And one of varied images is looked at no longer than it takes to see a second one."""
+    rendered = []
+    render = FrozenGenerator.forward
+    monkeypatch.setattr(FrozenGenerator, "forward", lambda self, z: rendered.append(len(z)) or render(self, z))
+    G = Generator().eval()
+    upstream.snapshots["run.pkl"] = {"G_ema": G}
+    configured(host, "--spider=run.pkl")
+    assert sum(rendered) == 2
+    nn.init.zeros_(G.synthesis.weight)
+    with pytest.raises(click.UsageError) as refused:
+        configured(host, "--spider=run.pkl")
+    said = "--spider=run.pkl gives the same latent for every z: its images look alike; give varied ones"
+    assert refused.value.message == said
 
 
 def tensors_of(module: nn.Module) -> dict:

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from . import train_options
+from . import resuming, train_options
 from .snapshot_parts import Diffusion, full_name
 from .stylegan import put_pipe
-from .train_options import Host, accepted_arguments, load_snapshot, refuse, require
+from .train_options import Host, accepted_arguments, refuse, require
 
 _HOST = Host(
     "the repository's diffusion",
@@ -37,6 +37,8 @@ def configure(args: Any, desc: str) -> str:
         click.UsageError: options that make no sense together, or not with the snapshot of ``--resume``.
     """
     regularizers = train_options.resolve(_HOST, args.random_seed)
+    snapshot = resuming.load(args)
+    resuming.check(args, snapshot)
     if regularizers is None:
         return desc
     if regularizers.condition not in (None, "t-raw"):
@@ -47,7 +49,6 @@ def configure(args: Any, desc: str) -> str:
         raise click.UsageError("--ada_linear does not go with --reg, which moves p by --reg-target; leave it out")
     name = "diffusion" if "diffusion_kwargs" in accepted_arguments() else "augment"
     require(f"{name}_kwargs", f"{name}_p", "ada_target", "ada_kimg")
-    snapshot = load_snapshot(args.resume_pkl) if args.get("resume_pkl") else {}
     pipe = {"class_name": full_name(Diffusion), "diffaug": regularizers.diffaug, "noise": regularizers.noise}
-    put_pipe(args, pipe, regularizers, snapshot.get("diffusion") or snapshot.get("augment_pipe"), name)
+    put_pipe(args, pipe, regularizers, (snapshot or {}).get(name if name == "diffusion" else "augment_pipe"), name)
     return desc + regularizers.desc

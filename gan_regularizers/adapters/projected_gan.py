@@ -13,10 +13,10 @@ from ..adaptive_t import AdaptiveT
 from ..diffaugment import DiffAugment
 from ..diffusion_noise import DiffusionNoise
 from ..wrapping import wrap
-from . import spider, train_options
+from . import resuming, spider, train_options
 from .inside_d import adapt_in_loss, check_snapshot, controller
 from .snapshot_parts import NoDiffusion, ThroughEach, ThroughFirst, add_hook, construct, full_name
-from .train_options import Host, accepted_arguments, load_snapshot, refuse, require
+from .train_options import Host, accepted_arguments, refuse, require
 
 _HOST = Host(
     "the repository's DiffAugment",
@@ -49,7 +49,8 @@ def configure(c: Any, desc: str) -> str:
     if fastgan and size < 128 and "ada_kimg" not in accepted_arguments():  # Diffusion-ProjectedGAN's begins lower
         raise click.UsageError(f"FastGAN's G begins at 128 pixels, these images have {size}; use --cfg=stylegan2")
     regularizers = train_options.resolve(_HOST, c.random_seed)
-    snapshot = load_snapshot(c.resume_pkl) if c.get("resume_pkl") else None
+    snapshot = resuming.load(c)
+    resuming.check(c, snapshot)
     desc = spider.configure(c, desc, snapshot)
     if regularizers is None:
         return desc

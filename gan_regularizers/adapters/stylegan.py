@@ -12,22 +12,21 @@ from typing import Any
 import click
 from torch import nn
 
-from . import spider, train_options
+from . import resuming, spider, train_options
 from .snapshot_parts import TOLD, Pipe, TellT, add_hook, construct, full_name
-from .train_options import Host, Regularizers, load_snapshot, refuse, require
+from .train_options import Host, Regularizers, refuse, require
 
 _HOST = Host("ADA", noise={"uniform": "new_data", "priority": "stylegan2"})
 
 options = train_options.options(_HOST)
 
 
-def configure(args: Any, desc: str, host: Host = _HOST) -> str:
+def configure(args: Any, desc: str) -> str:
     """Put what the options ``--reg...`` and ``--spider...`` ask for into upstream's configuration.
 
     Args:
         args: the keyword arguments of upstream's training_loop, changed in place.
         desc: the name of the run.
-        host: the defaults of the repository.
 
     Returns:
         The name of the run with the regularizers and what G is fed in it.
@@ -35,9 +34,13 @@ def configure(args: Any, desc: str, host: Host = _HOST) -> str:
     Raises:
         click.UsageError: options that make no sense together, or not with the snapshot of ``--resume``.
     """
-    regularizers = train_options.resolve(host, args.random_seed)
-    snapshot = load_snapshot(args.resume_pkl) if args.get("resume_pkl") else None
+    return put(args, desc, train_options.resolve(_HOST, args.random_seed), resuming.load(args))
+
+
+def put(args: Any, desc: str, regularizers: Regularizers | None, snapshot: dict[str, Any] | None) -> str:
+    """What ``configure`` does with the options, once they are resolved and the snapshot of ``--resume`` is loaded."""
     told = _told(args, regularizers, snapshot)
+    resuming.check(args, snapshot, TOLD[told])
     desc = spider.configure(args, desc, snapshot)
     if regularizers is None:
         return desc

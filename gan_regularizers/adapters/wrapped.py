@@ -16,10 +16,10 @@ from ..diffaugment import DiffAugment
 from ..diffusion_noise import DiffusionNoise
 from ..scale_shift import first_layer
 from ..wrapping import wrap
-from . import train_options
+from . import resuming, train_options
 from .inside_d import adapt_in_loss, check_snapshot, controller
 from .snapshot_parts import construct, full_name
-from .train_options import Host, Regularizers, load_snapshot, refuse, require
+from .train_options import Host, Regularizers, refuse, require
 
 _HOST = Host(
     "the repository's augmentation",
@@ -45,7 +45,8 @@ def configure(c: Any, desc: str) -> str:
         click.UsageError: options that make no sense together, or not with the snapshot of ``--resume``.
     """
     regularizers = train_options.resolve(_HOST, c.random_seed)
-    snapshot = load_snapshot(c.resume_pkl) if c.get("resume_pkl") else None
+    snapshot = resuming.load(c)
+    resuming.check(c, snapshot)
     told = _told(c, regularizers, snapshot)
     if regularizers is None:
         return desc

@@ -3,6 +3,7 @@
 ::
 
 python driver.py train IMAGES RESULT.json [options of train.py]
+python driver.py unchecked IMAGES RESULT.json [options of train.py]    whatever --resume has, as upstream alone does
 python driver.py ticks IMAGES TICKS RESULT.json [options of train.py]    timed; networks keep their size, if they may
 python driver.py rank RANK RANKS FOLDER IMAGES RESULT.json [options of train.py]    one of several gloo processes
 python driver.py state SNAPSHOT.pkl RESULT.json
@@ -33,6 +34,14 @@ sys.path.insert(0, str(Path.cwd()))
 
 def train(images: str, result: str, *options: str) -> None:
     """Show D that many images; write the keyword arguments of the training loop and the lines of stats.jsonl."""
+    _train(0, int(images), result, options)
+
+
+def unchecked(images: str, result: str, *options: str) -> None:
+    """Train without comparing the snapshot with the networks first."""
+    from gan_regularizers.adapters import resuming
+
+    resuming.check = lambda *_: None
     _train(0, int(images), result, options)
 
 
@@ -244,8 +253,9 @@ def without(name: str, *options: str) -> None:
 def commands(lines: str, result: str) -> None:
     """Write the exit status and the output of train.py for each list of options."""
     import dnnlib
-    import train as command
     from click.testing import CliRunner
+
+    command = _command()
 
     class Logger:
         """Upstream's would keep the standard output of the first command line."""
@@ -289,10 +299,20 @@ def _watch_what_d_is_told() -> list[bool]:
     return told
 
 
-def _parsed(options: tuple[str, ...]) -> dict[str, Any]:
-    """What train.py makes of its options for the training loop."""
+def _command() -> Any:
+    """The module train, whose adapter finds the tiny networks already where HALF_BLOCKS is set."""
     import train as command
 
+    adapter = getattr(command, "regularizers", None)
+    if adapter is not None and "HALF_BLOCKS" in os.environ:
+        configure = adapter.configure
+        adapter.configure = lambda kwargs, desc: _shrink(kwargs) or configure(kwargs, desc)
+    return command
+
+
+def _parsed(options: tuple[str, ...]) -> dict[str, Any]:
+    """What train.py makes of its options for the training loop."""
+    command = _command()
     parsed = {}
 
     def catch(*positional: Any, **named: Any) -> None:
@@ -337,7 +357,7 @@ if __name__ == "__main__":
     mode, *arguments = sys.argv[1:]
     modes = {
         function.__name__: function
-        for function in (train, ticks, rank, state, latents, script, metrics, without, commands)
+        for function in (train, unchecked, ticks, rank, state, latents, script, metrics, without, commands)
     }
     if fed_from := os.environ.get("FED_FROM"):
         _watch_what_g_is_fed(fed_from)
