@@ -50,5 +50,6 @@ def configure(args: Any, desc: str) -> str:
     name = "diffusion" if "diffusion_kwargs" in accepted_arguments() else "augment"
     require(f"{name}_kwargs", f"{name}_p", "ada_target", "ada_kimg")
     pipe = {"class_name": full_name(Diffusion), "diffaug": regularizers.diffaug, "noise": regularizers.noise}
-    put_pipe(args, pipe, regularizers, (snapshot or {}).get(name if name == "diffusion" else "augment_pipe"), name)
+    before = snapshot and (snapshot.get("diffusion") or snapshot.get("augment_pipe"))
+    put_pipe(args, pipe, regularizers, before, name)
     return desc + regularizers.desc
