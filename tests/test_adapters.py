@@ -371,7 +371,7 @@ def test_what_upstreams_options_rule_out():
             "projected_gan",
             "--reg=diffusion",
             {"G_kwargs": EasyDict(class_name="pg_modules.networks_fastgan.Generator")},
-            "FastGAN's G begins at 128 pixels, these images have 64; use --cfg=stylegan2",
+            "FastGAN's G begins at 128 pixels, these images have 64; use another --cfg",
         ),
     ):
         with pytest.raises(click.UsageError) as refused:
@@ -1386,7 +1386,7 @@ def test_the_noise_acts_on_all_networks(where):
 
 def test_fastgan_begins_lower_in_diffusion_gan():
     G_kwargs = EasyDict(class_name="pg_modules.networks_fastgan.Generator")
-    configured("projected_gan", "--reg=diffusion", f"{ARGUMENTS['projected_gan']} ada_kimg", G_kwargs=G_kwargs)
+    configured("projected_gan", "--reg=diffusion", f"{ARGUMENTS['projected_gan']} target", G_kwargs=G_kwargs)
 
 
 # R3GAN, DeceiveD.
