@@ -16,6 +16,7 @@ import torch
 
 from . import DiffAugment, __version__, building, ops, options, patching
 from .adapters import launcher
+from .adapters.places import ADAPTERS
 from .benchmark import settings as benchmark
 from .demo.settings import RESOLUTIONS, Settings
 from .diffusion_noise import SCHEDULES
@@ -83,27 +84,37 @@ def build(cuda_archs: str | None, verbose: bool) -> None:
 
 
 def run(script: Path, arguments: list[str]) -> Callable[[], None]:
-    """Run a script of a checkout, in which nothing is changed; a train.py takes --reg and --spider beside its options."""
+    """Run a script of a checkout, in which nothing is changed; train.py takes --reg and --spider beside its options."""
     return launcher.launch(script, arguments)
 
 
 def patch(path: Path | None, check: bool, reverse: bool, known: bool, only: str | None) -> None:
-    """Insert the lines that bring the regularizers into a checkout of a known repository, or take them out."""
+    """Insert the lines that bring the regularizers into a checkout, at places found by structure, or take them out."""
     if known:
         if path or check or reverse or only:
             raise CommandError("--list says what is known, without PATH or another option; leave those out")
-        _print_rows({pin.name: f"{pin}: {_counts(pin)}" for pin in patching.pins()})
+        print("Kinds of checkouts, told by their structure:")
+        _print_rows(ADAPTERS)
+        print("\nCommits that have patch files:")
+        _print_rows({pin.name: str(pin) for pin in patching.pins()})
         return
     if path is None:
-        raise CommandError("name the folder with train.py of a checkout; --list says of which repositories")
-    tree = patching.inspect(path)
-    print(tree.pin)
-    states = {file.path: tree.state(file) for file in tree.pin.files}
-    _print_rows({path: state.value for path, state in states.items() if check or state is patching.State.BY_HAND})
-    change = patching.reverse if reverse else patching.apply
-    files = patching.pending(tree, only, reverse) if check else change(tree, only)
+        raise CommandError("name the folder with train.py of a checkout; --list says of which kinds")
+    find = patching.removals if reverse else patching.insertions
+    edits = find(path, only)
+    if not reverse:
+        print(patching.describe(path))
+    if check:
+        print("\n".join(map(str, edits)))
+    elif edits:
+        patching.write(path, edits)
+    elif reverse:
+        raise CommandError(f"{path} is not patched: {f'the {only} patch' if only else 'no line of ours'} is not in it")
+    else:
+        patched = f"has the {only} patch" if only else "is patched"
+        raise CommandError(f"{path} {patched} already; --reverse takes the lines out")
     done = f"{'would be ' * check}{'taken out' if reverse else 'inserted'}"
-    _print_rows({file.path: f"{_lines(file.count)} {done}" for file in files} or {"nothing": done})
+    _print_rows({edit.path: f"{_lines(edit.count)} {done}" for edit in edits} or {"nothing": done})
     if not check and not reverse:
         print(f"Next: cd {shlex.quote(str(path))} && python train.py --help")
 
@@ -211,15 +222,20 @@ def _parser() -> argparse.ArgumentParser:
     add("arguments", nargs=argparse.REMAINDER, metavar="OPTIONS", help="of the script; its --help shows them all")
 
     command = commands.add_parser(
-        "patch", help="bring them into a checkout of a known repository", description=patch.__doc__
+        "patch", help="write them into a checkout of a StyleGAN or its forks", description=patch.__doc__
     )
     command.set_defaults(command=patch)
     add = command.add_argument
     add("path", nargs="?", type=Path, metavar="PATH", help="the folder with train.py of a checkout")
-    add("--check", action="store_true", help="change nothing; say what each file is and what would be done")
+    add("--check", action="store_true", help="change nothing; show as a diff what would be done")
     add("--reverse", action="store_true", help="take the lines out again")
-    add("--only", choices=patching.PATCHES, help="one of the patches (default: both)")
-    add("--list", dest="known", action="store_true", help="name the repositories, commits and patches that are known")
+    add("--only", choices=tuple(patching.PATCHES), help="one of the patches (default: both)")
+    add(
+        "--list",
+        dest="known",
+        action="store_true",
+        help="name the commits that have patch files, and the kinds that are known",
+    )
 
     command = commands.add_parser(
         "demo",
@@ -358,11 +374,6 @@ def _print_rows(rows: dict[str, str]) -> None:
     width = max([17, *map(len, rows)])
     for name, value in rows.items():
         print(f"{name:<{width}} {value}")
-
-
-def _counts(pin: patching.Pin) -> str:
-    of_patch = {patch: sum(file.count for file in pin.files if file.patch == patch) for patch in patching.PATCHES}
-    return ", ".join(f"{_lines(count)} of {patch}" for patch, count in of_patch.items())
 
 
 def _lines(count: int) -> str:

@@ -1,117 +1,49 @@
-"""Patches of upstream repositories: recognises a checkout, inserts our lines into it and takes them out again.
+"""Writes our lines into a checkout, at places found by its structure, and takes them out again.
 
-``patches/<name>/`` has a ``pin.json``, which names the commit and the blob id of every file that is touched, and two
-patches. They insert lines and carry none of upstream's, so that blob ids, not context, say whether a file is the right
-one. Nothing here needs git.
+``patches/<name>/`` has the same lines for one commit of each repository, as patches to read or for ``git apply``. They
+insert lines and carry none of upstream's. Nothing here needs git.
 """
 
+import difflib
 import hashlib
-import io
 import json
-import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 
+from .adapters import places
+from .adapters.places import ADAPTERS, Change, NoPlaceError
 from .errors import CommandError
 from .files import replace_together
 
-PATCHES = ("modern-torch", "regularizers")
+PATCHES = {"modern-torch": (places.DNNLIB, places.LOOP), "regularizers": (places.TRAIN,)}  # the files of each
 PACKAGE = Path(__file__).parent
 
-_FILE = re.compile(r"--- a/(?P<path>.+)\n\+\+\+ b/(?P=path)\n(?P<hunks>(?:@@ .*\n(?:\+.*\n)+)+)")
-_HUNK = re.compile(r"@@ -(\d+),0 \+(\d+)(?:,(\d+))? @@\n((?:\+.*\n)+)")
-
-
-class State(Enum):
-    """What a file of a checkout is, beside what upstream and the patches say."""
-
-    ORIGINAL = "original"
-    PATCHED = "patched"
-    BY_HAND = "looks patched by hand, or edited since"  # it differs, but all our lines are in it
-    MODIFIED = "modified"
-    MISSING = "missing"
-
-
-@dataclass(frozen=True)
-class Insertion:
-    """Lines, without their ends, that go in after a line of the original; where is that place in words."""
-
-    after: int
-    lines: tuple[bytes, ...]
-    where: str
-
-
-@dataclass(frozen=True)
-class File:
-    """A file that a patch touches, as bytes: it may begin with a byte-order mark and end its lines with CRLF."""
-
-    path: str
-    blob: str
-    patch: str
-    insertions: tuple[Insertion, ...]
-
-    @property
-    def count(self) -> int:
-        """How many lines go in."""
-        return sum(len(insertion.lines) for insertion in self.insertions)
-
-    def state(self, content: bytes | None) -> State:
-        """What content is; None where there is no file."""
-        if content is None:
-            return State.MISSING
-        if self._is_original(content):
-            return State.ORIGINAL
-        without = self.remove(content)
-        if without is not None and self._is_original(without):
-            return State.PATCHED
-        return State.BY_HAND if len(self.found(content)) == len(self.insertions) else State.MODIFIED
-
-    def insert(self, content: bytes) -> bytes:
-        """The original with our lines, which end as its first line does."""
-        if self.insertions[-1].after > content.count(b"\n"):
-            raise ValueError(f"{self.path} has no {self.insertions[-1].after} whole lines to insert after")
-        lines = _lines(content)
-        end = b"\r\n" if lines and lines[0].endswith(b"\r\n") else b"\n"
-        for insertion in reversed(self.insertions):
-            lines[insertion.after : insertion.after] = [line + end for line in insertion.lines]
-        return b"".join(lines)
-
-    def remove(self, content: bytes) -> bytes | None:
-        """The content without our lines; None where they are not at their places."""
-        lines = _lines(content)
-        for insertion in self.insertions:  # what was before is out already, so that after counts as in the original
-            place = slice(insertion.after, insertion.after + len(insertion.lines))
-            if tuple(map(_bare, lines[place])) != insertion.lines:
-                return None
-            del lines[place]
-        return b"".join(lines)
-
-    def found(self, content: bytes) -> list[tuple[int, Insertion]]:
-        """Those of the insertions that are somewhere in content, in their order, with the number of the first line."""
-        lines, start, found = tuple(map(_bare, _lines(content))), 0, []
-        for insertion in self.insertions:
-            size = len(insertion.lines)
-            places = (i for i in range(start, len(lines) - size + 1) if lines[i : i + size] == insertion.lines)
-            if (place := next(places, None)) is not None:
-                found.append((place + 1, insertion))
-                start = place + size
-        return found
-
-    def _is_original(self, content: bytes) -> bool:
-        return self.blob in (_blob_id(content), _blob_id(content.replace(b"\r\n", b"\n")))
+_FIND = {places.DNNLIB: places.of_package, places.LOOP: places.of_loop, places.TRAIN: places.of_script}
+# Version 0.1.0 had lines in these too.
+_REVERSED = (*_FIND, "pg_modules/projector.py", "torch_utils/misc.py", "training/contrastive_head.py")
+_BY_HAND = """
+dnnlib/__init__.py, above its first import:
+    from gan_regularizers.adapters import modern_torch
+training/training_loop.py, in training_loop(), once device is set and conv2d_gradfix is switched on:
+    device = dnnlib.modern_torch.prepare(device)
+train.py, beside the other imports, above an option of click, and before training is launched:
+    from gan_regularizers.adapters import stylegan as regularizers
+    @regularizers.options
+    desc = regularizers.configure(c, desc)
+where c has the keyword arguments of training_loop() and desc is the name of the run."""
 
 
 @dataclass(frozen=True)
 class Pin:
-    """A repository at the commit that its patches were made for."""
+    """A repository at a commit, with the blob ids of the files that get lines."""
 
     name: str
     repository: str
     commit: str
-    files: tuple[File, ...]
+    files: dict[str, str]
 
     def __str__(self) -> str:
         """Such as ``NVlabs/stylegan3 at c233a91``."""
@@ -119,30 +51,31 @@ class Pin:
 
 
 @dataclass(frozen=True)
-class Tree:
-    """A checkout of a pin's repository, as it was when it was read."""
+class Edit:
+    """A file of a checkout, as it is and as it is to be."""
 
-    path: Path
-    pin: Pin
-    contents: Mapping[File, bytes | None]
+    path: str
+    before: bytes
+    after: bytes
 
-    def state(self, file: File) -> State:
-        """What the checkout has of a file."""
-        return file.state(self.contents[file])
+    @property
+    def count(self) -> int:
+        """How many lines come or go."""
+        return abs(self.after.count(b"\n") - self.before.count(b"\n"))
+
+    def __str__(self) -> str:
+        """As a unified diff."""
+        before, after = (text.decode(errors="replace").splitlines() for text in (self.before, self.after))
+        return "\n".join(difflib.unified_diff(before, after, f"a/{self.path}", f"b/{self.path}", lineterm=""))
 
 
 def pins(folder: Path | None = None) -> tuple[Pin, ...]:
-    """The repositories that a folder has patches for, by default the package's.
-
-    Raises:
-        CommandError: there are none.
-        ValueError: a patch does more than insert lines, or pin.json and the patches disagree.
-    """
+    """The commits that a folder has patches for, by default the package's."""
     folder = folder or patches_folder(PACKAGE)
-    found = tuple(_pin(path.parent) for path in sorted(folder.glob("*/pin.json")))
-    if not found:
-        raise CommandError(f"there are no patches in {folder}; install gan-regularizers again")
-    return found
+    found = (
+        json.loads(path.read_text(encoding="utf-8")) | {"name": path.parent.name} for path in folder.glob("*/pin.json")
+    )
+    return tuple(Pin(**fields) for fields in sorted(found, key=lambda fields: fields["name"]))
 
 
 def patches_folder(package: Path) -> Path:
@@ -151,174 +84,126 @@ def patches_folder(package: Path) -> Path:
     return inside if inside.exists() else package.parent / "patches"
 
 
-def inspect(path: Path, folder: Path | None = None) -> Tree:
-    """Recognise the checkout in a folder by the files that are as the pin or its patches have them.
-
-    Repositories share files: of those with equally many such files, it is the one of which most files are there at
-    all, then the one of which fewest are missing.
-    """
-    known = pins(folder)
-    if not path.exists():
-        raise CommandError(f"no such folder: {path}")
-    if not path.is_dir():
-        raise CommandError(f"{path} is a file; name the folder with train.py of a checkout, such as {path.parent}")
-    if tree := _recognise(path, known):
-        return tree
-    if near := list(_checkouts_near(path, known)):
-        raise CommandError(f"{path} is no checkout itself; name the one in or around it: {', '.join(map(str, near))}")
-    raise CommandError(
-        f"{path} is unknown, because no file in it is as in {', '.join(map(str, known))}; name the folder with "
-        "train.py of a checkout of one of these commits"
-    )
-
-
-def pending(tree: Tree, only: str | None = None, reverse: bool = False) -> list[File]:
-    """The files that would change if a patch, or both, were applied or reversed.
+def describe(checkout: Path) -> str:
+    """What a checkout is: one of the pins, or what its training loop does.
 
     Raises:
-        CommandError: files differ from what upstream and the patches say; it has the lines to insert or to take out by
-            hand. Files that were patched by hand need nothing more, but stand in the way of the reverse.
+        CommandError: it is no checkout, or its training loop is of an unknown kind.
     """
-    files = [file for file in tree.pin.files if only in (None, file.patch)]
-    states = {file: tree.state(file) for file in files}
-    differ = [file for file in files if states[file] in (State.MODIFIED, State.MISSING, State.BY_HAND)]
-    if reverse:
-        by_hand = {file: file.found(tree.contents[file] or b"") for file in differ}
-        how = "take these lines out by hand, then run this again to take out the rest"
-        place = "from line {} on"
-    else:
-        differ = [file for file in differ if states[file] is not State.BY_HAND]
-        by_hand = {file: [(insertion.after, insertion) for insertion in file.insertions] for file in differ}
-        how = "insert these lines by hand, then run this again to insert the rest"
-        place = "after line {} of the original"
-    if stuck := [file for file in differ if by_hand[file]]:
-        named = ", ".join(f"{file.path} ({states[file].value})" for file in stuck)
+    _check(checkout)
+    for pin in pins():
+        if all(_blob_id(places.remove(_read(checkout / path))) == blob for path, blob in pin.files.items()):
+            return str(pin)
+    adapter = places.adapter_of(checkout)
+    return f"{checkout}, by its structure: {ADAPTERS[adapter]}"
+
+
+def insertions(checkout: Path, only: str | None = None) -> list[Edit]:
+    """What inserts the lines of a patch, or of both, that are not in yet.
+
+    Raises:
+        CommandError: it is no checkout, or lacks places; it has what was looked for, and the lines to insert by hand.
+    """
+    _check(checkout)
+    found = [_change(checkout, path) for path in _paths(only)]
+    if lacking := [change for change in found if isinstance(change, NoPlaceError)]:
         raise CommandError(
-            f"{tree.path} is like {tree.pin}, but of the {len(files)} files to change these differ: {named}. "
-            f"Nothing was changed. Put back what upstream has, or {how}:\n"
-            + "".join(_by_hand(tree.pin, file, place, by_hand[file]) for file in stuck).rstrip("\n")
+            f"{checkout} lacks places that our lines belong to. Nothing was changed.\n"
+            + "\n".join(f"  {problem}" for problem in lacking)
+            + f"\nBy hand they would go into\n{_BY_HAND}"
         )
-    wanted = State.PATCHED if reverse else State.ORIGINAL
-    return [file for file in files if states[file] is wanted]
+    return _edits(checkout, {change.path: _compiled(change) for change in found})
 
 
-def apply(tree: Tree, only: str | None = None) -> list[File]:
-    """Insert the lines of a patch, or of both, that are not in yet; returns the files that changed, all or none."""
-    files = pending(tree, only)
-    if not files:
-        patched = f"has the {only} patch" if only else "is patched"
-        raise CommandError(f"{tree.path} {patched} already; --reverse takes the lines out")
-    return _replace(tree, {file: file.insert(tree.contents[file]) for file in files})
+def removals(checkout: Path, only: str | None = None) -> list[Edit]:
+    """What takes out the lines of a patch, or of both, wherever they are and whatever else was edited since.
+
+    Raises:
+        CommandError: it is no checkout.
+    """
+    _check(checkout)
+    paths = (path for path in _REVERSED if path in _paths(only) or (only != "regularizers" and path not in _FIND))
+    return _edits(checkout, {path: places.remove(_read(checkout / path)) for path in paths})
 
 
-def reverse(tree: Tree, only: str | None = None) -> list[File]:
-    """Take out the lines of a patch, or of both, that are in; returns the files that changed, all or none."""
-    files = pending(tree, only, reverse=True)
-    if not files:
-        patches = f"the {only} patch" if only else "the patches"
-        raise CommandError(f"{tree.path} is not patched: no line of {patches} is at its place")
-    return _replace(tree, {file: file.remove(tree.contents[file]) for file in files})
+def write(checkout: Path, edits: list[Edit]) -> None:
+    """Change all files or none, and keep their permissions.
+
+    Raises:
+        CommandError: one of them may not be written, or lies outside of the checkout.
+    """
+    for edit in edits:
+        _check_writable(checkout, checkout / edit.path)
+    try:
+        replace_together({(checkout / edit.path).resolve(): edit.after for edit in edits})
+    except OSError as error:
+        raise CommandError(f"{checkout}: {error.strerror}. Nothing was changed") from error
 
 
-def _replace(tree: Tree, contents: Mapping[File, bytes]) -> list[File]:
-    replace_together({(tree.path / file.path).resolve(): content for file, content in contents.items()})
-    return list(contents)
+def _check(checkout: Path) -> None:
+    if not checkout.exists():
+        raise CommandError(f"no such folder: {checkout}")
+    if not checkout.is_dir():
+        raise CommandError(
+            f"{checkout} is a file; name the folder with train.py of a checkout, such as {checkout.parent}"
+        )
+    if not _is_checkout(checkout):
+        near = ", ".join(map(str, _checkouts_near(checkout)))
+        also = f"; name the one in or around it: {near}" if near else f": there is no {places.DNNLIB} in it"
+        raise CommandError(f"{checkout} is no checkout itself{also}")
 
 
-def _by_hand(pin: Pin, file: File, place: str, insertions: Sequence[tuple[int, Insertion]]) -> str:
-    """What to do by hand with a file, with the lines as in a patch."""
-    text = f"\n{file.path}, in the original https://github.com/{pin.repository}/blob/{pin.commit}/{file.path}\n"
-    for line, insertion in insertions:
-        text += f"  {place.format(line)}, {insertion.where}:\n"
-        text += "".join(f"    +{line.decode()}\n" for line in insertion.lines)
-    return text
+def _is_checkout(folder: Path) -> bool:
+    return (folder / places.DNNLIB).is_file()
 
 
-def _recognise(path: Path, known: Collection[Pin]) -> Tree | None:
-    trees = [Tree(path, pin, {file: _content(path / file.path) for file in pin.files}) for pin in known]
-    best = max(trees, key=_likeness)
-    return best if _likeness(best)[0] else None
-
-
-def _likeness(tree: Tree) -> tuple[int, int, int]:
-    states = [tree.state(file) for file in tree.pin.files]
-    as_expected = sum(state in (State.ORIGINAL, State.PATCHED) for state in states)
-    missing = states.count(State.MISSING)
-    return as_expected, len(states) - missing, -missing
-
-
-def _checkouts_near(path: Path, known: Collection[Pin]) -> Iterator[Path]:
+def _checkouts_near(path: Path) -> Iterator[Path]:
     children = sorted(child for child in path.iterdir() if child.is_dir())
     for folder in (path.resolve().parent, *children):
         with suppress(OSError):  # somebody else's
-            if _recognise(folder, known):
+            if _is_checkout(folder):
                 yield folder
 
 
-def _content(path: Path) -> bytes | None:
-    return path.read_bytes() if path.is_file() else None
+def _paths(only: str | None) -> tuple[str, ...]:
+    return PATCHES[only] if only else tuple(_FIND)
 
 
-def _lines(content: bytes) -> list[bytes]:
-    """Lines with their ends, where only a newline ends one, as for git."""
-    return io.BytesIO(content).readlines()
+def _change(checkout: Path, path: str) -> Change | NoPlaceError:
+    try:
+        return _FIND[path](checkout)
+    except NoPlaceError as error:
+        return error
 
 
-def _bare(line: bytes) -> bytes:
-    return line.removesuffix(b"\n").removesuffix(b"\r")
+def _compiled(change: Change) -> bytes:
+    """The file with our lines, which Python takes."""
+    content = change.inserted()
+    compile(content, change.path, "exec", dont_inherit=True)
+    return content
+
+
+def _edits(checkout: Path, contents: dict[str, bytes]) -> list[Edit]:
+    edits = [Edit(path, _read(checkout / path), content) for path, content in contents.items()]
+    return [edit for edit in edits if edit.before != edit.after]
+
+
+def _check_writable(checkout: Path, path: Path) -> None:
+    instead = "or use gan-regularizers run, which changes nothing. Nothing was changed"
+    real = path.resolve()
+    if not real.is_relative_to(checkout.resolve()):
+        raise CommandError(f"{path} is {real}, so all who share that would get our lines; put a copy there, {instead}")
+    if not os.access(real, os.W_OK) or not real.stat().st_mode & 0o222:
+        raise CommandError(f"{path} is read-only; make it writable, {instead}")
+    if not os.access(real.parent, os.W_OK):
+        raise CommandError(f"{path}: you may not write in its folder; make that writable, {instead}")
+
+
+def _read(path: Path) -> bytes:
+    return path.read_bytes() if path.is_file() else b""
 
 
 def _blob_id(content: bytes) -> str:
-    """Git's name of a content."""
+    """Git's name of a content that may have been checked out with CRLF."""
+    content = content.replace(b"\r\n", b"\n")
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
-
-
-def _pin(folder: Path) -> Pin:
-    fields = json.loads((folder / "pin.json").read_text(encoding="utf-8"))
-    expected = dict(fields["files"])
-    files = []
-    for patch in PATCHES:
-        for path, hunks in _parse(folder / f"{patch}.patch").items():
-            if path not in expected:
-                raise ValueError(f"{folder}: {patch}.patch touches {path}, which pin.json lacks or the other patch has")
-            blob, where = expected[path]["blob"], expected.pop(path)["where"]
-            if len(where) != len(hunks):
-                raise ValueError(f"{folder}: {path} has {len(hunks)} hunks, but {len(where)} words of where they go")
-            insertions = tuple(Insertion(*hunk, words) for hunk, words in zip(hunks, where, strict=True))
-            files.append(File(path, blob, patch, insertions))
-    if expected:
-        raise ValueError(f"{folder}: no patch touches {', '.join(expected)}")
-    for sha in (fields["commit"], *(file.blob for file in files)):
-        if not re.fullmatch("[0-9a-f]{40}", sha):
-            raise ValueError(f"{folder}: pin.json: {sha!r} is no name of a commit or a blob; give all 40 digits")
-    return Pin(folder.name, fields["repository"], fields["commit"], tuple(files))
-
-
-def _parse(patch: Path) -> dict[str, list[tuple[int, tuple[bytes, ...]]]]:
-    """By path: after which lines of the original which lines go in."""
-    text = patch.read_text(encoding="utf-8")
-    files, position = {}, 0
-    while position < len(text) or not files:
-        match = _FILE.match(text, position)
-        if not match or match["path"] in files:
-            line = text.count("\n", 0, position) + 1
-            raise ValueError(
-                f"{patch}, line {line}: expected a file that was not there before, with inserted lines alone"
-            )
-        files[match["path"]] = list(_hunks(match["hunks"], f"{patch}, {match['path']}"))
-        position = match.end()
-    return files
-
-
-def _hunks(text: str, source: str) -> Iterator[tuple[int, tuple[bytes, ...]]]:
-    inserted, last = 0, -1
-    for header in re.findall(r"^@@.*\n(?:\+.*\n)+", text, flags=re.MULTILINE):
-        match = _HUNK.fullmatch(header)
-        after, start, size = (int(number or 1) for number in match.groups()[:3]) if match else (0, 0, 0)
-        lines = tuple(line[1:].encode() for line in header.split("\n")[1:-1])
-        if after <= last or start != after + inserted + 1 or size != len(lines):
-            raise ValueError(
-                f"{source}: {header.partition(chr(10))[0]!r} is not the place of {len(lines)} inserted lines"
-            )
-        yield after, lines
-        inserted, last = inserted + size, after

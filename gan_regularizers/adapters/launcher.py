@@ -1,6 +1,6 @@
 """Runs a script of a checkout as it is, with our lines inserted as Python reads its files: ``gan-regularizers run``.
 
-The script is ``__main__``, as it is for Python, so that arguments, exit status, tracebacks and spawned ranks are its own.
+The script is ``__main__``, as it is for Python, so that arguments, exit status, tracebacks and ranks are its own.
 """
 
 import importlib.util
@@ -73,7 +73,7 @@ def _changes(script: Path) -> list[Change]:
     if b"training_loop" not in script.read_bytes():
         return []
     path = script.relative_to(root).as_posix()
-    return [*places.modern_torch(root), places.regularizers(root, path)]
+    return [places.of_package(root), places.of_loop(root), places.of_script(root, path)]
 
 
 def _description(script: Path, changes: list[Change]) -> str:

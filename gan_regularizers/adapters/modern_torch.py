@@ -30,11 +30,11 @@ changes: list[str]  # a line for each thing that importing this module changed
 def prepare(device: torch.device, *_: ModuleType) -> torch.device:
     """Mend what a repository's own modules do that current PyTorch breaks, before its networks are built.
 
-    Its convolution and grid_sample are switched off, where torch's do all that they did. They were made for torch 1.7 to
-    1.10, to make double backward quick or possible, and call operators that are gone. torch's ``conv2d`` has double
-    backward. Its ``grid_sample`` has it in 2.13 and has not in 2.4; where it has not, ``grid_sample`` of this module takes
-    its place. ProjectedGAN's feature network gets its weights from ``efficientnet_lite``, and InsGen's contrastive heads
-    train in one process too and go on from a snapshot.
+    Its convolution and grid_sample are switched off, where torch's do all that they did. They were made for torch 1.7
+    to 1.10, to make double backward quick or possible, and call operators that are gone. torch's ``conv2d`` has double
+    backward. Its ``grid_sample`` has it in 2.13 and has not in 2.4; where it has not, ``grid_sample`` of this module
+    takes its place. ProjectedGAN's feature network gets its weights from ``efficientnet_lite``, and InsGen's
+    contrastive heads train in one process too and go on from a snapshot.
 
     Args:
         device: the one that the repository means to train on.

@@ -1,14 +1,12 @@
 """Where our lines belong in a checkout of a GAN repository, by the structure of its code.
 
-The launcher and the patcher share this description: the launcher inserts the lines as Python reads the files, the patcher
-writes them. Nothing of the checkout is imported or run here.
+The launcher and the patcher share this description: the launcher inserts the lines as Python reads the files, the
+patcher writes them. Nothing of the checkout is imported or run here.
 """
 
 import ast
-import io
 import platform
 import re
-import tokenize
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,9 +16,8 @@ from types import CodeType
 
 from ..errors import CommandError
 
-MODERN_TORCH, REGULARIZERS = PATCHES = ("modern-torch", "regularizers")
 MARK = "# gan_regularizers"  # ends each of our lines
-DNNLIB, LOOP, TRAIN = FILES = ("dnnlib/__init__.py", "training/training_loop.py", "train.py")
+DNNLIB, LOOP, TRAIN = "dnnlib/__init__.py", "training/training_loop.py", "train.py"
 # Adapters, with the structure that each is for.
 ADAPTERS = {
     "stylegan": "training_loop() has an augment_pipe and the controller of its p, as in StyleGAN2-ADA and StyleGAN3",
@@ -36,7 +33,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _LINE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")  # as Python counts lines
 
 
-class NoPlace(CommandError):
+class NoPlaceError(CommandError):
     """A place that a file lacks: what was looked for, and what is there instead."""
 
 
@@ -77,44 +74,58 @@ class Change:
         return compile(tree, filename, "exec", dont_inherit=True)
 
 
-def modern_torch(root: Path) -> list[Change]:
-    """The lines by which a checkout runs on current PyTorch.
+def of_package(root: Path) -> Change:
+    """The line of ``dnnlib`` by which a checkout runs on current PyTorch, whatever its scripts import.
 
     Raises:
-        NoPlace: it lacks one of the places.
+        NoPlaceError: it has no place for it.
     """
     package = _Source(root, DNNLIB)
-    imports = [node for node in package.tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-    imports = [node for node in imports if getattr(node, "module", None) != "__future__"]
+    imports = [node for node in package.imports if getattr(node, "module", None) != "__future__"]
     if not imports:
-        raise NoPlace(f"{DNNLIB} has no import, above the first of which a line belongs")
+        raise NoPlaceError(f"{DNNLIB} has no import, above the first of which a line belongs")
     code = "from gan_regularizers.adapters import modern_torch"
-    first = package.before(imports[0], code, "beside the other imports, above the first")
-    return [package.change(first), _prepared(root)]
+    return package.change(package.before(imports[0], code, "beside the other imports, above the first"))
 
 
-def regularizers(root: Path, script: str = TRAIN) -> Change:
-    """The lines by which its training script takes the options of the regularizers.
+def of_loop(root: Path) -> Change:
+    """The line of the training loop by which it trains on current PyTorch.
 
     Raises:
-        NoPlace: it lacks one of the places, or its training loop is of an unknown kind.
+        NoPlaceError: it has no place for it.
+    """
+    loop = _Source(root, LOOP)
+    function = _training_loop(loop)
+    if "dnnlib" not in loop.imported:
+        raise NoPlaceError(f"{LOOP} does not import dnnlib")
+    code, where = "device = dnnlib.modern_torch.prepare(device)", "in training_loop(), once device is set"
+    chosen = [statement for statement in function.body if _sets_device(statement) or _switches(statement)]
+    if any(map(_switches, chosen)):
+        where = "in training_loop(), below the lines that switch conv2d_gradfix and grid_sample_gradfix on"
+    if not any(map(_sets_device, chosen)) and "device" not in _arguments(function):
+        raise NoPlaceError(f"training_loop() in {LOOP} sets no device")
+    if chosen:
+        return loop.change(loop.after(chosen[-1], code, where))
+    return loop.change(loop.before(function.body[ast.get_docstring(function) is not None], code, where))
+
+
+def of_script(root: Path, script: str = TRAIN) -> Change:
+    """The lines by which a training script takes the options of the regularizers.
+
+    Raises:
+        NoPlaceError: it lacks one of the places, or its training loop is of an unknown kind.
     """
     train = _Source(root, script)
     launch = _find_launch(train)
     command = launch.command
     options = [node for node in command.decorator_list if _called(node).endswith(".option")]
     if not options:
-        raise NoPlace(f"{script} has no click.option above {command.name}()")
-    imports = [node for node in train.tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-    imports = [node for node in imports if node.lineno < command.lineno]
-    adapter = adapter_of(root, script)
+        raise NoPlaceError(f"{script} has no click.option above {command.name}()")
+    imports = [node for node in train.imports if node.lineno < command.lineno]
+    code = f"from gan_regularizers.adapters import {adapter_of(root, script)} as regularizers"
     return train.change(
-        train.after(
-            imports[-1], f"from gan_regularizers.adapters import {adapter} as regularizers", "beside the imports"
-        ),
-        train.before(
-            options[0], "@regularizers.options", f"directly above or below another option of {command.name}()"
-        ),
+        train.after(imports[-1], code, "beside the other imports"),
+        train.after(options[-1], "@regularizers.options", f"beside the other options of {command.name}()"),
         launch.configured(train),
     )
 
@@ -123,10 +134,10 @@ def adapter_of(root: Path, script: str = TRAIN) -> str:
     """The adapter for a checkout, one of ``ADAPTERS``, by what its training loop and its script do.
 
     Raises:
-        NoPlace: the training loop does not build D and the loss by their class names.
+        NoPlaceError: the training loop does not build D and the loss by their class names.
     """
     loop = _training_loop(_Source(root, LOOP))
-    given = {argument.arg for argument in (*loop.args.posonlyargs, *loop.args.args, *loop.args.kwonlyargs)}
+    given = _arguments(loop)
     attributes = {node.attr for node in ast.walk(loop) if isinstance(node, ast.Attribute)}
     names = {node.value for node in ast.walk(_Source(root, script).tree) if isinstance(node, ast.Constant)}
     if any(str(name).endswith(".ProjectedDiscriminator") for name in names):
@@ -139,7 +150,9 @@ def adapter_of(root: Path, script: str = TRAIN) -> str:
         return "stylegan"
     if given >= {"D_kwargs", "loss_kwargs"}:
         return "wrapped"
-    raise NoPlace(f"training_loop() in {LOOP} takes no D_kwargs and loss_kwargs; it takes {', '.join(sorted(given))}")
+    raise NoPlaceError(
+        f"training_loop() in {LOOP} takes no D_kwargs and loss_kwargs; it takes {', '.join(sorted(given))}"
+    )
 
 
 def remove(content: bytes) -> bytes:
@@ -158,11 +171,22 @@ class _Source:
         try:
             self.content = remove((root / path).read_bytes())
         except (FileNotFoundError, NotADirectoryError):
-            raise NoPlace(f"there is no {path}") from None
+            raise NoPlaceError(f"there is no {path}") from None
         try:
             self.tree = ast.parse(self.content)
         except (SyntaxError, ValueError) as error:
-            raise NoPlace(f"{path} is no code of Python {platform.python_version()}: {error}") from None
+            raise NoPlaceError(f"{path} is no code of Python {platform.python_version()}: {error}") from None
+
+    @property
+    def imports(self) -> list[ast.Import | ast.ImportFrom]:
+        """At the top level."""
+        return [node for node in self.tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+
+    @property
+    def imported(self) -> set[str]:
+        """Names of packages, as the file calls them."""
+        found = [name for node in ast.walk(self.tree) if isinstance(node, ast.Import) for name in node.names]
+        return {(name.asname or name.name).partition(".")[0] for name in found}
 
     @cached_property
     def lines(self) -> list[bytes]:
@@ -172,11 +196,11 @@ class _Source:
         """A line above a statement or decorator."""
         return self._insertion(node, node.lineno - 1, code, where)
 
-    def after(self, node: ast.stmt, code: str, where: str) -> Insertion:
-        """A line below a statement."""
+    def after(self, node: ast.expr | ast.stmt, code: str, where: str) -> Insertion:
+        """A line below a statement or decorator."""
         rest = self.lines[node.end_lineno - 1][node.end_col_offset :].strip()
         if rest.startswith(b";"):
-            raise NoPlace(
+            raise NoPlaceError(
                 f"{self.path}, line {node.end_lineno}, goes on behind a semicolon; give that a line of its own"
             )
         return self._insertion(node, node.end_lineno, code, where)
@@ -189,7 +213,9 @@ class _Source:
         indentation = re.match(rb"[ \t\f]*", self.lines[node.lineno - 1])[0].decode()
         decorator = self.lines[node.lineno - 1][: node.col_offset].strip() == b"@"
         if len(indentation) != node.col_offset and not decorator:
-            raise NoPlace(f"{self.path}, line {node.lineno}, has more than one statement; give each a line of its own")
+            raise NoPlaceError(
+                f"{self.path}, line {node.lineno}, has more than one statement; give each a line of its own"
+            )
         return Insertion(after, f"{indentation}{code}  {MARK}", where)
 
 
@@ -212,51 +238,31 @@ class _Launch:
         return train.after(self.within or self.statement, code, where)
 
 
-def _prepared(root: Path) -> Change:
-    loop = _Source(root, LOOP)
-    function = _training_loop(loop)
-    imported = {
-        name.asname or name.name for node in ast.walk(loop.tree) if isinstance(node, ast.Import) for name in node.names
-    }
-    if "dnnlib" not in imported:
-        raise NoPlace(f"{LOOP} does not import dnnlib")
-    chosen = [statement for statement in function.body if _sets_device(statement) or _switches(statement)]
-    code, where = "device = dnnlib.modern_torch.prepare(device)", "in training_loop(), once device is set"
-    if any(map(_switches, chosen)):
-        where = "in training_loop(), below the lines that switch conv2d_gradfix and grid_sample_gradfix on"
-    if any(map(_sets_device, chosen)):
-        return loop.change(loop.after(chosen[-1], code, where))
-    if "device" in {argument.arg for argument in (*function.args.args, *function.args.kwonlyargs)}:
-        body = function.body[ast.get_docstring(function) is not None :]
-        return loop.change(loop.after(chosen[-1], code, where) if chosen else loop.before(body[0], code, where))
-    raise NoPlace(f"training_loop() in {LOOP} sets no device")
-
-
 def _training_loop(loop: _Source) -> ast.FunctionDef:
     functions = [node for node in loop.tree.body if isinstance(node, ast.FunctionDef)]
     for function in functions:
         if function.name == "training_loop":
             return function
-    raise NoPlace(f"{LOOP} has no function training_loop(); it has {_listed([f.name for f in functions])}")
+    raise NoPlaceError(f"{LOOP} has no function training_loop(); it has {_listed([f.name for f in functions])}")
+
+
+def _arguments(function: ast.FunctionDef) -> set[str]:
+    given = function.args
+    return {argument.arg for argument in (*given.posonlyargs, *given.args, *given.kwonlyargs)}
 
 
 def _sets_device(statement: ast.stmt) -> bool:
-    return any(
-        isinstance(target, ast.Name) and target.id == "device"
-        for node in ast.walk(statement)
-        if isinstance(node, ast.Assign)
-        for target in node.targets
-    )
+    """Whether a statement, or one in it, sets ``device``."""
+    stored = (node for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
+    return any(node.id == "device" for node in stored)
 
 
 def _switches(statement: ast.stmt) -> bool:
     """Whether a statement sets ``conv2d_gradfix.enabled`` or ``grid_sample_gradfix.enabled``."""
-    return any(
-        isinstance(target, ast.Attribute) and target.attr == "enabled" and ast.unparse(target.value) in _SWITCHES
-        for node in ast.walk(statement)
-        if isinstance(node, ast.Assign)
-        for target in node.targets
+    nodes = (
+        node for node in ast.walk(statement) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
     )
+    return any(node.attr == "enabled" and ast.unparse(node.value) in _SWITCHES for node in nodes)
 
 
 def _find_launch(train: _Source) -> _Launch:
@@ -266,18 +272,11 @@ def _find_launch(train: _Source) -> _Launch:
     if len(found) == 1:
         return found[0]
     looked_for = "one command of click that calls launch_training(c, desc) or setup_training_loop_kwargs()"
-    if not commands:
-        modules = {
-            name.name.split(".")[0]
-            for node in ast.walk(train.tree)
-            if isinstance(node, ast.Import)
-            for name in node.names
-        }
-        instead = " and ".join(sorted(modules & {"argparse", "hydra", "fire", "absl"})) or "none"
-        raise NoPlace(f"{train.path} has no command of click; looked for {looked_for}, found {instead}")
-    raise NoPlace(
-        f"{train.path}: looked for {looked_for}, found {len(found)} such calls in {_listed([c.name for c in commands])}"
-    )
+    if commands:
+        instead = f"{len(found)} such calls in {_listed([command.name for command in commands])}"
+    else:
+        instead = " and ".join(sorted(train.imported & {"argparse", "hydra", "fire", "absl"})) or "none"
+    raise NoPlaceError(f"{train.path}: looked for {looked_for}, found {instead}")
 
 
 def _launches(command: ast.FunctionDef, functions: dict[str, ast.FunctionDef]) -> Iterator[_Launch]:
@@ -331,42 +330,31 @@ def _lines(content: bytes) -> tuple[bytes, list[bytes]]:
 
 def _ours(content: bytes, lines: list[bytes]) -> set[tuple[int, int]]:
     """First and last line of each statement and decorator of ours."""
+    marked = re.compile(rb"\s*" + MARK.encode() + rb"\s*")
     try:
         tree = ast.parse(content)
     except (SyntaxError, ValueError):  # then the marks alone can tell
-        marked = re.compile(rb".*" + MARK.encode() + rb"\s*")
-        return {(i, i) for i, line in enumerate(lines, start=1) if marked.fullmatch(line)}
-    comments = {
-        token.start[0]: token.string
-        for token in tokenize.tokenize(io.BytesIO(content).readline)
-        if token.type == tokenize.COMMENT
-    }
+        return {(i, i) for i, line in enumerate(lines, start=1) if marked.fullmatch(line[line.find(b"#") :])}
     found = set()
     for node in ast.walk(tree):
-        parts = [*getattr(node, "decorator_list", [])]
-        if isinstance(node, ast.stmt) and not hasattr(node, "body") or isinstance(node, ast.If):
-            parts.append(node)
-        for part in parts:
-            comment = comments.get(part.end_lineno, "")
-            if comment.startswith((MARK, _RESUMED_HEADS)) or _is_ours(ast.unparse(part)):
+        simple = isinstance(node, ast.stmt) and (not hasattr(node, "body") or isinstance(node, ast.If))
+        for part in (*getattr(node, "decorator_list", ()), *(node,) * simple):
+            behind = lines[part.end_lineno - 1][part.end_col_offset :]
+            if marked.fullmatch(behind) or _RESUMED_HEADS in behind or _OURS.fullmatch(ast.unparse(part)):
                 found.add((part.lineno, part.end_lineno))
     return found
 
 
-_RESUMED_HEADS = "# The heads of a resumed run take gradients already."  # beside a line of version 0.1.0
 _OURS = re.compile(
     r"from gan_regularizers\.adapters import \w+( as \w+)?"
     r"|\w+ = dnnlib\.modern_torch\.prepare\(.*\)"
     r"|regularizers\.options"
     r"|\w+ = regularizers\.configure\(.*\)"
-    # Of version 0.1.0, in InsGen
+    # Of version 0.1.0, which had no marks, in InsGen:
     r"|module = property\(lambda self: self\)"
     r"|if not torch\.distributed\.is_initialized\(\):\n    return tensor"
 )
-
-
-def _is_ours(code: str) -> bool:
-    return _OURS.fullmatch(code) is not None
+_RESUMED_HEADS = b"# The heads of a resumed run take gradients already."  # the same, above copy_params_and_buffers()
 
 
 def _listed(names: list[str]) -> str:
