@@ -12,7 +12,7 @@ import torch
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
-# What networks of the StyleGANs, InsGen, the projected GANs and R3GAN call their size; a list has a number for each stage.
+# What networks of the StyleGANs, InsGen, projected GANs and R3GAN call their size; a list has a number for each stage.
 _SIZES = {
     "channel_base": 512,
     "channel_max": 32,
