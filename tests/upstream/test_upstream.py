@@ -179,7 +179,7 @@ def neighbours(tmp_path_factory) -> Path:
 
 def _original(name: str, root: Path | None) -> Path:
     if root is None:
-        pytest.skip("no checkouts; say where they are with --upstream-root DIR")
+        pytest.skip("no checkouts; say where they are with --upstream-root=DIR")
     if not (root / name / "train.py").exists():
         pytest.skip(f"{root / name} is no checkout")
     for module in REPOSITORIES[name].needs:
