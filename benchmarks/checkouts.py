@@ -31,6 +31,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import interpolate
 
+from gan_regularizers import patching
 from gan_regularizers.adapters import places
 from gan_regularizers.errors import CommandError
 from gan_regularizers.files import write_atomically
@@ -40,9 +41,14 @@ TINY = Path(__file__).resolve().parents[1] / "tests" / "upstream" / "tiny"
 REG = ("--reg=diffusion", "--reg-target=-0.9", "--reg-kimg=0.05")  # D leaves -0.9 soon, so T moves
 IMAGES, BATCH, SIDE, FASTGAN_SIDE = 68, 4, 32, 128
 CACHES = (".git", "__pycache__")
-MODERN = (
-    "import runpy, sys, gan_regularizers.adapters.modern_torch; sys.argv[:] = sys.argv[1:]; sys.path.insert(0, '.')"
-)
+# Runs a script as Python does, with what current PyTorch breaks in it mended.
+MODERN = """
+import runpy, sys
+import gan_regularizers.adapters.modern_torch
+sys.argv.pop(0)
+sys.path.insert(0, ".")
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 # Of options of train.py; of any other that is required, the first choice.
 VALUES = {"--gpus": "1", "--batch": str(BATCH), "--gamma": "1", "--metrics": "none", "--preset": "CIFAR10"}
 CONFIGURATIONS = ("stylegan2", "sg2", "auto")  # the first that --cfg has
@@ -57,7 +63,6 @@ class Row:
     folder: str
     commit: str
     adapter: str = ""
-    imports: str = ""  # "yes", "with current PyTorch mended", or an error
     dry_run: str = ""
     launched: str = ""  # the mean of T over the moves in the last tick
     unchanged: bool = False
@@ -100,14 +105,10 @@ class Trial:
 
     def fill(self, row: Row) -> None:
         """Try all that there is to try, until something fails."""
-        row.imports = self.imports()
         try:
             row.adapter = places.adapter_of(self.tree)
         except CommandError as error:
             row.why.append(f"no place: {error}")
-            return
-        if row.imports.startswith("lacks module"):
-            row.why.append(row.imports)
             return
         launcher = ("-m", "gan_regularizers", "run", "train.py")
         if "--dry-run" in self.options:
@@ -117,23 +118,16 @@ class Trial:
                 row.why.append(self.reason(done, *launcher, dry_run=True))
                 return
         row.launched = self.train(row, "launched", *launcher)
-        row.unchanged = self.before.items() <= self.files().items()
-        done = self.python("-m", "gan_regularizers", "patch", ".")
-        if done.status != 0:
-            row.why.append(f"patch: {done.error}")
+        row.unchanged = self.unchanged()
+        try:
+            patching.write(self.tree, patching.insertions(self.tree))
+            if row.launched:
+                row.patched = self.train(row, "patched", "train.py")
+            patching.write(self.tree, patching.removals(self.tree))
+        except CommandError as error:
+            row.why.append(f"patch: {error}")
             return
-        if row.launched:
-            row.patched = self.train(row, "patched", "train.py")
-        done = self.python("-m", "gan_regularizers", "patch", ".", "--reverse")
-        row.reversed = done.status == 0 and self.before.items() <= self.files().items()
-
-    def imports(self) -> str:
-        """Whether its train.py gets as far as its own help."""
-        done = self.python("train.py", "--help")
-        if done.status == 0:
-            return "yes"
-        mended = self.python("-c", f"{MODERN}; runpy.run_path('train.py', run_name='__main__')", "train.py", "--help")
-        return "with current PyTorch mended" if mended.status == 0 else mended.error
+        row.reversed = self.unchanged()
 
     def train(self, row: Row, way: str, *command: str) -> str:
         """T at the end of a run, if T moved."""
@@ -150,9 +144,10 @@ class Trial:
 
     def reason(self, done: Done, *command: str, dry_run: bool = False) -> str:
         """An error, and whether it is the checkout's own."""
-        without = self.python(*command, *self.line(), *["--dry-run"] * dry_run, "--reg=none")
         if done.error.startswith("lacks module"):
-            return done.error
+            own = self.python("-c", MODERN, "train.py", "--help")
+            return done.error if own.error == done.error else f"launched, {done.error}"
+        without = self.python(*command, *self.line(), *["--dry-run"] * dry_run, "--reg=none")
         return f"{'its own error' if without.error == done.error else 'with --reg only'}: {done.error}"
 
     def python(self, *arguments: str) -> Done:
@@ -176,6 +171,10 @@ class Trial:
         except subprocess.TimeoutExpired:
             return Done(None, "")
         return Done(done.returncode, done.stdout)
+
+    def unchanged(self) -> bool:
+        """Whether all files that were there are what they were."""
+        return self.before.items() <= self.files().items()
 
     def files(self) -> dict[str, str]:
         """Digests of all files but caches."""
