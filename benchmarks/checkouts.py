@@ -52,6 +52,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 # Of options of train.py; of any other that is required, the first choice.
 VALUES = {"--gpus": "1", "--batch": str(BATCH), "--gamma": "1", "--metrics": "none", "--preset": "CIFAR10"}
 CONFIGURATIONS = ("stylegan2", "sg2", "auto")  # the first that --cfg has
+NEEDED = {"EzioBy/glead": ["--reg_type=none"]}  # though their commands do not say so
 ERROR = re.compile(r"(?:[\w.]+(?:Error|Exception|Exit|Interrupt)|Error|gan-regularizers)(?::.*)?")
 
 
@@ -98,7 +99,8 @@ class Done:
 class Trial:
     """A checkout in a temporary copy."""
 
-    def __init__(self, original: Path, work: Path, seconds: int) -> None:
+    def __init__(self, original: Path, work: Path, seconds: int, needed: list[str]) -> None:
+        self.needed = needed
         self.tree, self.out, self.work, self.seconds = work / "checkout", work / "runs", work, seconds
         shutil.copytree(original, self.tree, ignore=shutil.ignore_patterns(*CACHES), symlinks=True)
         self.before = self.files()
@@ -202,7 +204,7 @@ class Trial:
         given |= {name: str(_data(self.work, side)) for name in given if name.endswith("data")}
         given |= {name: str(self.out) for name in ("--outdir", "--train_dir") if name in self.options}
         given |= {name: str(side) for name in given if name.endswith("resolution")}
-        return [f"{name}={value}" for name, value in given.items()]
+        return [*self.needed, *[f"{name}={value}" for name, value in given.items()]]
 
 
 def _choices(kind: ast.expr | None) -> list[str]:
@@ -297,7 +299,7 @@ def main() -> int:
 
     def attempt(row: Row, tree: Path) -> None:
         with tempfile.TemporaryDirectory() as work:
-            Trial(tree, Path(work), args.seconds).fill(row)
+            Trial(tree, Path(work), args.seconds, NEEDED.get(row.repository, [])).fill(row)
         with lock, cache.open("a") as file:
             file.write(json.dumps(asdict(row)) + "\n")
             outcomes[row.key] = row

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
@@ -669,16 +670,19 @@ def test_errors_of_a_launched_script_are_its_own(checkouts, request, tmp_path):
     file.touch()
     line = ["--gamma=1", f"--data={checkout.data[32]}", "--metrics=none"]
     for options, status, error in (
-        (["--outdir=out", "--data=nowhere"], 1, "Error: --data: Path must point to a directory or zip"),
-        (["--outdir=out", "--p=2"], 1, "Error: --p can only be specified with --aug=fixed"),
+        (["--outdir=out", "--data=nowhere"], 2, "Error: --data: Path must point to a directory or zip"),
         (["--outdir=out", "--unknown"], 2, "No such option"),
-        ([f"--outdir={file / 'out'}"], 1, "Traceback (most recent call last)"),
+        ([f"--outdir={file / 'out'}"], 1, "NotADirectoryError"),
     ):
         ours, own = (one.script("train.py", *line, *options, ends=status, images=4) for one in (checkout, untouched))
-        assert error in own.stderr
-        start = own.stderr.index("Usage" if status == 2 else error)
-        assert ours.stderr.replace(str(checkout.path), str(untouched.path)).endswith(own.stderr[start:])
-        assert "gan_regularizers" not in ours.stderr
+        assert error in own.stdout + own.stderr
+        assert ours.stdout.replace(str(checkout.path), str(untouched.path)) == own.stdout
+        assert [*_said(ours)][1:] == [*_said(own)]  # the first says what is launched
+
+
+def _said(done: subprocess.CompletedProcess) -> Iterator[str]:
+    """The lines of the standard error but for those of torch's log, which have times in them."""
+    return (line for line in done.stderr.splitlines() if not re.match(r"W\d{4} ", line))
 
 
 def test_an_interrupted_launched_script_ends_as_in_python(checkouts):
