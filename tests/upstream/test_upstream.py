@@ -685,19 +685,18 @@ def _said(done: subprocess.CompletedProcess) -> Iterator[str]:
     return (line for line in done.stderr.splitlines() if not re.match(r"W\d{4} ", line))
 
 
-def test_an_interrupted_launched_script_ends_as_in_python(checkouts):
-    checkout = checkouts("stylegan2-ada-pytorch", launched=True)
-    command = [sys.executable, *LAUNCHER, "train.py", *checkout.options(), "--reg=diffusion"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=checkout.path, env=_environment(10**6), **pipes) as process:
-        assert any(line.startswith("tick 0") for line in process.stdout)
+@pytest.mark.parametrize("launched", [True, False])
+def test_an_interrupted_run_ends_as_click_has_it(checkouts, launched):
+    checkout = checkouts("stylegan2-ada-pytorch", launched)
+    line = [*LAUNCHER * launched, "train.py", *checkout.options(), "--reg=diffusion"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}  # upstream's logger joins the two
+    with subprocess.Popen([sys.executable, *line], cwd=checkout.path, env=_environment(10**6), **pipes) as process:
+        assert any(said.startswith("tick 0") for said in process.stdout)
         process.send_signal(signal.SIGINT)
-        error = process.communicate(timeout=60)[1]
-    assert process.returncode == -signal.SIGINT
-    traceback = error[error.index("Traceback") :].splitlines()
-    assert traceback[1].startswith('  File "train.py"')
-    assert traceback[-1] == "KeyboardInterrupt"
-    assert not any(f"gan_regularizers{os.sep}" in line for line in traceback)
+        said = process.communicate(timeout=60)[0].split("\n")
+    assert process.returncode == 1
+    assert "Aborted!" in said
+    assert not any("Traceback" in line for line in said)
 
 
 def test_torchrun_does_not_disturb_a_launched_script(checkouts):
