@@ -109,7 +109,7 @@ def patch(path: Path | None, check: bool, reverse: bool, known: bool, only: str 
     elif edits:
         patching.write(path, edits)
     elif reverse:
-        raise CommandError(f"{path} is not patched: {f'the {only} patch' if only else 'no line of ours'} is not in it")
+        raise CommandError(f"{path} is not patched: it has no line of {f'the {only} patch' if only else 'ours'}")
     else:
         patched = f"has the {only} patch" if only else "is patched"
         raise CommandError(f"{path} {patched} already; --reverse takes the lines out")

@@ -179,7 +179,10 @@ def _change(checkout: Path, path: str) -> Change | NoPlaceError:
 def _compiled(change: Change) -> bytes:
     """The file with our lines, which Python takes."""
     content = change.inserted()
-    compile(content, change.path, "exec", dont_inherit=True)
+    try:
+        compile(content, change.path, "exec", dont_inherit=True)
+    except SyntaxError as error:
+        raise CommandError(f"{change.path} would be no code any more ({error}). Nothing was changed") from error
     return content
 
 

@@ -8,7 +8,8 @@ import runpy
 import subprocess
 import sys
 from importlib.machinery import ModuleSpec
-from types import SimpleNamespace
+from types import ModuleType
+from typing import Any
 
 import pytest
 import scipy.linalg
@@ -246,6 +247,24 @@ def test_a_training_loop_runs_without_cuda(mended, monkeypatch):
     torch.cuda.reset_peak_memory_stats(torch.device("cpu"))
 
 
+@pytest.fixture
+def repository(monkeypatch):
+    """Adds modules as of a repository, with the packages that they are in."""
+
+    def add(name: str, **content: Any) -> ModuleType:
+        for end in [i for i, letter in enumerate(name) if letter == "."]:
+            if name[:end] not in sys.modules:
+                package = ModuleType(name[:end])
+                package.__path__ = []
+                monkeypatch.setitem(sys.modules, name[:end], package)
+        module = ModuleType(name)
+        vars(module).update(content, __spec__=ModuleSpec(name, None))
+        monkeypatch.setitem(sys.modules, name, module)
+        return module
+
+    return add
+
+
 class _Once(torch.autograd.Function):
     @staticmethod
     def forward(ctx, image):  # noqa: ARG004
@@ -258,7 +277,7 @@ class _Once(torch.autograd.Function):
 
 
 @pytest.mark.parametrize("twice", [True, False])
-def test_prepare_switches_upstreams_operators_off(mended, monkeypatch, twice):
+def test_prepare_switches_upstreams_operators_off(mended, repository, monkeypatch, twice):
     module = mended()
     native = (
         (lambda image, grid, **_: module.grid_sample(image, grid))
@@ -266,15 +285,61 @@ def test_prepare_switches_upstreams_operators_off(mended, monkeypatch, twice):
         else lambda image, *_, **__: _Once.apply(image)
     )
     monkeypatch.setattr(torch.nn.functional, "grid_sample", native)
-    conv, grid = (SimpleNamespace(enabled=True, grid_sample="upstream's") for _ in range(2))
-    assert module.prepare(torch.device("cuda", 1), conv, grid) == torch.device("cuda", 1)
+    conv, grid = (
+        repository(f"torch_utils.ops.{name}_gradfix", enabled=True, grid_sample="upstream's")
+        for name in ("conv2d", "grid_sample")
+    )
+    assert module.prepare(torch.device("cuda", 1)) == torch.device("cuda", 1)
     assert (conv.enabled, grid.enabled) == (False, False)
     assert grid.grid_sample == ("upstream's" if twice else module.grid_sample)
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.warns(UserWarning, match="no CUDA device; training runs on the CPU"):
-        assert module.prepare(torch.device("cuda", 0), conv, grid) == torch.device("cpu")
-    assert module.prepare(torch.device("cpu"), conv, grid) == torch.device("cpu")
+        assert module.prepare(torch.device("cuda", 0)) == torch.device("cpu")
+    assert module.prepare(torch.device("cpu"), conv, grid) == torch.device("cpu")  # as trees of version 0.1.0 call it
+
+
+def test_prepare_mends_what_a_repository_has_of_its_own(mended, repository):
+    """ProjectedGAN's features and InsGen's heads; nothing of a repository that has none of these."""
+    module = mended()
+    assert module.prepare(torch.device("cpu")) == torch.device("cpu")
+    timm, efficientnet_lite = object(), ModuleType("gan_regularizers.adapters.efficientnet_lite")
+    repository(efficientnet_lite.__name__)
+    features = repository("pg_modules.projector", timm=timm)
+    others = repository("feature_networks.pretrained_builder")
+    weight = torch.ones(1, requires_grad=True)
+
+    def copy_params_and_buffers(source: torch.Tensor, target: torch.Tensor) -> None:
+        target.copy_(source)
+
+    heads = repository("training.contrastive_head", CLHead=type("CLHead", (), {}), concat_all_gather=None)
+    misc = repository("torch_utils.misc", copy_params_and_buffers=copy_params_and_buffers)
+    module.prepare(torch.device("cpu"))
+    assert features.timm is sys.modules[efficientnet_lite.__name__]
+    assert not hasattr(others, "timm")
+    head = heads.CLHead()
+    assert head.module is head
+    assert heads.concat_all_gather(weight) is weight
+    misc.copy_params_and_buffers(torch.zeros(1), weight)
+    assert float(weight.detach()) == 0
+
+
+def test_prepare_leaves_the_heads_of_several_processes_alone(mended, repository, monkeypatch):
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    heads = repository("training.contrastive_head", CLHead=type("CLHead", (), {}), concat_all_gather=len)
+    repository("torch_utils.misc", copy_params_and_buffers=len)
+    mended().prepare(torch.device("cpu"))
+    assert not hasattr(heads.CLHead, "module")
+    assert heads.concat_all_gather is len
+
+
+def test_an_error_of_a_repositorys_own_module_is_shown(mended, tmp_path, monkeypatch):
+    (tmp_path / "pg_modules").mkdir()
+    (tmp_path / "pg_modules/projector.py").write_text("import a_package_that_is_not_there\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    with pytest.raises(ModuleNotFoundError, match="a_package_that_is_not_there"):
+        mended().prepare(torch.device("cpu"))
+    sys.modules.pop("pg_modules", None)
 
 
 def _image_and_grid() -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,1 +1,1 @@
-"""What the patches of the upstream repositories import; nothing else in the package does."""
+"""Hosts: where their code gets lines of ours, the launcher that inserts these, and what the lines import."""

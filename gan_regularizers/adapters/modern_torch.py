@@ -62,10 +62,8 @@ def _mend_grid_sample(gradfix: ModuleType) -> None:
 
 
 def _mend_features(projector: ModuleType) -> None:
-    from . import efficientnet_lite
-
     if hasattr(projector, "timm"):
-        projector.timm = efficientnet_lite
+        projector.timm = importlib.import_module(f"{__package__}.efficientnet_lite")  # imports timm itself
 
 
 def _mend_heads(heads: ModuleType) -> None:
