@@ -19,12 +19,10 @@ import subprocess
 import sys
 import tempfile
 import threading
-import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -52,8 +50,9 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 # Of options of train.py; of any other that is required, the first choice.
 VALUES = {"--gpus": "1", "--batch": str(BATCH), "--gamma": "1", "--metrics": "none", "--preset": "CIFAR10"}
 CONFIGURATIONS = ("stylegan2", "sg2", "auto")  # the first that --cfg has
-NEEDED = {"EzioBy/glead": ["--reg_type=none"]}  # though their commands do not say so
-ERROR = re.compile(r"(?:[\w.]+(?:Error|Exception|Exit|Interrupt)|Error|gan-regularizers)(?::.*)?")
+# Though their commands do not say so.
+NEEDED = {"EzioBy/glead": ["--reg_type=none"], "autonomousvision/stylegan-xl": ["--cfg=stylegan3-t"]}
+ERROR = re.compile(r"(?:[\w.]+(?:Error|Exception|Exit|Interrupt|Quit)|Error|gan-regularizers(?!: running))(?::.*)?")
 
 
 @dataclass
@@ -204,7 +203,7 @@ class Trial:
         given |= {name: str(_data(self.work, side)) for name in given if name.endswith("data")}
         given |= {name: str(self.out) for name in ("--outdir", "--train_dir") if name in self.options}
         given |= {name: str(side) for name in given if name.endswith("resolution")}
-        return [*self.needed, *[f"{name}={value}" for name, value in given.items()]]
+        return [*[f"{name}={value}" for name, value in given.items()], *self.needed]
 
 
 def _choices(kind: ast.expr | None) -> list[str]:
@@ -215,19 +214,17 @@ def _choices(kind: ast.expr | None) -> list[str]:
 
 
 def _data(folder: Path, side: int) -> Path:
-    """A zip of images of smooth noise with labels."""
-    path = folder / f"{side}.zip"
-    if path.exists():
-        return path
-    noise = torch.rand(16, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-    images = interpolate(noise, size=side, mode="bilinear").mul(255).byte().permute(0, 2, 3, 1).numpy()
-    with zipfile.ZipFile(path, "w") as archive:
-        for number, image in enumerate(images):
-            stream = BytesIO()
-            Image.fromarray(image).save(stream, "PNG")
-            archive.writestr(f"{number:05}.png", stream.getvalue())
-        archive.writestr("dataset.json", json.dumps({"labels": [[f"{i:05}.png", i % 3] for i in range(len(images))]}))
-    return path
+    """A folder of images of smooth noise with labels."""
+    folder = folder / f"{side}"
+    if not folder.exists():
+        folder.mkdir()
+        noise = torch.rand(16, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+        images = interpolate(noise, size=side, mode="bilinear").mul(255).byte().permute(0, 2, 3, 1).numpy()
+        labels = {f"{number:05}.png": number % 3 for number in range(len(images))}
+        for name, image in zip(labels, images, strict=True):
+            Image.fromarray(image).save(folder / name)
+        (folder / "dataset.json").write_text(json.dumps({"labels": [*labels.items()]}))
+    return folder
 
 
 def find(folder: Path) -> Iterator[tuple[Row, Path]]:

@@ -88,10 +88,12 @@ def shrink(kwargs: dict[str, Any]) -> None:
     if "num_layers" in G.get("mapping_kwargs", {}):
         G["mapping_kwargs"]["num_layers"] = 2
     base = G.get("base", G["class_name"])
-    if base.endswith("networks_stylegan3.Generator"):
+    if ".networks_stylegan3" in base:
         G.update(num_layers=6, channel_max=16)
     elif base.endswith("networks_fastgan.Generator"):
         G.update(ngf=16)
+    if "backbones" in D:
+        D["backbones"] = ["tf_efficientnet_lite0"]  # whose weights a package has
     if "ConditionEmbeddingDimension" in D:
         D["ConditionEmbeddingDimension"] = D["WidthPerStage"][-1]
 
