@@ -8,7 +8,7 @@ import difflib
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +18,14 @@ from .adapters.places import ADAPTERS, Change, NoPlaceError
 from .errors import CommandError
 from .files import replace_together
 
-PATCHES = {"modern-torch": (places.DNNLIB, places.LOOP), "regularizers": (places.TRAIN,)}  # the files of each
+PATCHES = {"modern-torch": (places.of_package, places.of_loop), "regularizers": (places.of_script,)}
 PACKAGE = Path(__file__).parent
 
-_FIND = {places.DNNLIB: places.of_package, places.LOOP: places.of_loop, places.TRAIN: places.of_script}
-# Version 0.1.0 had lines in these too.
-_REVERSED = (*_FIND, "pg_modules/projector.py", "torch_utils/misc.py", "training/contrastive_head.py")
+# Where lines may be that come out again; version 0.1.0 had some in other files.
+_LINES_OF = {
+    "modern-torch": (places.DNNLIB, "training/*.py", "pg_modules/projector.py", "torch_utils/misc.py"),
+    "regularizers": (places.TRAIN,),
+}
 _BY_HAND = """
 dnnlib/__init__.py, above its first import:
     from gan_regularizers.adapters import modern_torch
@@ -105,7 +107,7 @@ def insertions(checkout: Path, only: str | None = None) -> list[Edit]:
         CommandError: it is no checkout, or lacks places; it has what was looked for, and the lines to insert by hand.
     """
     _check(checkout)
-    found = [_change(checkout, path) for path in _paths(only)]
+    found = [_change(checkout, find) for patch in _chosen(only) for find in PATCHES[patch]]
     if lacking := [change for change in found if isinstance(change, NoPlaceError)]:
         raise CommandError(
             f"{checkout} lacks places that our lines belong to. Nothing was changed.\n"
@@ -122,7 +124,8 @@ def removals(checkout: Path, only: str | None = None) -> list[Edit]:
         CommandError: it is no checkout.
     """
     _check(checkout)
-    paths = (path for path in _REVERSED if path in _paths(only) or (only != "regularizers" and path not in _FIND))
+    globs = [glob for patch in _chosen(only) for glob in _LINES_OF[patch]]
+    paths = [path.relative_to(checkout).as_posix() for glob in globs for path in sorted(checkout.glob(glob))]
     return _edits(checkout, {path: places.remove(_read(checkout / path)) for path in paths})
 
 
@@ -165,13 +168,13 @@ def _checkouts_near(path: Path) -> Iterator[Path]:
                 yield folder
 
 
-def _paths(only: str | None) -> tuple[str, ...]:
-    return PATCHES[only] if only else tuple(_FIND)
+def _chosen(only: str | None) -> tuple[str, ...]:
+    return (only,) if only else tuple(PATCHES)
 
 
-def _change(checkout: Path, path: str) -> Change | NoPlaceError:
+def _change(checkout: Path, find: Callable[[Path], Change]) -> Change | NoPlaceError:
     try:
-        return _FIND[path](checkout)
+        return find(checkout)
     except NoPlaceError as error:
         return error
 

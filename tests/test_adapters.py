@@ -2,10 +2,12 @@
 
 import copy
 import importlib
+import inspect
 import json
 import pickle
 import pickletools
 import re
+import shutil
 import sys
 import zipfile
 from contextlib import nullcontext
@@ -19,16 +21,44 @@ from PIL import Image
 from torch import nn
 
 from gan_regularizers import AdaptiveT, DiffAugment, DiffusionNoise, timestep_embedding, wrap
-from gan_regularizers.adapters import insgen, projected_gan, snapshot_parts, spider, stylegan
+from gan_regularizers.adapters import (
+    diffusion_gan,
+    insgen,
+    inside_d,
+    projected_gan,
+    snapshot_parts,
+    spider,
+    stylegan,
+    wrapped,
+)
 from gan_regularizers.adapters.snapshot_parts import FrozenGenerator, Pipe, full_name
 from gan_regularizers.adapters.stylegan import told_discriminator
 from gan_regularizers.regularizer import InputRegularizer
 from gan_regularizers.spider import ImageLatents
 
-HOSTS = {"stylegan": stylegan, "insgen": insgen, "projected_gan": projected_gan}
+HOSTS = {
+    "stylegan": stylegan,
+    "insgen": insgen,
+    "projected_gan": projected_gan,
+    "wrapped": wrapped,
+    "diffusion_gan": diffusion_gan,
+}
 STYLEGANS = ("stylegan", "insgen")
+INSIDE = ("projected_gan", "wrapped")  # the noise is a part of D
 FED = ("stylegan", "projected_gan")
 NOISE = {"t_max": 500, "t_min": 10, "seed": 7}
+
+
+# Arguments of the training loops, as far as the adapters look.
+_OF_ALL = "D_kwargs loss_kwargs"
+_ADA = f"{_OF_ALL} augment_kwargs augment_p ada_target ada_kimg"
+ARGUMENTS = {
+    "stylegan": _ADA,
+    "insgen": _ADA,
+    "projected_gan": _OF_ALL,
+    "wrapped": f"{_OF_ALL} augment_kwargs",
+    "diffusion_gan": f"{_OF_ALL} diffusion_kwargs diffusion_p ada_target ada_kimg",
+}
 
 
 class EasyDict(dict):
@@ -36,6 +66,20 @@ class EasyDict(dict):
 
     __getattr__ = dict.__getitem__
     __setattr__ = dict.__setitem__
+
+
+class Loss:
+    """Upstream's loss, which gives its pipe images."""
+
+    def run_D(self, img, c):  # noqa: N802
+        return self.D(self.augment_pipe(img), c)
+
+
+class FeatureLoss(Loss):
+    """GGDR's, whose pipe takes G's features too."""
+
+    def run_aug(self, img, features):
+        return self.augment_pipe(img, features)
 
 
 class Augment(nn.Module):
@@ -72,14 +116,33 @@ def upstream(monkeypatch) -> SimpleNamespace:
         open_url=nullcontext,
     )
     add("dnnlib", util=util)
-    add("legacy", load_network_pkl=seen.snapshots.__getitem__)
-    statistics = add("torch_utils.training_stats", report0=lambda *report: seen.reports.append(report))
+    seen.legacy = add("legacy", load_network_pkl=seen.snapshots.__getitem__)
+    statistics = add(
+        "torch_utils.training_stats",
+        report=lambda name, value: value,  # noqa: ARG005
+        report0=lambda *report: seen.reports.append(report),
+    )
     add("torch_utils", training_stats=statistics)
+    add("training")
+    add("training.loss", Loss=Loss, FeatureLoss=FeatureLoss)
+    add("training.training_loop")
     return seen
 
 
-def invoke(host: str, line: str, **changes):
+def training_loop_of(arguments: str) -> None:
+    """Let upstream's training_loop() be one with arguments of these names."""
+
+    def training_loop(**_):
+        pass
+
+    names = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in arguments.split()]
+    training_loop.__signature__ = inspect.Signature(names)
+    sys.modules["training.training_loop"].training_loop = training_loop
+
+
+def invoke(host: str, line: str, arguments: str | None = None, **changes):
     """What upstream's train.py makes of the options: the arguments of its training loop, and click's outcome."""
+    training_loop_of(arguments or ARGUMENTS[host])
     args = EasyDict(
         random_seed=3,
         batch_size=32,
@@ -102,6 +165,10 @@ def invoke(host: str, line: str, **changes):
     @click.option("--p", type=float)
     @click.option("--target", type=float)
     @click.option("--augpipe")
+    @click.option("--DiffAugment")
+    @click.option("--with-dataaug", type=bool)
+    @click.option("--t_min", type=int, default=10)
+    @click.option("--beta_start", type=float, default=1e-4)
     @HOSTS[host].options
     def train(**_):
         return HOSTS[host].configure(args, "00000-data")
@@ -109,8 +176,8 @@ def invoke(host: str, line: str, **changes):
     return args, CliRunner().invoke(train, line.split(), standalone_mode=False)
 
 
-def configured(host: str, line: str, **changes) -> EasyDict:
-    args, outcome = invoke(host, line, **changes)
+def configured(host: str, line: str, arguments: str | None = None, **changes) -> EasyDict:
+    args, outcome = invoke(host, line, arguments, **changes)
     if outcome.exception:
         raise outcome.exception
     args.desc, args.output = outcome.return_value, outcome.output
@@ -120,7 +187,8 @@ def configured(host: str, line: str, **changes) -> EasyDict:
 
 def regularizers_of(args: EasyDict) -> EasyDict:
     """The settings, which are the pipe's or D's."""
-    return EasyDict(args.D_kwargs if "where" in args.D_kwargs else args.augment_kwargs)
+    pipe = args.get("diffusion_kwargs") or args.get("augment_kwargs")
+    return EasyDict(args.D_kwargs if "diffaug" in args.D_kwargs else pipe)
 
 
 # The train.py.
@@ -170,7 +238,8 @@ def test_every_option_arrives(host):
         "--reg=diffaug+diffusion --reg-policy=color,cutout --reg-cutout=0.3 --reg-noise-std=0.25 --reg-t-max=321 "
         "--reg-t-min=12 --reg-dist=uniform --reg-schedule=cosine --reg-target=0.4 --reg-kimg=50 --reg-parity=paper "
     )
-    args = configured(host, line + ("--reg-where=last" if host == "projected_gan" else "--reg-condition=t-raw"))
+    last = {"projected_gan": "where=last", "wrapped": "condition=none"}.get(host, "condition=t-raw")
+    args = configured(host, f"{line} --reg-{last}")
     found = regularizers_of(args)
     assert found.diffaug == {"policy": "color,cutout", "cutout": 0.3}
     expected = {
@@ -182,17 +251,17 @@ def test_every_option_arrives(host):
         "parity": "paper",
     }
     assert expected.items() <= found.noise.items()
-    if host == "projected_gan":
+    if host in INSIDE:
         # 32 images in two rounds of 8 on each of two GPUs
         assert found.controller == {"target": 0.4, "kimg": 50.0, "interval": 8}
-        assert found.where == "last"
+        assert found["where" if host == "projected_gan" else "told"] == last.split("=")[1]
     else:
-        assert (args.augment_p, args.ada_target, args.ada_kimg) == (0.0, 0.4, 50.0)
-        assert args.D_kwargs.told == "t-raw"
+        p = args.diffusion_p if host == "diffusion_gan" else args.augment_p
+        assert (p, args.ada_target, args.ada_kimg) == (0.0, 0.4, 50.0)
+        assert args.D_kwargs.get("told") == ("t-raw" if host in STYLEGANS else None)
     assert args.desc == (
         "00000-data-diffaug-diffusion-policycolor,cutout-cutout0.3-noise_std0.25-t_max321-t_min12-distuniform"
-        "-schedulecosine-target0.4-kimg50.0-paritypaper"
-        + ("-wherelast" if host == "projected_gan" else "-conditiont-raw")
+        f"-schedulecosine-target0.4-kimg50.0-paritypaper-{last.replace('=', '')}"
     )
 
 
@@ -234,8 +303,9 @@ def test_what_projected_gan_builds():
     assert args.D_kwargs["base"] == "training.networks.Discriminator"
     assert args.D_kwargs["controller"] == {"target": 0.6, "kimg": 100.0, "interval": 8}
     assert args.loss_kwargs == {
-        "class_name": "gan_regularizers.adapters.projected_gan.loss",
+        "class_name": "gan_regularizers.adapters.inside_d.loss",
         "base": "training.loss.Loss",
+        "p_name": "Progress/augment",
         "r1_gamma": 1.0,
     }
     assert args.desc == "00000-data-diffusion"
@@ -282,7 +352,9 @@ def test_what_projected_gan_builds():
             )
         ),
         ("insgen", "--reg=diffusion --aug=noaug", "leaves InsGen's contrastive branches without views; leave it out"),
-        ("projected_gan", "--reg=ada+diffusion", "'ada+diffusion' is not one of"),
+        *((host, "--reg=ada+diffusion", "'ada+diffusion' is not one of") for host in (*INSIDE, "diffusion_gan")),
+        ("wrapped", "--reg=diffusion --reg-condition=t-raw", "--reg-condition=t-raw is not possible: this D has no"),
+        ("diffusion_gan", "--reg=diffusion --reg-condition=t", "this D is made for the number t itself; use t-raw"),
         ("projected_gan", "--reg=diffusion --reg-condition=t", "--reg-condition=t is not possible: ProjectedGAN's D"),
     ],
 )
@@ -479,11 +551,15 @@ def test_snapshots_name_what_they_named_before():
     names |= {name.replace(" ", ".") for _, name, _ in ours if name.startswith("gan_regularizers")}
     names |= {
         full_name(getattr(snapshot_parts, name))
-        for name in "TellT ThroughFirst ThroughEach ThroughLatents FrozenGenerator WithoutNoise".split()
+        for name in (
+            "Diffusion NoDiffusion TellT ThroughFirst ThroughEach ThroughLatents FrozenGenerator WithoutNoise"
+        ).split()
     }
     names.add(full_name(ImageLatents))
     assert names == {
         "gan_regularizers.adapters.snapshot_parts.Pipe",
+        "gan_regularizers.adapters.snapshot_parts.Diffusion",
+        "gan_regularizers.adapters.snapshot_parts.NoDiffusion",
         "gan_regularizers.adapters.snapshot_parts.TellT",
         "gan_regularizers.adapters.snapshot_parts.ThroughFirst",
         "gan_regularizers.adapters.snapshot_parts.ThroughEach",
@@ -514,7 +590,8 @@ def test_snapshots_name_what_they_named_before():
 
 def snapshot_of(pipe: nn.Module | None, told: int = 0, c_dim: int = 2) -> dict:
     G = SimpleNamespace(c_dim=c_dim)
-    return {"augment_pipe": pipe, "G": G, "G_ema": G, "D": SimpleNamespace(c_dim=c_dim + told)}
+    D = SimpleNamespace(c_dim=c_dim + told)
+    return {"augment_pipe": pipe, "G": G, "G_ema": G, "D": D, "D_ema": D, "DHead": G, "GHead": G}
 
 
 @pytest.mark.parametrize("host", STYLEGANS)
@@ -604,6 +681,199 @@ def test_projected_gan_goes_on_from_a_snapshot(upstream):
         with pytest.raises(click.UsageError) as refused:
             configured("projected_gan", f"--reg=diffusion {option}", resume_pkl="run.pkl")
         assert refused.value.message.startswith(f"{option} does not fit run.pkl, whose noise has 5")
+
+
+class Images:
+    """A data set."""
+
+    def __init__(
+        self, resolution: int = 64, label_dim: int = 3, num_channels: int = 3, use_labels: bool = True
+    ) -> None:
+        self.resolution, self.label_dim, self.num_channels = resolution, label_dim * use_labels, num_channels
+
+
+class Network(nn.Module):
+    """As upstream's G and D: a block for each size, called by it, and a layer at the images."""
+
+    def __init__(self, c_dim: int, img_resolution: int, img_channels: int, channel_max: int = 4, **kwargs) -> None:
+        super().__init__()
+        self.c_dim, self.img_resolution, self.img_channels = c_dim, img_resolution, img_channels
+        self.init_kwargs = {"synthesis_kwargs": {"channel_max": channel_max}, **kwargs}
+        self.fc0 = nn.Linear(8 + c_dim, channel_max)
+        self.blocks = nn.ModuleDict()
+        for size in (32, 64, 128):
+            if size <= img_resolution:
+                self.blocks[f"b{size}"] = nn.Linear(channel_max, channel_max)
+        self.rgb = nn.Linear(channel_max, img_channels)
+        self.register_buffer("noise_strength", torch.zeros(()))
+
+
+class Head(nn.Module):
+    """InsGen's."""
+
+    def __init__(self, queue_size: int = 5) -> None:
+        super().__init__()
+        self.queue_size = queue_size
+        self.mlp = nn.Linear(2, 2)
+        self.register_buffer("queue", torch.zeros(2, queue_size))
+
+
+NETWORKS = {
+    "training_set_kwargs": EasyDict(class_name=full_name(Images), resolution=64, use_labels=True),
+    "G_kwargs": EasyDict(class_name=full_name(Network), channel_max=4),
+    "D_kwargs": EasyDict(class_name=full_name(Network), channel_max=4),
+    "DHead_kwargs": EasyDict(class_name=full_name(Head)),
+    "GHead_kwargs": EasyDict(class_name=full_name(Head)),
+}
+
+
+def resumed(upstream: SimpleNamespace, host: str, line: str = "", told: int = 0, **settings) -> EasyDict:
+    """A run that goes on from networks with other settings."""
+    settings = {"c_dim": 3, "img_resolution": 64, "img_channels": 3, **settings}
+    G, D = Network(**settings), Network(**{**settings, "c_dim": settings["c_dim"] + told})
+    snapshot = {"G": G, "G_ema": G, "D": D, "D_ema": D, "DHead": Head(), "GHead": Head(), "augment_pipe": None}
+    upstream.snapshots.setdefault("run.pkl", snapshot)
+    changes = {name: EasyDict(kwargs) for name, kwargs in NETWORKS.items()}
+    if host != "insgen":
+        del changes["DHead_kwargs"], changes["GHead_kwargs"]
+    return configured(host, line, resume_pkl="run.pkl", **changes)
+
+
+@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize("line", ["", "--reg=diffaug"])
+@pytest.mark.parametrize(
+    ("settings", "there", "here"),
+    [
+        ({"c_dim": 2}, "c_dim=2", "c_dim=3"),
+        ({"c_dim": 0}, "c_dim=0", "c_dim=3"),
+        ({"img_channels": 4}, "img_channels=4", "img_channels=3"),
+        ({"channel_max": 5}, "channel_max=5", "channel_max=4"),
+        (
+            {"img_resolution": 32, "channel_max": 5},
+            "img_resolution=32, channel_max=5",
+            "img_resolution=64, channel_max=4",
+        ),
+    ],
+)
+def test_a_snapshot_of_other_shapes_is_refused(upstream, host, line, settings, there, here):
+    with pytest.raises(click.UsageError) as refused:
+        resumed(upstream, host, line, **settings)
+    assert refused.value.message == (
+        f"--resume=run.pkl does not fit: its G has {there}, that of this run {here}; "
+        "resume with data and options like its own, or leave --resume out"
+    )
+
+
+@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, ""),
+        ({"conv_clamp": 256}, ""),
+        ({"img_resolution": 128}, ""),
+        (
+            {"img_resolution": 32},
+            "run.pkl lacks 2 of the 8 parameters of G and 2 of the 8 parameters of D, which start afresh"
+            " (its G has img_resolution=32, that of this run img_resolution=64)\n",
+        ),
+        (
+            {"img_channels": 1},
+            "run.pkl is repeated to fill 2 tensors of G and 2 tensors of D"
+            " (its G has img_channels=1, that of this run img_channels=3)\n",
+        ),
+    ],
+)
+def test_what_upstream_can_copy_goes_on_with_a_line(upstream, host, settings, said):
+    """The stand-ins take what was said for true: they copy as upstream does."""
+    args = resumed(upstream, host, **settings)
+    assert args.output == said
+    data = Images(**{name: value for name, value in args.training_set_kwargs.items() if name != "class_name"})
+    new = Network(data.label_dim, data.resolution, data.num_channels)
+    old = dict(upstream.snapshots["run.pkl"]["G"].named_parameters())
+    for name, parameter in new.named_parameters():
+        if name in old:
+            parameter.data.copy_(old[name])
+
+
+def test_a_tensor_says_what_no_setting_does(upstream):
+    G = Network(3, 64, 3)
+    G.fc0 = nn.Linear(7, 4)
+    upstream.snapshots["run.pkl"] = {"G": G, "D": Network(3, 64, 3), "G_ema": G, "augment_pipe": None}
+    with pytest.raises(click.UsageError, match=r"its G has fc0.weight of \[4, 7\], that of this run \[4, 11\]"):
+        resumed(upstream, "stylegan")
+
+
+def test_a_d_with_room_for_t_is_compared_as_such(upstream):
+    assert resumed(upstream, "stylegan", "--reg=diffusion", told=1).output.startswith(
+        "run.pkl has no state of the noise"
+    )
+    upstream.snapshots.clear()
+    with pytest.raises(click.UsageError, match=r"its G has c_dim=2, that of this run c_dim=3"):
+        resumed(upstream, "stylegan", "--reg=diffusion", told=64, c_dim=2)
+
+
+@pytest.mark.parametrize("line", ["", "--reg=diffusion"])
+@pytest.mark.parametrize(
+    ("lacks", "said"),
+    [
+        (("D_ema", "DHead", "GHead"), "no D_ema, which starts as its D; no DHead and GHead, which start afresh"),
+        (("DHead", "GHead"), "no DHead and GHead, which start afresh"),
+        (("GHead",), "no GHead, which starts afresh"),
+        (("D_ema",), "no D_ema, which starts as its D"),
+    ],
+)
+@pytest.mark.parametrize("there", [True, False])
+def test_insgen_completes_a_snapshot(upstream, line, lacks, said, there):
+    """StyleGAN2-ADA's lack all three; those of --no_insgen have None for the heads."""
+    whole = dict.fromkeys(("D_ema", "DHead", "GHead"), Head())
+    D = Network(3, 64, 3)
+    snapshot = {"G": D, "G_ema": D, "D": D, "augment_pipe": None, **whole}
+    for name in lacks:
+        snapshot[name] = None
+        if not there:
+            del snapshot[name]
+    upstream.snapshots["run.pkl"] = snapshot
+    args = resumed(upstream, "insgen", line)
+    assert f"run.pkl has {said}\n" in args.output
+    kwargs = json.loads(json.dumps(args.G_kwargs))
+    del kwargs["class_name"]
+    assert isinstance(insgen.generator(**kwargs, c_dim=3, img_resolution=64, img_channels=3), Network)
+    data = upstream.legacy.load_network_pkl("run.pkl")
+    for name, part in whole.items():
+        if name not in lacks:
+            assert data[name] is part
+        elif name == "D_ema":
+            assert data[name] is D
+        else:
+            assert not data[name].state_dict()
+    assert [data[name] for name in ("G", "D", "G_ema")] == [D] * 3
+
+
+def test_insgen_leaves_a_whole_snapshot_alone(upstream):
+    args = resumed(upstream, "insgen")
+    assert args.output == ""
+    assert args.G_kwargs.class_name == full_name(Network)
+    upstream.snapshots["run.pkl"].update(DHead=None, GHead=None)  # --no_insgen
+    args = configured("insgen", "", **{**NETWORKS, "DHead_kwargs": None, "GHead_kwargs": None}, resume_pkl="run.pkl")
+    assert args.output == ""
+
+
+def test_insgens_queues_have_the_length_that_they_had(upstream):
+    upstream.snapshots["run.pkl"] = {
+        **dict.fromkeys(("G", "G_ema", "D", "D_ema"), Network(3, 64, 3)),
+        **dict.fromkeys(("DHead", "GHead"), Head(queue_size=7)),
+        "augment_pipe": None,
+    }
+    with pytest.raises(click.UsageError, match=r"its DHead has queue_size=7, that of this run queue_size=5"):
+        resumed(upstream, "insgen")
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_what_cannot_be_built_here_is_not_compared(upstream, host):
+    """A fork's loop may give its networks other arguments."""
+    D = Network(3, 64, 3)
+    upstream.snapshots["run.pkl"] = {**snapshot_of(None), "D": D, "G": D, "G_ema": D}
+    assert configured(host, "", resume_pkl="run.pkl").output == ""
 
 
 # What G is fed.
@@ -733,8 +1003,30 @@ def test_a_folder_without_a_licence_says_so(pictures, tmp_path):
 def test_images_that_look_alike_are_refused(pictures, tmp_path):
     with zipfile.ZipFile(pictures) as archive:
         archive.extract("0.png", tmp_path / "folder")
-    with pytest.raises(click.UsageError, match="--spider: source has 1 images that look alike"):
-        fed("stylegan", f"--spider={tmp_path / 'folder'}")
+    said = f"--spider={tmp_path / 'folder'} gives the same latent for every z: {{}}; give varied ones"
+    for count, why in ((1, "it has one image"), (2, "its images look alike"), (3, "its images look alike")):
+        if count > 1:
+            shutil.copy(tmp_path / "folder" / "0.png", tmp_path / "folder" / f"{count}.png")
+        with pytest.raises(click.UsageError) as refused:
+            configured("stylegan", f"--spider={tmp_path / 'folder'}")
+        assert refused.value.message == said.format(why)
+
+
+@pytest.mark.parametrize("host", FED)
+def test_a_generator_of_one_image_is_refused(upstream, host, monkeypatch):
+    """And one of varied images is looked at no longer than it takes to see a second one."""
+    rendered = []
+    render = FrozenGenerator.forward
+    monkeypatch.setattr(FrozenGenerator, "forward", lambda self, z: rendered.append(len(z)) or render(self, z))
+    G = Generator().eval()
+    upstream.snapshots["run.pkl"] = {"G_ema": G}
+    configured(host, "--spider=run.pkl")
+    assert sum(rendered) == 2
+    nn.init.zeros_(G.synthesis.weight)
+    with pytest.raises(click.UsageError) as refused:
+        configured(host, "--spider=run.pkl")
+    said = "--spider=run.pkl gives the same latent for every z: its images look alike; give varied ones"
+    assert refused.value.message == said
 
 
 def tensors_of(module: nn.Module) -> dict:
@@ -949,36 +1241,47 @@ def test_diffaug_takes_the_place_of_upstreams():
         assert hasattr(D, "adaptive_t") is ("diffusion" in line)
 
 
-class ProjectedLoss:
-    """Upstream's loss: reals are bright and fakes dark."""
+class ReportingLoss:
+    """Upstream's loss: reals are bright and fakes dark, and the signs of D's outputs on reals are reported."""
 
     def __init__(self, device, D, weight):
         self.device, self.D, self.weight = device, D, weight
 
-    def run_D(self, img, c, blur_sigma=0):  # noqa: ARG002, N802
-        return self.D(img, c)
-
     def accumulate_gradients(self, phase, real_img, real_c):
+        from torch_utils import training_stats
+
         fakes = -torch.ones_like(real_img)
-        if phase in ("Gmain", "Gboth", "Dmain", "Dboth"):
-            self.run_D(fakes, real_c)
-        if phase in ("Dmain", "Dboth"):
-            self.run_D(real_img.detach().requires_grad_(False), real_c, blur_sigma=0)
+        if phase != "Greg":
+            training_stats.report("Loss/signs/fake", self.D(fakes, real_c).sign())
+        if phase.startswith("D"):
+            training_stats.report("Loss/signs/real", self.D(real_img.detach(), real_c).sign())
+        if real_img.isnan().any():
+            raise FloatingPointError("NaN")
 
 
-@pytest.mark.parametrize("phase", ["Dmain", "Dboth"])
-def test_projected_gans_t_moves_by_its_reals(upstream, phase):
+@pytest.mark.parametrize("phase", ["D", "Dmain", "Dboth"])
+@pytest.mark.parametrize("parallel", [False, True])
+def test_t_moves_by_the_signs_that_the_loss_reports(upstream, phase, parallel):
     D = projected_discriminator("--reg=diffusion --reg-kimg=0.1", batch_gpu=16)
-    loss = projected_gan.loss(full_name(ProjectedLoss), D, device="cpu", weight=2)
+    shown = nn.Sequential() if parallel else D
+    if parallel:  # as DistributedDataParallel has it
+        shown.module = D
+        shown.forward = D.forward
+    loss = inside_d.loss(full_name(ReportingLoss), shown, "Progress/augment", device="cpu", weight=2)
     assert (loss.device, loss.weight) == ("cpu", 2)
     reals = torch.ones(5, 3, 8, 8)
+    report = sys.modules["torch_utils.training_stats"].report
     for _ in range(4):
         assert upstream.reports == []
         for name in ("Gboth", phase, "Greg", "Dreg"):
-            loss.accumulate_gradients(name, reals, None)
-    assert float(D.adaptive_t.r_d) == 1.0  # fakes would have halved it
+            loss.accumulate_gradients(name, real_img=reals, real_c=None)
+            assert sys.modules["torch_utils.training_stats"].report is report
+    assert float(D.adaptive_t.r_d) == 1.0  # fakes would have lowered it
     assert float(D.adaptive_t.p) == pytest.approx(4 * 5 / 100)
     assert upstream.reports == [("Progress/augment", pytest.approx(0.2)), ("Progress/augment_T", 5 + 99)]
+    with pytest.raises(FloatingPointError):
+        loss.accumulate_gradients(phase, torch.full_like(reals, torch.nan), None)
+    assert sys.modules["torch_utils.training_stats"].report is report
 
 
 def test_projected_gans_noise_follows_a_copied_state():
@@ -992,3 +1295,333 @@ def test_projected_gans_noise_follows_a_copied_state():
     assert D.adaptive_t.T == source.adaptive_t.T == 5 + 248
     for name in ("t_list", "gain", "noise_scale"):
         assert torch.equal(getattr(D.adaptive_t.noise, name), getattr(source.adaptive_t.noise, name)), name
+
+
+# StyleGAN-XL's D and Diffusion-ProjectedGAN's.
+
+
+class OwnDiffusion(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.p = 0.0
+
+    def forward(self, x, noise_std):  # noqa: ARG002
+        raise AssertionError("the repository's own diffusion acts")
+
+
+class DiffusedFeatures(Features):
+    """Diffusion-ProjectedGAN's, which sends its features through its own diffusion."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.diffusion = OwnDiffusion()
+
+    def forward(self, x):
+        return super().forward(self.diffusion(x, noise_std=0.5))
+
+
+class DiffusedDiscriminator(ProjectedDiscriminator):
+    def __init__(self, diffaug: bool = True, channel_max: int = 0) -> None:
+        super().__init__(diffaug, channel_max)
+        self.feature_network = DiffusedFeatures()
+
+
+class SeveralDiscriminator(nn.Module):
+    """StyleGAN-XL's, one of whose networks does not mix channels."""
+
+    def __init__(self, diffaug: bool = True, backbones: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        assert not diffaug
+        self.feature_networks = nn.ModuleDict({name: Features() for name in backbones})
+        for network in self.feature_networks.values():
+            network.mixing = network.scratch
+        self.feature_networks[backbones[-1]].__dict__["forward"] = self._raw
+        self.feature_networks[backbones[-1]].scratch = None
+
+    @staticmethod
+    def _raw(x):
+        return {str(i): x[..., i:, i:] for i in range(4)}
+
+    def forward(self, x, c):  # noqa: ARG002
+        self.features = {name: network(x) for name, network in self.feature_networks.items()}
+        return [x.mean([1, 2, 3], keepdim=True)] * len(self.features)
+
+
+@pytest.mark.parametrize("line", ["--reg=diffusion", "--reg=diffusion --reg-where=pixels", "--reg=diffaug"])
+def test_a_diffusion_of_ds_own_is_off(line):
+    D_kwargs = EasyDict(class_name=full_name(DiffusedDiscriminator), diffaug=True)
+    kwargs = configured("projected_gan", line, D_kwargs=D_kwargs).D_kwargs
+    del kwargs["class_name"]
+    D = projected_gan.discriminator(**kwargs)
+    with torch.no_grad():
+        D(torch.ones(2, 3, 8, 8), None)
+    for other in (D, copy.deepcopy(D), pickle.loads(pickle.dumps(D))):
+        inert = other.feature_network.diffusion
+        other_p = 0.0
+        if "diffusion" in line:
+            other.adaptive_t.noise.set_p(0.5)
+            other_p = 0.5
+        inert.p = inert.p + 0.25  # as the loop's controller does
+        inert.update_T()
+        assert inert.p == other_p
+        assert inert.num_timesteps == (other.adaptive_t.T if other_p else 0)
+    assert not [name for name in D.state_dict() if "feature_network.diffusion" in name]
+
+
+@pytest.mark.parametrize("where", PLACES)
+def test_the_noise_acts_on_all_networks(where):
+    D_kwargs = EasyDict(class_name=full_name(SeveralDiscriminator), diffaug=True, backbones=("a", "b", "raw"))
+    kwargs = configured("projected_gan", f"--reg=diffusion --reg-where={where}", D_kwargs=D_kwargs).D_kwargs
+    del kwargs["class_name"]
+    D = projected_gan.discriminator(**kwargs)
+    D.adaptive_t.noise.set_p(1.0)
+    with torch.no_grad():
+        D(torch.ones(64, 3, 8, 8), None)
+    for name in ("a", "b"):
+        mixed = [layer.seen for layer in D.feature_networks[name].mixing.values()]
+        assert {bool(x.std() > 0) for x in mixed} == {where != "last"}
+        assert {bool(y.std() > 0) for y in D.features[name].values()} == {where == "last"}
+    assert {bool(y.std() > 0) for y in D.features["raw"].values()} == {True}  # a network that does not mix
+
+
+def test_fastgan_begins_lower_in_diffusion_gan():
+    G_kwargs = EasyDict(class_name="pg_modules.networks_fastgan.Generator")
+    configured("projected_gan", "--reg=diffusion", f"{ARGUMENTS['projected_gan']} ada_kimg", G_kwargs=G_kwargs)
+
+
+# R3GAN, DeceiveD.
+
+
+class Holder(nn.Module):
+    """R3GAN's first layer, which only uses the weight of the layer in it."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, channels, 1, bias=False)
+
+    def forward(self, x):
+        self.seen = x
+        return nn.functional.conv2d(x, self.layer.weight)
+
+
+class Critic(nn.Module):
+    """A D whose outputs are the brightness that its first layer leaves."""
+
+    def __init__(self, c_dim: int, img_resolution: int, img_channels: int = 3, holds: bool = True) -> None:
+        super().__init__()
+        self.c_dim, self.img_resolution, self.img_channels = c_dim, img_resolution, img_channels
+        self.first = Holder(4) if holds else Mixing()
+        self.last = nn.Linear(4, 1)
+
+    def forward(self, x, c):  # noqa: ARG002
+        self.calls = getattr(self, "calls", 0) + 1
+        return self.last(self.first(x).mean([2, 3]))
+
+
+def critic(line: str, holds: bool = True, **changes) -> nn.Module:
+    kwargs = configured("wrapped", line, D_kwargs=EasyDict(class_name=full_name(Critic), holds=holds), **changes)
+    kwargs = json.loads(json.dumps(kwargs.D_kwargs))
+    del kwargs["class_name"]
+    return wrapped.discriminator(**kwargs, c_dim=2, img_resolution=8)
+
+
+@pytest.mark.parametrize("holds", [True, False])
+@pytest.mark.parametrize("copied", [lambda D: D, copy.deepcopy, lambda D: pickle.loads(pickle.dumps(D))])
+def test_d_is_told_t_by_the_layer_that_runs_first(holds, copied, recwarn):
+    D = copied(critic("--reg=diffusion", holds))
+    layer = D.first
+    assert all(torch.equal(buffer, buffer.clone()) for buffer in D.to("cpu").buffers())  # R3GAN compares its ranks
+    assert (D.c_dim, D.img_resolution, hasattr(layer, "weight")) == (2, 8, not holds)
+    assert any("scale_shift" in name for name, _ in D.named_parameters())
+    told = []
+    layer.scale_shift.register_forward_hook(lambda module, *_: told.append(module._t))
+    D.adaptive_t.noise.set_p(1.0)
+    D(1e6 * torch.ones(16, 3, 8, 8), torch.zeros(16, 2))
+    # The images are so bright that their noise is nothing beside their gain, which says what t was.
+    t = (layer.seen[:, :1, 0, 0] / 1e6 - D.adaptive_t.noise.gain).abs().argmin(1)
+    assert t.unique().numel() > 1
+    assert torch.equal(told[0], t)
+    D(torch.ones(2, 3, 8, 8), torch.zeros(2, 2)).sum().backward()
+    assert all(parameter.grad is not None for name, parameter in D.named_parameters() if "scale_shift" in name)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("line", ["--reg=diffusion --reg-condition=none", "--reg=diffaug --reg-policy=color"])
+def test_a_d_that_is_told_nothing(line):
+    D = critic(line)
+    assert not [name for name, _ in D.named_parameters() if "scale_shift" in name]
+    assert hasattr(D, "adaptive_t") is ("diffusion" in line)
+    if "diffusion" in line:
+        D.adaptive_t.noise.set_p(1.0)
+    D(torch.ones(8, 3, 8, 8), torch.zeros(8, 2))
+    assert D.first.seen.std() > 0
+
+
+def test_what_wrapped_builds():
+    args = configured("wrapped", "--reg=diffusion", apa_target=0.6, with_dataaug=False, d_batch_gpu=4)
+    assert args.D_kwargs["class_name"] == "gan_regularizers.adapters.wrapped.discriminator"
+    assert (args.D_kwargs["told"], args.D_kwargs["controller"]["interval"]) == ("t", 4 * 4)
+    assert args.loss_kwargs == {
+        "class_name": "gan_regularizers.adapters.inside_d.loss",
+        "base": "training.loss.Loss",
+        "p_name": "Progress/augment_p",
+        "r1_gamma": 1.0,
+    }
+    args = configured("wrapped", "--reg=diffaug", apa_target=0.6, augment_p=0.5, with_dataaug=True)
+    assert not {"augment_kwargs", "apa_target", "augment_p", "with_dataaug"} & args.keys()
+    assert args.loss_kwargs.class_name == "training.loss.Loss"
+    assert (args.D_kwargs["told"], args.D_kwargs["noise"]) == ("none", None)
+
+
+def test_wrapped_goes_on_from_a_snapshot(upstream):
+    D = critic("--reg=diffusion")
+    D.adaptive_t.noise.set_p(0.5)
+    upstream.snapshots.update({"run.pkl": {"D": D}, "plain.pkl": {"D": Critic(0, 8)}})
+    args = configured("wrapped", "--reg=diffusion", resume_pkl="run.pkl")
+    assert args.output == f"run.pkl goes on with p = 0.5, T = {int(D.adaptive_t.T)}\n"
+    assert args.D_kwargs.told == "t"
+    args = configured("wrapped", "--reg=diffusion", resume_pkl="plain.pkl")
+    assert args.D_kwargs.told == "none"
+    assert args.output == (
+        "The D of plain.pkl was not told t, and is not told it now\n"
+        "plain.pkl has no state of the noise, which starts at p = 0\n"
+    )
+    other = critic("--reg=diffusion", resume_pkl="run.pkl")
+    assert [parameter.shape for parameter in other.parameters()] == [parameter.shape for parameter in D.parameters()]
+    for line, snapshot, said in (
+        ("--reg=diffusion --reg-t-max=300", "run.pkl", "--reg-t-max=300 does not fit run.pkl, whose noise has 500"),
+        ("--reg=diffusion --reg-condition=none", "run.pkl", "whose D was trained with --reg-condition=t"),
+        ("--reg=diffusion --reg-condition=t", "plain.pkl", "whose D was trained with --reg-condition=none"),
+        ("--reg=diffaug", "run.pkl", "the D of run.pkl is told t of a noise; --reg needs diffusion"),
+        ("", "run.pkl", "the D of run.pkl is told t of a noise; --reg needs diffusion"),
+    ):
+        with pytest.raises(click.UsageError) as refused:
+            configured("wrapped", line, resume_pkl=snapshot)
+        assert said in refused.value.message
+
+
+# Diffusion-GAN's own StyleGAN2 and InsGen.
+
+
+@pytest.mark.parametrize("name", ["diffusion", "augment"])
+def test_what_diffusion_gan_builds(name):
+    arguments = ARGUMENTS["diffusion_gan"].replace("diffusion_", f"{name}_")
+    args = configured("diffusion_gan", "--reg=diffusion", arguments, ada_target=0.3)
+    pipe = args[f"{name}_kwargs"]
+    assert pipe["class_name"] == "gan_regularizers.adapters.snapshot_parts.Diffusion"
+    assert (args[f"{name}_p"], args.ada_target, args.ada_kimg) == (0.0, 0.6, 100.0)
+    args = configured("diffusion_gan", "--reg=diffaug", arguments)
+    assert args[f"{name}_p"] == 1.0
+    assert "ada_target" not in args
+    assert args[f"{name}_kwargs"]["noise"] is None
+
+
+def test_diffusion_gans_loop_moves_p_as_a_number():
+    pipe = snapshot_parts.Diffusion(noise=NOISE)
+    pipe.p = 0
+    pipe(torch.zeros(8, 3, 4, 4))
+    assert pipe.num_timesteps == 10
+    for expected in (0.5, 1.0, 1.0):
+        pipe.p = (pipe.p + 0.5).clip(min=0.0, max=1.0)
+        pipe.update_T()
+        assert float(torch.FloatTensor([pipe.p])) == float(pipe.regularizer.noise.p) == expected
+        assert pipe.num_timesteps == pipe.regularizer.noise.T == 10 + expected * 490
+    assert isinstance(pipe.p, torch.Tensor)
+    assert [name for name, _ in pipe.named_buffers()].count("p") == 1
+    images, t = pipe(1e6 * torch.ones(16, 3, 4, 4))
+    assert (t.dtype, list(t.shape)) == (torch.int64, [16, 1])
+    gain = pipe.regularizer.noise.gain
+    assert torch.equal(t[:, 0], (images[:, :1, 0, 0] / 1e6 - gain).abs().argmin(1))
+    other = pickle.loads(pickle.dumps(pipe))
+    other.p = 0.25
+    other.update_T()
+    assert (float(pipe.p), float(other.p), other.num_timesteps) == (1.0, 0.25, 10 + 122)
+
+
+def test_diffusion_gan_without_noise_diffuses_nothing():
+    pipe = snapshot_parts.Diffusion(diffaug={"policy": "translation"})
+    pipe.p = 1.0
+    pipe.update_T()
+    x = torch.randn(4, 3, 8, 8)
+    images, t = pipe(x)
+    assert t.tolist() == [[0]] * 4
+    assert pipe.num_timesteps == 0
+    assert set(images.flatten().tolist()) <= {0.0, *x.flatten().tolist()}
+
+
+@pytest.mark.parametrize("key", ["diffusion", "augment_pipe"])
+def test_diffusion_gan_goes_on_from_a_snapshot(upstream, key):
+    noise = configured("diffusion_gan", "--reg=diffusion").diffusion_kwargs["noise"]
+    pipe = snapshot_parts.Diffusion(noise=noise)
+    pipe.p = 0.5
+    pipe.update_T()
+    upstream.snapshots["run.pkl"] = {"augment_pipe": None, key: pipe}
+    args = configured("diffusion_gan", "--reg=diffusion", resume_pkl="run.pkl")
+    assert args.output == f"run.pkl goes on with p = 0.5, T = {pipe.num_timesteps}\n"
+    assert args.diffusion_p == 0.5
+    kwargs = json.loads(json.dumps(args.diffusion_kwargs))
+    del kwargs["class_name"]
+    resumed = snapshot_parts.Diffusion(**kwargs)
+    resumed.p = args.diffusion_p
+    resumed(torch.zeros(1, 3, 4, 4))
+    assert state_of(resumed) == state_of(pipe)
+    upstream.snapshots["run.pkl"] = {"augment_pipe": None, key: OwnDiffusion()}
+    args = configured("diffusion_gan", "--reg=diffusion", resume_pkl="run.pkl")
+    assert args.output == "run.pkl has no state of the noise, which starts at p = 0\n"
+    assert args.diffusion_p == 0.0
+
+
+# What the repositories are asked before anything is made.
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_a_training_loop_that_takes_too_little_is_refused(host):
+    for missing in ARGUMENTS[host].split():
+        if missing in ("diffusion_kwargs",) or (host, missing) == ("wrapped", "augment_kwargs"):
+            continue
+        if host == "diffusion_gan" and missing in _OF_ALL:
+            continue
+        arguments = ARGUMENTS[host].replace(missing, "").strip()
+        with pytest.raises(click.UsageError) as refused:
+            configured(host, "--reg=diffusion", arguments)
+        assert refused.value.message == (
+            f"--reg needs {missing}, which training_loop() of this repository does not take; leave it out"
+        )
+        assert configured(host, "", arguments).desc == "00000-data"
+
+
+def test_a_loss_that_augments_more_than_images_is_refused():
+    loss_kwargs = EasyDict(class_name="training.loss.FeatureLoss")
+    for host in STYLEGANS:
+        with pytest.raises(click.UsageError, match=r"training\.loss\.FeatureLoss augments more than images"):
+            configured(host, "--reg=diffaug", loss_kwargs=loss_kwargs)
+    assert configured("stylegan", "", loss_kwargs=loss_kwargs).desc == "00000-data"
+
+
+def test_a_diffaugment_in_the_loss_is_off():
+    def policy(line: str) -> str:
+        loss_kwargs = EasyDict(class_name="training.loss.Loss", diffaugment="color")
+        return configured("stylegan", line, loss_kwargs=loss_kwargs).loss_kwargs.diffaugment
+
+    assert policy("") == policy("--DiffAugment=color") == "color"
+    assert policy("--reg=diffaug") == policy("--reg=diffusion --DiffAugment=") == ""
+
+
+@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("--reg=diffaug --DiffAugment=color", "--DiffAugment=color does not go with --reg=diffaug; use --reg-policy"),
+        ("--reg=diffusion --DiffAugment=color", "--DiffAugment=color does not go with --reg=diffusion"),
+        ("--reg=diffusion --with-dataaug=1", "--with-dataaug=True does not go with --reg=diffusion"),
+        ("--reg=diffusion --t_min=5", "--t_min=5 does not go with --reg=diffusion; use --reg-t-min"),
+        ("--reg=diffaug --t_min=5", "--t_min=5 does not go with --reg=diffaug"),
+        ("--reg=diffusion --beta_start=0.1", "--beta_start=0.1 does not go with --reg=diffusion"),
+    ],
+)
+def test_options_without_effect_are_refused(host, line, said):
+    with pytest.raises(click.UsageError) as refused:
+        configured(host, line)
+    assert refused.value.message == said
+    assert configured(host, line.partition(" ")[2]).desc == "00000-data"
+    assert configured(host, "--reg=diffaug --aug=noaug --with-dataaug=0")

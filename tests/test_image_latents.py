@@ -276,6 +276,12 @@ def _old_weight_norm() -> nn.Module:
     return generator
 
 
+def _constant() -> nn.Module:
+    generator = ToyGenerator()
+    nn.init.zeros_(generator.layers[0].weight)
+    return generator
+
+
 BAD = {
     "list": (lambda: ImageLatents([1], 4), TypeError, "source is a list"),
     "float": (lambda: ImageLatents(torch.rand(2, 3, 4, 4), 4), ValueError, "torch.float32; give images, uint8"),
@@ -292,7 +298,13 @@ BAD = {
     "lone": (lambda: Cascade(ToyGenerator()), ValueError, "1 generators are no cascade"),
     "function": (lambda: Cascade(ToyGenerator(), torch.tanh), TypeError, "is no generator"),
     "no z_dim": (lambda: Cascade(ToyGenerator(), nn.Linear(2, 3)), ValueError, "a Linear has no z_dim"),
-    "alike": (lambda: ImageLatents(pictures(1), 4), ValueError, "1 images that look alike"),
+    "alike": (lambda: ImageLatents(pictures(1), 4), ValueError, "has 1 images that look alike"),
+    "equal": (
+        lambda: ImageLatents(pictures(1).repeat(1100, 1, 1, 1), 4),
+        ValueError,
+        "has 1100 images that look alike",
+    ),
+    "constant": (lambda: ImageLatents(_constant(), 4), ValueError, "source makes images that look alike"),
     "index": (lambda: ImageLatents(ToyGenerator(), 4).index(gaussian(2)), ValueError, "index is for stored images"),
     "weight norm": (lambda: ImageLatents(_old_weight_norm(), 4), ValueError, "source cannot be frozen.*weight_norm"),
     "plain source": (lambda: ImageLatents(nn.Linear(2, 3), 4), ValueError, "source is a Linear without z_dim"),
@@ -304,3 +316,12 @@ def test_bad_input_is_named(name):
     call, error, message = BAD[name]
     with pytest.raises(error, match=message):
         call()
+
+
+def test_one_image_that_differs_is_enough():
+    made = pictures(1).repeat(1100, 1, 1, 1)
+    made[-1, :, 0, 0] ^= 255
+    assert not ImageLatents(made, 4).look_alike()
+    assert ImageLatents(made[:-1], 4, centered=False).look_alike()
+    assert ImageLatents(_constant(), 4, centered=False).look_alike()
+    assert not ImageLatents(ToyGenerator(), 4).look_alike()

@@ -133,6 +133,26 @@ def test_under_torchrun_one_rank_says_what_is_run(checkout, tmp_path):
     assert ["gan-regularizers" in text for text in said] == [True, False]
 
 
+def test_a_script_in_a_folder_of_the_checkout(checkout, tmp_path):
+    (checkout / "scripts").mkdir()
+    (checkout / "train.py").rename(checkout / "scripts/start.py")
+    edited = "import sys\nsys.path.append('.')\n" + (checkout / "scripts/start.py").read_text()
+    (checkout / "scripts/start.py").write_text(edited)
+    done = python(*RUN, "scripts/start.py", f"--outdir={tmp_path}", "--reg=diffusion", cwd=checkout)
+    assert done.returncode == 0, done.stderr
+    assert seen(tmp_path)[0]["pipe"] == "Pipe"
+
+
+def test_a_script_gets_our_lines_into_the_loop_that_it_calls(checkout, tmp_path):
+    (checkout / "training/training_loop.py").rename(checkout / "training/another_loop.py")
+    (checkout / "train.py").rename(checkout / "train_other.py")
+    edited = (checkout / "train_other.py").read_text().replace("training_loop\n", "another_loop\n")
+    (checkout / "train_other.py").write_text(edited.replace("    training_loop.", "    another_loop."))
+    done = python(*RUN, "train_other.py", f"--outdir={tmp_path}", "--reg=diffusion", cwd=checkout)
+    assert done.returncode == 0, done.stderr
+    assert seen(tmp_path) == [{"pipe": "Pipe", "device": "cpu", "switched": False, "p": 0.0}]
+
+
 # What is refused
 
 
@@ -153,7 +173,9 @@ def test_what_is_no_script_of_a_checkout(checkout, tmp_path, capsys):
 
 
 def test_training_of_an_unknown_kind(checkout, capsys):
-    (checkout / "train.py").write_text("import argparse\nfrom training import training_loop\n")
+    (checkout / "train.py").write_text(
+        "import argparse\nfrom training import training_loop\ntraining_loop.training_loop()\n"
+    )
     said = refusal(capsys, checkout / "train.py", "--reg=diffusion")
     assert "train.py: looked for one command of click that calls launch_training(c, desc) or" in said
     assert said.endswith("found argparse\n")

@@ -11,6 +11,8 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
+import click
+import numpy as np
 import pytest
 import scipy.linalg
 import torch
@@ -30,7 +32,9 @@ CHANGED = [
     (torch.cuda, "current_stream"),
     (torch.cuda, "reset_peak_memory_stats"),
     (scipy.linalg, "sqrtm"),
+    (type(click.BOOL), "convert"),
 ]
+ALIASES = {"bool": bool, "int": int, "float": float, "complex": complex, "object": object, "str": str}
 
 
 class Mended:
@@ -52,6 +56,9 @@ class Mended:
         monkeypatch.setattr(torch.distributed.utils, "_sync_module_states", lambda module: None)  # noqa: ARG005
         monkeypatch.setattr(importlib.metadata, "version", {"scipy": "1.17.1"}.__getitem__)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        for name, kind in ALIASES.items():
+            monkeypatch.setitem(vars(np), name, vars(np).get(name, kind))
+        monkeypatch.setattr(type(click.BOOL), "convert", lambda self, value, *_: bool(value))  # noqa: ARG005
 
     @staticmethod
     def adam(self: torch.optim.Adam, params: list, lr: float = 1e-3, betas: tuple = (0.9, 0.999)) -> None:
@@ -111,6 +118,14 @@ def sqrtm():
     root, error = scipy.linalg.sqrtm(4 * torch.eye(2).numpy(), disp=False)
     assert root[0, 0] == 2
 
+def aliases():
+    import numpy
+    assert numpy.zeros(2, dtype=numpy.int).astype(numpy.float).astype(numpy.object)[0] == 0
+
+def switch():
+    import click
+    assert click.BOOL.convert(1, None, None) is True
+
 def cuda():
     if torch.cuda.is_available():
         return
@@ -121,7 +136,7 @@ def cuda():
 def works(probe):
     try:
         probe()
-    except (AssertionError, ImportError, RuntimeError, TypeError, ValueError):
+    except (AssertionError, AttributeError, ImportError, RuntimeError, TypeError, ValueError):
         return False
     return True
 
@@ -131,6 +146,8 @@ probes = [
     lambda: importlib.util.find_spec("pkg_resources") or parse(),
     lambda: importlib.util.find_spec("distutils") or strtobool(),
     sqrtm,
+    aliases,
+    switch,
     cuda,
 ]
 broken = sum(not works(probe) for probe in probes)
@@ -223,6 +240,26 @@ def test_scipy_may_be_missing(mended, monkeypatch):
 
     monkeypatch.setattr(importlib.metadata, "version", version)
     assert mended().changes == []
+
+
+def test_numpy_names_what_is_pythons(mended, monkeypatch):
+    for name in ("int", "object"):
+        monkeypatch.delitem(vars(np), name)
+    kept = vars(np)["bool"]
+    assert mended().changes == ["numpy.int, numpy.object are those of Python again"]
+    assert [vars(np)[name] for name in ("int", "object", "bool")] == [int, object, kept]
+
+
+def test_switches_take_numbers(mended, monkeypatch):
+    def strict(self, value, param, ctx):  # noqa: ARG001
+        if isinstance(value, bool):
+            return value
+        return {"1": True, "no": False}[value.strip()]
+
+    monkeypatch.setattr(type(click.BOOL), "convert", strict)
+    assert mended().changes == ["switches of click take 0 and 1 again, as numbers"]
+    convert = click.BOOL.convert
+    assert [convert(value, None, None) for value in (1, 0, True, "1", "no")] == [True, False, True, True, False]
 
 
 def test_a_training_loop_runs_without_cuda(mended, monkeypatch):

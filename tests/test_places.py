@@ -237,6 +237,21 @@ def test_the_adapter_is_chosen_by_what_the_code_does(tmp_path, adapter, file, ol
     assert adapter in ADAPTERS
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "path"),
+    [
+        ("from training import training_loop", "from training import training_loop, other", places.LOOP),
+        ("from training import training_loop", "from training import other as training_loop", "training/other.py"),
+        ("from training import training_loop", "import training.training_loop as training_loop", places.LOOP),
+        ("training_loop.training_loop(", "training_loop(", "training.py"),
+    ],
+)
+def test_the_loop_is_the_one_that_the_script_calls(tmp_path, old, new, path):
+    write(tmp_path, train=LAUNCHED.replace(old, new))
+    (tmp_path / path).write_text(LOOP)
+    assert places.of_loop(tmp_path).path == path
+
+
 def test_a_file_of_insgen_alone_makes_no_insgen(tmp_path):
     (write(tmp_path) / "training/contrastive_head.py").write_text("DHead_kwargs = 1\n")
     assert places.adapter_of(tmp_path) == "stylegan"

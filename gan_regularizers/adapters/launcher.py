@@ -3,9 +3,12 @@
 The script is ``__main__``, as it is for Python, so that arguments, exit status, tracebacks and ranks are its own.
 """
 
+import functools
+import importlib
 import importlib.util
 import multiprocessing.process
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
@@ -27,9 +30,9 @@ def launch(script: Path, arguments: Sequence[str]) -> Callable[[], None]:
     Raises:
         CommandError: it is no script of a checkout, or trains in a way that is unknown.
     """
-    changes = _changes(script.absolute())
+    root, changes = _find(script.absolute())
     if os.environ.get("RANK", "0") == "0":  # under torchrun each rank comes here
-        print(f"gan-regularizers: {_description(script, changes)}", file=sys.stderr, flush=True)
+        print(f"gan-regularizers: running {script} {_description(root, changes)}", file=sys.stderr, flush=True)
     return lambda: _run(script, arguments)
 
 
@@ -51,10 +54,11 @@ def become(namespace: dict[str, Any]) -> CodeType:
         The code to execute in it.
     """
     script = Path(multiprocessing.process.ORIGINAL_DIR or "", os.environ[_SCRIPT])
-    changes = {os.path.realpath(script.parent / change.path): change for change in _changes(script)}
+    root, found = _find(script)
+    changes = {os.path.realpath(root / change.path): change for change in found}
     namespace.update(__file__=str(script), __package__=None)
     sys.argv[0] = os.environ[_SCRIPT]
-    if str(script.parent) not in sys.path:  # a rank has that of its parent
+    if sys.path[0] != str(script.parent):  # a rank has that of its parent
         sys.path.insert(0, str(script.parent))
     importlib.import_module(f"{__package__}.modern_torch")  # before all else, as in a patched checkout
     sys.meta_path.insert(0, _Finder(changes))
@@ -62,25 +66,25 @@ def become(namespace: dict[str, Any]) -> CodeType:
     return change.compile(str(script))
 
 
-def _changes(script: Path) -> list[Change]:
-    """What goes into a checkout for its script to run here: nothing, if it does not train."""
+@functools.cache
+def _find(script: Path) -> tuple[Path, list[Change]]:
+    """The checkout that a script is in, and what goes into it: nothing, if the script does not train."""
     if not script.is_file():
         what = "is a folder; name the script in it, such as train.py" if script.is_dir() else "does not exist"
         raise CommandError(f"{script} {what}")
     root = next((folder for folder in script.parents if (folder / places.DNNLIB).exists()), None)
     if root is None:
         raise CommandError(f"{script} is in no checkout: there is no {places.DNNLIB} beside it or in a folder above it")
-    if b"training_loop" not in script.read_bytes():
-        return []
+    if not re.search(rb"\btraining_loop\s*\(", script.read_bytes()):
+        return root, []
     path = script.relative_to(root).as_posix()
-    return [places.of_package(root), places.of_loop(root), places.of_script(root, path)]
+    return root, [places.of_package(root), places.of_loop(root, path), places.of_script(root, path)]
 
 
-def _description(script: Path, changes: list[Change]) -> str:
+def _description(root: Path, changes: list[Change]) -> str:
     if not changes:
-        return f"running {script} with what it needs of current PyTorch"
-    adapter = places.adapter_of(script.absolute().parent, changes[-1].path)
-    return f"running {script} with --reg: {places.ADAPTERS[adapter]}"
+        return "with what it needs of current PyTorch"
+    return f"with --reg: {places.ADAPTERS[places.adapter_of(root, changes[-1].path)]}"
 
 
 class _Finder:

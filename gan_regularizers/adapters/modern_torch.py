@@ -253,6 +253,36 @@ def _mend_sqrtm() -> str | None:
     return "scipy.linalg.sqrtm() takes disp again; the error estimate beside its root is NaN"
 
 
+def _mend_numpy() -> str | None:
+    """Diffusion-GAN says ``np.int``; numpy 1.24 dropped such names of what Python has anyway."""
+    import numpy
+
+    gone = {"bool": bool, "int": int, "float": float, "complex": complex, "object": object, "str": str}
+    with warnings.catch_warnings():  # of the versions that have them still
+        warnings.simplefilter("ignore")
+        gone = {name: kind for name, kind in gone.items() if not hasattr(numpy, name)}
+    vars(numpy).update(gone)
+    return f"numpy.{', numpy.'.join(gone)} are those of Python again" if gone else None
+
+
+def _mend_click() -> str | None:
+    """Diffusion-InsGen's switch ``--mirror`` has the default 1, which click took for True."""
+    if importlib.util.find_spec("click") is None:
+        return None
+    import click
+
+    kind = type(click.BOOL)
+    original = kind.convert
+    try:
+        original(click.BOOL, 1, None, None)
+    except (AttributeError, click.BadParameter):
+        kind.convert = lambda self, value, param, ctx: original(
+            self, bool(value) if value in (0, 1) else value, param, ctx
+        )
+        return "switches of click take 0 and 1 again, as numbers"
+    return None
+
+
 def _mend_missing_cuda() -> str | None:
     """The training loops pin memory, time phases with CUDA events and read CUDA's memory statistics."""
     if torch.cuda.is_available():
@@ -300,6 +330,8 @@ def _mend() -> Iterable[str]:
         _mend_pkg_resources,
         _mend_distutils,
         _mend_sqrtm,
+        _mend_numpy,
+        _mend_click,
         _mend_missing_cuda,
     ):
         if change := mend():

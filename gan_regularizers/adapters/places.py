@@ -8,7 +8,7 @@ import ast
 import platform
 import re
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -88,22 +88,21 @@ def of_package(root: Path) -> Change:
     return package.change(package.before(imports[0], code, "beside the other imports, above the first"))
 
 
-def of_loop(root: Path) -> Change:
-    """The line of the training loop by which it trains on current PyTorch.
+def of_loop(root: Path, script: str = TRAIN) -> Change:
+    """The line of the training loop that a script calls, by which it trains on current PyTorch.
 
     Raises:
         NoPlaceError: it has no place for it.
     """
-    loop = _Source(root, LOOP)
-    function = _training_loop(loop)
+    loop, function = _loop_of(root, script)
     if "dnnlib" not in loop.imported:
-        raise NoPlaceError(f"{LOOP} does not import dnnlib")
+        raise NoPlaceError(f"{loop.path} does not import dnnlib")
     code, where = "device = dnnlib.modern_torch.prepare(device)", "in training_loop(), once device is set"
     chosen = [statement for statement in function.body if _sets_device(statement) or _switches(statement)]
     if any(map(_switches, chosen)):
         where = "in training_loop(), below the lines that switch conv2d_gradfix and grid_sample_gradfix on"
     if not any(map(_sets_device, chosen)) and "device" not in _arguments(function):
-        raise NoPlaceError(f"training_loop() in {LOOP} sets no device")
+        raise NoPlaceError(f"training_loop() in {loop.path} sets no device")
     if chosen:
         return loop.change(loop.after(chosen[-1], code, where))
     return loop.change(loop.before(function.body[ast.get_docstring(function) is not None], code, where))
@@ -136,9 +135,9 @@ def adapter_of(root: Path, script: str = TRAIN) -> str:
     Raises:
         NoPlaceError: the training loop does not build D and the loss by their class names.
     """
-    loop = _training_loop(_Source(root, LOOP))
-    given = _arguments(loop)
-    attributes = {node.attr for node in ast.walk(loop) if isinstance(node, ast.Attribute)}
+    loop, function = _loop_of(root, script)
+    given = _arguments(function)
+    attributes = {node.attr for node in ast.walk(function) if isinstance(node, ast.Attribute)}
     names = {node.value for node in ast.walk(_Source(root, script).tree) if isinstance(node, ast.Constant)}
     if any(str(name).endswith(".ProjectedDiscriminator") for name in names):
         return "projected_gan"
@@ -151,7 +150,7 @@ def adapter_of(root: Path, script: str = TRAIN) -> str:
     if given >= {"D_kwargs", "loss_kwargs"}:
         return "wrapped"
     raise NoPlaceError(
-        f"training_loop() in {LOOP} takes no D_kwargs and loss_kwargs; it takes {', '.join(sorted(given))}"
+        f"training_loop() in {loop.path} takes no D_kwargs and loss_kwargs; it takes {', '.join(sorted(given))}"
     )
 
 
@@ -238,12 +237,26 @@ class _Launch:
         return train.after(self.within or self.statement, code, where)
 
 
-def _training_loop(loop: _Source) -> ast.FunctionDef:
-    functions = [node for node in loop.tree.body if isinstance(node, ast.FunctionDef)]
-    for function in functions:
-        if function.name == "training_loop":
-            return function
-    raise NoPlaceError(f"{LOOP} has no function training_loop(); it has {_listed([f.name for f in functions])}")
+def _loop_of(root: Path, script: str) -> tuple[_Source, ast.FunctionDef]:
+    """The training_loop() that a script calls, and its file."""
+    loop = _Source(root, _loop_path(_Source(root, script)) if (root / script).is_file() else LOOP)
+    functions = {node.name: node for node in loop.tree.body if isinstance(node, ast.FunctionDef)}
+    if "training_loop" not in functions:
+        raise NoPlaceError(f"{loop.path} has no function training_loop(); it has {_listed(functions)}")
+    return loop, functions["training_loop"]
+
+
+def _loop_path(train: _Source) -> str:
+    imported = {
+        name.asname or name.name: f"{node.module}.{name.name}"
+        for node in ast.walk(train.tree)
+        if isinstance(node, ast.ImportFrom)
+        for name in node.names
+    }
+    calls = [_called(node) for node in ast.walk(train.tree) if isinstance(node, ast.Call)]
+    modules = [imported.get(call.removesuffix(".training_loop")) for call in calls if call.endswith(".training_loop")]
+    modules += [imported.get(call, "").rpartition(".")[0] for call in calls if call == "training_loop"]
+    return next((f"{module.replace('.', '/')}.py" for module in modules if module), LOOP)
 
 
 def _arguments(function: ast.FunctionDef) -> set[str]:
@@ -273,7 +286,7 @@ def _find_launch(train: _Source) -> _Launch:
         return found[0]
     looked_for = "one command of click that calls launch_training(c, desc) or setup_training_loop_kwargs()"
     if commands:
-        instead = f"{len(found)} such calls in {_listed([command.name for command in commands])}"
+        instead = f"{len(found)} such calls in {_listed(command.name for command in commands)}"
     else:
         instead = " and ".join(sorted(train.imported & {"argparse", "hydra", "fire", "absl"})) or "none"
     raise NoPlaceError(f"{train.path}: looked for {looked_for}, found {instead}")
@@ -357,5 +370,5 @@ _OURS = re.compile(
 _RESUMED_HEADS = b"# The heads of a resumed run take gradients already."  # the same, above copy_params_and_buffers()
 
 
-def _listed(names: list[str]) -> str:
+def _listed(names: Iterable[str]) -> str:
     return ", ".join(f"{name}()" for name in names) or "none"

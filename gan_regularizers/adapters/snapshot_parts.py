@@ -80,6 +80,32 @@ class Pipe(nn.Module):
         return {**self.__dict__, "_followed": None}  # a copy of p counts its versions anew
 
 
+class Diffusion(Pipe):
+    """A Pipe as Diffusion-GAN's loop and loss use theirs: p is set as a number, and t comes beside the images."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "p":
+            self.p.fill_(float(value))
+        else:
+            super().__setattr__(name, value)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Regularise images [N, C, H, W], and return them with t, int64 [N, 1]."""
+        images = super().forward(images)
+        return images, images.diffusion_t.view(-1, 1)
+
+    def update_T(self) -> None:  # noqa: N802
+        """Follow p, which the loop has moved."""
+        if self.p._version != self._followed:
+            self._follow_p()
+
+    @property
+    def num_timesteps(self) -> int:
+        """The length of the chain; 0 without noise."""
+        noise = self.regularizer.noise
+        return noise.T if noise is not None else 0
+
+
 class TellT:
     """A pre-hook of D that appends t, which Pipe left on the images, to the label; without it images count as clean."""
 
@@ -119,6 +145,38 @@ class ThroughEach:
     def __call__(self, _: nn.Module, __: Any, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the dictionary, each tensor changed."""
         return {name: self.module(output) for name, output in outputs.items()}
+
+
+class NoDiffusion(nn.Module):
+    """Stands where Diffusion-ProjectedGAN's D has its own diffusion, and shows its loop p and T of the noise.
+
+    The loop moves p by a controller of its own, which is not listened to.
+    """
+
+    def __init__(self, noise: DiffusionNoise | None) -> None:
+        super().__init__()
+        self.__dict__["noise"] = noise  # it is a part of D elsewhere
+
+    @property
+    def p(self) -> float:
+        """The strength of the noise, which is not moved here; 0 where there is none."""
+        return self.noise.strength if self.noise is not None else 0.0
+
+    @p.setter
+    def p(self, _: float) -> None:
+        pass
+
+    @property
+    def num_timesteps(self) -> int:
+        """The length of its chain; 0 where there is none."""
+        return self.noise.T if self.noise is not None else 0
+
+    def update_T(self) -> None:  # noqa: N802
+        """Follow p, which did not move."""
+
+    def forward(self, x: Tensor, noise_std: float = 0.0) -> Tensor:  # noqa: ARG002
+        """Return x."""
+        return x
 
 
 class ThroughLatents:

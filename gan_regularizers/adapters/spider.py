@@ -50,6 +50,9 @@ def configure(c: Any, desc: str, snapshot: dict[str, Any] | None) -> str:
     else:
         settings = {"source": source, "geometry": _geometry(geometry)}
         latents = build(**settings, z_dim=_z_dim(c.G_kwargs), centered=False)  # a check; the mean image may take long
+        if latents.look_alike():
+            why = "it has one image" if latents.source is None and len(latents.images) == 1 else "its images look alike"
+            raise click.UsageError(f"--spider={source} gives the same latent for every z: {why}; give varied ones")
         if snapshot is not None:
             print(f"The G of {c.resume_pkl} was trained on Gaussians; --spider changes its input")
     size = sum(buffer.nbytes for buffer in latents.buffers())

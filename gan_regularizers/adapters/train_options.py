@@ -3,6 +3,7 @@
 They do not reach upstream's own code: they wait in click's context until ``configure`` of an adapter asks for them.
 """
 
+import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -31,6 +32,29 @@ _METAVARS = {
     "--spider": "PATH_OR_PKL",
     "--spider-geometry": "ROWSxCOLUMNS",
 }
+# Options of train.py that have no effect beside --reg, and the one of ours, if any, that does what it did.
+_REPLACED = {
+    "aug": None,
+    "p": None,
+    "initstrength": None,
+    "augpipe": None,
+    "target": "target",
+    "ada_kimg": "kimg",
+    "ada_maxp": None,
+    "daug": None,
+    "diffaugment": "policy",
+    "with_dataaug": None,
+    "t_min": "t_min",
+    "t_max": "t_max",
+    "noise_sd": "noise_std",
+    "ts_dist": "dist",
+    "beta_schedule": "schedule",
+    "beta_start": None,
+    "beta_end": None,
+    "d_pos": "where",
+}
+_SWITCHES = ("aug", "daug", "diffaugment", "with_dataaug")
+_OFF = ("noaug", "no", "none", "false", "")
 _POLICY = "color,translation,cutout"
 _TARGET = 0.6
 _KIMG = 100.0
@@ -91,7 +115,7 @@ def resolve(host: Host, seed: int) -> Regularizers | None:
                 refuse(name, values[name], f"needs {part} in --reg, which is {mode}")
     if mode == "none":
         return None
-    _refuse_upstream_augmentation(mode)
+    _refuse_upstream_augmentation(host, mode)
     try:
         return Regularizers(
             mode,
@@ -129,6 +153,22 @@ def load_snapshot(path: str, option: str = "resume") -> dict[str, Any]:
         raise click.UsageError(f"--{option}={path}: {error}") from error
     except Exception as error:  # a pickle may fail in any way
         raise click.UsageError(f"--{option}={path} is no snapshot that can be loaded here: {error!r}") from error
+
+
+def require(*names: str) -> None:
+    """Stop unless upstream's training_loop() takes the arguments of these names."""
+    accepted = accepted_arguments()
+    if missing := [name for name in names if name not in accepted]:
+        raise click.UsageError(
+            f"--reg needs {' and '.join(missing)}, which training_loop() of this repository does not take; leave it out"
+        )
+
+
+def accepted_arguments() -> frozenset[str]:
+    """The names of the arguments of upstream's training_loop()."""
+    from training.training_loop import training_loop
+
+    return frozenset(inspect.signature(training_loop).parameters)
 
 
 def refuse(name: str, value: Any, reason: str) -> NoReturn:
@@ -214,15 +254,21 @@ def _where(host: Host, values: dict[str, Any]) -> str:
     return values.get("where", "first" if host.features else "pixels")
 
 
-def _refuse_upstream_augmentation(mode: str) -> None:
+def _refuse_upstream_augmentation(host: Host, mode: str) -> None:
     """Stop if upstream's own augmentation, whose place the regularizers take, was asked for."""
     context = click.get_current_context()
     ada = mode.startswith("ada")
-    for name, value in context.params.items():
-        typed = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        if not typed or name not in ("aug", "p", "target", "augpipe"):
+    for parameter in context.command.params:
+        name, value = parameter.name, context.params.get(parameter.name)
+        if name not in _REPLACED or context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
             continue
-        if (name == "augpipe" and ada) or (name == "aug" and value == ("ada" if ada else "noaug")):
+        if name == "augpipe" if ada else name in _SWITCHES and str(value).lower() in _OFF:
             continue
-        instead = {"aug": "; use --reg=ada+diffusion", "target": "; use --reg-target"}.get(name, "") if not ada else ""
-        raise click.UsageError(f"--{name}={value} does not go with --reg={mode}{instead}")
+        if ada and (name, value) == ("aug", "ada"):
+            continue
+        instead = ""
+        if name == "aug" and "ada+diffusion" in host.modes and not ada:
+            instead = "; use --reg=ada+diffusion"
+        elif any(_REPLACED[name] in _READ_BY.get(part, ()) for part in mode.split("+")):
+            instead = f"; use --reg-{_REPLACED[name].replace('_', '-')}"
+        raise click.UsageError(f"{max(parameter.opts, key=len)}={value} does not go with --reg={mode}{instead}")

@@ -3,7 +3,7 @@
 import copy
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -51,8 +51,9 @@ class ImageLatents(nn.Module):
 
     Raises:
         TypeError: a source that is neither.
-        ValueError: no images, images that are all alike or other than uint8 [M, C, H, W], a generator without ``z_dim``
-            or that cannot be copied, a geometry too small, a setting out of range, z of another shape or too short.
+        ValueError: no images, images other than uint8 [M, C, H, W], centered ones that are all alike, a generator's
+            too, a generator without ``z_dim`` or that cannot be copied, a geometry too small, a setting out of range, z
+            of another shape or too short.
     """
 
     images: Tensor
@@ -82,21 +83,18 @@ class ImageLatents(nn.Module):
                 self.source: nn.Module | None = freeze(copy.deepcopy(source))
             except RuntimeError as error:
                 raise ValueError(f"source cannot be frozen; has it torch's old weight_norm? {error}") from error
-            like = next((buffer for buffer in self.source.buffers() if buffer.is_floating_point()), torch.zeros(()))
         elif isinstance(source, Tensor):
             self.source = None
             self.register_buffer("images", _stored(source))
-            like = torch.zeros((), device=source.device)
         else:
             raise TypeError(f"source is a {type(source).__name__}; give images, uint8 [M, C, H, W], or a module")
-        self.register_buffer("mean_latent", like.new_zeros(self.z_dim, dtype=torch.float32))
+        device = next((buffer.device for buffer in self.buffers()), None)
+        self.register_buffer("mean_latent", torch.zeros(self.z_dim, dtype=torch.float32, device=device))
         if centered:
-            latents = self._some_latents(like)
-            self.mean_latent.copy_(latents.mean(0))
-            if self.source is None and (latents - self.mean_latent).abs().max() < 1e-4:
-                raise ValueError(
-                    f"source has {len(latents)} images that look alike; give varied ones, or centered=False"
-                )
+            if self.look_alike():
+                what = "makes images" if self.source is not None else f"has {len(self.images)} images"
+                raise ValueError(f"source {what} that look alike; give varied ones, or centered=False")
+            self.mean_latent.copy_(torch.cat(list(self._some_latents(32))).mean(0))
 
     def forward(self, z: Tensor) -> Tensor:
         """Z [N, k] -> latents [N, z_dim]."""
@@ -117,6 +115,16 @@ class ImageLatents(nn.Module):
         if self.source is not None:
             self.source.eval()
         return self
+
+    @torch.no_grad()
+    def look_alike(self) -> bool:
+        """Whether every z gives the same latent, by all images, or by 64 of a generator and fewer if one differs."""
+        first = None
+        for latents in self._some_latents(2):
+            first = latents[0] if first is None else first
+            if not (latents - first).abs().max() < 1e-4:
+                return False
+        return True
 
     def extra_repr(self) -> str:
         """Size, geometry and licence, for print."""
@@ -152,13 +160,15 @@ class ImageLatents(nn.Module):
         return self._flatten(images.to(torch.promote_types(images.dtype, torch.float32))) - self.mean_latent
 
     @torch.no_grad()
-    def _some_latents(self, like: Tensor) -> Tensor:
-        """The latents of all images, or of some that the generator makes on its device, before their scaling."""
+    def _some_latents(self, block: int) -> Iterator[Tensor]:
+        """The latents of all images, or of some of the generator on its device, in blocks, before their scaling."""
         if self.source is None:
-            every = torch.arange(len(self.images), device=like.device)
-            return torch.cat([self._flatten(self._stored_images(index)) for index in every.split(1024)])
+            every = torch.arange(len(self.images), device=self.images.device)
+            yield from (self._flatten(self._stored_images(index)) for index in every.split(1024))
+            return
+        like = next((buffer for buffer in self.source.buffers() if buffer.is_floating_point()), self.mean_latent)
         z = torch.randn(_MEAN_OF, self.source.z_dim, generator=torch.Generator().manual_seed(0))
-        return torch.cat([self._of_source(rows.to(like)) for rows in z.split(32)])
+        yield from (self._of_source(rows.to(like)) for rows in z.split(block))
 
     def _stored_images(self, index: Tensor) -> Tensor:
         return self.images[index].float() / 127.5 - 1

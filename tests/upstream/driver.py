@@ -6,6 +6,7 @@ python driver.py ticks IMAGES TICKS RESULT.json [options of train.py]    timed; 
 python driver.py states RESULT.json SNAPSHOT.pkl...
 python driver.py latents SNAPSHOT.pkl RESULT.json    what its G is fed
 python driver.py without NAME.py [options of the script]    where gan_regularizers is not installed
+python driver.py unchecked NAME.py [options of the script]    whatever --resume has, as upstream alone does
 python driver.py commands JSON RESULT.json    lists of options of train.py, which trains nothing
 """
 
@@ -149,6 +150,18 @@ def without(name: str, *options: str) -> None:
                 raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
     sys.meta_path.insert(0, Missing)
+    _run(name, options)
+
+
+def unchecked(name: str, *options: str) -> None:
+    """Run a script that does not compare a snapshot with the networks first."""
+    from gan_regularizers.adapters import resuming
+
+    resuming.check = lambda *_: None
+    _run(name, options)
+
+
+def _run(name: str, options: tuple[str, ...]) -> None:
     sys.argv = [name, *options]
     runpy.run_path(name, run_name="__main__")
 
@@ -156,8 +169,9 @@ def without(name: str, *options: str) -> None:
 def commands(lines: str, result: str) -> None:
     """Write the exit status and the output of train.py for each list of options."""
     import dnnlib
-    import train as command
     from click.testing import CliRunner
+
+    command = _command()
 
     class Logger:
         """Upstream's would keep the standard output of the first command line."""
@@ -172,10 +186,19 @@ def commands(lines: str, result: str) -> None:
     Path(result).write_text(json.dumps(found))
 
 
-def _parsed(options: tuple[str, ...]) -> dict[str, Any]:
-    """What train.py makes of its options for the training loop."""
+def _command() -> Any:
+    """The module train, whose adapter finds the tiny networks already where HALF_BLOCKS is set."""
     import train as command
 
+    adapter = getattr(command, "regularizers", None)
+    if adapter is not None and "HALF_BLOCKS" in os.environ:
+        tiny_training.shrink_configured(adapter)
+    return command
+
+
+def _parsed(options: tuple[str, ...]) -> dict[str, Any]:
+    """What train.py makes of its options for the training loop."""
+    command = _command()
     parsed = {}
 
     def catch(*positional: Any, **named: Any) -> None:
@@ -191,4 +214,5 @@ def _parsed(options: tuple[str, ...]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     mode, *arguments = sys.argv[1:]
-    {function.__name__: function for function in (ticks, states, latents, without, commands)}[mode](*arguments)
+    modes = (ticks, states, latents, without, unchecked, commands)
+    {function.__name__: function for function in modes}[mode](*arguments)

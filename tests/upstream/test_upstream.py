@@ -207,14 +207,14 @@ def data(tmp_path_factory) -> dict[int, Path]:
     return {size: _zip(folder / f"{size}.zip", size) for size in (32, 128)}
 
 
-def _zip(path: Path, size: int) -> Path:
+def _zip(path: Path, size: int, mode: str = "RGB") -> Path:
     images = split_portraits(size, 16)[0]
     pixels = images.permute(0, 2, 3, 1).numpy()
     names = [f"{i:02}.png" for i in range(len(pixels))]
     with zipfile.ZipFile(path, "w") as archive:
         for name, image in zip(names, pixels, strict=True):
             stream = BytesIO()
-            Image.fromarray(image).save(stream, "PNG")
+            Image.fromarray(image).convert(mode).save(stream, "PNG")
             archive.writestr(name, stream.getvalue())
         archive.writestr("dataset.json", json.dumps({"labels": [[name, i % 3] for i, name in enumerate(names)]}))
     return path
@@ -510,6 +510,49 @@ def test_a_snapshot_without_the_noise_starts_at_p_0_with_a_note(checkouts, name)
     if name in STYLEGANS:
         assert f"The D of {plain.snapshot} was not told t, and is not told it now" in run.output
         assert "told" not in run.kwargs["D_kwargs"]
+
+
+@pytest.mark.parametrize("mode", ["none", "diffusion"])
+def test_insgen_goes_on_from_stylegan2_ada(checkouts, mode):
+    snapshot = checkouts("stylegan2-ada-pytorch").train("--reg=none", images=4).snapshot
+    checkout = checkouts("insgen")
+    run = checkout.train(f"--reg={mode}", f"--resume={snapshot}", images=8)
+    said = "has no D_ema, which starts as its D; no DHead and GHead, which start afresh"
+    assert f"{snapshot} {said}" in run.output
+    further = checkout.train(f"--reg={mode}", f"--resume={run.snapshot}", images=4)
+    assert "D_ema" not in further.output
+    _generates(checkout, further.snapshot)
+    alone = checkout.train("--no_insgen=1", f"--resume={snapshot}", images=4)  # whose snapshot has None for the heads
+    assert f"{snapshot} has no D_ema, which starts as its D\n" in alone.output
+    assert "has no DHead and GHead" in checkout.train(f"--resume={alone.snapshot}", images=4).output
+
+
+@pytest.mark.parametrize("name", REPOSITORIES)
+def test_resuming_with_other_data(checkouts, name, tmp_path):
+    """What is refused is what upstream stops at; what is not trains, with a line."""
+    checkout = checkouts(name)
+    snapshot = checkout.train("--reg=none", images=4).snapshot
+    gray = _zip(tmp_path / "gray.zip", 32, mode="L")
+    for options, there, here in (
+        (["--cond=1"], "c_dim=0", "c_dim=3"),
+        ([f"--data={gray}"], "img_channels=3", "img_channels=1"),
+    ):
+        line = [*checkout.options(), f"--resume={snapshot}", *options]
+        (refused,) = checkout.commands(line)
+        assert refused["status"] == 2
+        said = f"--resume={snapshot} does not fit: its G has {there}, that of this run {here}; resume with data"
+        assert said in refused["output"]
+        assert not _outdir(line).exists()
+        stops = checkout.python(DRIVER, "unchecked", "train.py", *line, images=4, ends=1)
+        assert re.search(r"RuntimeError: .*(must|doesn't) match", stops.stdout + stops.stderr)
+
+    larger = checkout.train(f"--resume={snapshot}", images=4, size=128)
+    lacks = re.search(r"lacks (\d+) of the (\d+) parameters of G.* img_resolution=32, .*=128", larger.output)
+    assert 0 < int(lacks[1]) < int(lacks[2])
+    if name != "projected_gan":  # whose features take colours alone
+        started = checkout.train("--reg=none", f"--data={gray}", images=4)
+        colours = checkout.train(f"--resume={started.snapshot}", images=4)
+        assert f"{started.snapshot} is repeated to fill" in colours.output
 
 
 @pytest.mark.parametrize("name", STYLEGANS)

@@ -1,5 +1,6 @@
 """A training loop of a checkout with tiny networks, few images and a small grid, on one rank or several."""
 
+import functools
 import inspect
 import os
 import sys
@@ -31,6 +32,7 @@ def shrink_loop(module: ModuleType) -> None:
     train = module.training_loop
     known = inspect.signature(train).parameters
 
+    @functools.wraps(train)
     def tiny(**kwargs: Any) -> None:
         shrink(kwargs)
         images = int(os.environ["TINY"])
@@ -47,6 +49,12 @@ def shrink_loop(module: ModuleType) -> None:
     shrink_grid(module)
     if not torch.cuda.is_available():
         _spare_ranks_cuda()
+
+
+def shrink_configured(adapter: ModuleType) -> None:
+    """Make networks tiny before an adapter compares them with those of a snapshot."""
+    configure = adapter.configure
+    adapter.configure = lambda kwargs, *rest: shrink(kwargs) or configure(kwargs, *rest)
 
 
 def shrink_grid(module: ModuleType) -> None:
