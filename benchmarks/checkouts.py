@@ -126,7 +126,7 @@ class Trial:
                 row.patched = self.train(row, "patched", "train.py")
             patching.write(self.tree, patching.removals(self.tree))
         except CommandError as error:
-            row.why.append(f"patch: {error}")
+            row.why.append(f"patch: {str(error).splitlines()[:2][-1].strip()}")  # below the heading, if there is one
             return
         row.reversed = self.unchanged()
 
