@@ -51,7 +51,11 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 VALUES = {"--gpus": "1", "--batch": str(BATCH), "--gamma": "1", "--metrics": "none", "--preset": "CIFAR10"}
 CONFIGURATIONS = ("stylegan2", "sg2", "auto")  # the first that --cfg has
 # Though their commands do not say so.
-NEEDED = {"EzioBy/glead": ["--reg_type=none"], "autonomousvision/stylegan-xl": ["--cfg=stylegan3-t"]}
+NEEDED = {
+    "EzioBy/glead": ["--reg_type=none"],
+    "autonomousvision/stylegan-xl": ["--cfg=stylegan3-t"],
+    "naver-ai/GGDR": ["--reg_type=none"],
+}
 ERROR = re.compile(r"(?:[\w.]+(?:Error|Exception|Exit|Interrupt|Quit)|Error|gan-regularizers(?!: running))(?::.*)?")
 
 
@@ -145,6 +149,8 @@ class Trial:
 
     def reason(self, done: Done, *command: str, dry_run: bool = False) -> str:
         """An error, and whether it is the checkout's own."""
+        if done.error.startswith("gan-regularizers: "):
+            return f"refused: {done.error.partition(': ')[2]}"
         if dry_run or done.error.startswith("lacks module"):
             own = self.python("-c", MODERN, "train.py", *self.line(), "--dry-run")
         else:
