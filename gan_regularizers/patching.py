@@ -121,12 +121,19 @@ def removals(checkout: Path, only: str | None = None) -> list[Edit]:
     """What takes out the lines of a patch, or of both, wherever they are and whatever else was edited since.
 
     Raises:
-        CommandError: it is no checkout.
+        CommandError: it is no checkout, or a file would be no code any more without them.
     """
     _check(checkout)
     globs = [glob for patch in _chosen(only) for glob in _LINES_OF[patch]]
     paths = [path.relative_to(checkout).as_posix() for glob in globs for path in sorted(checkout.glob(glob))]
-    return _edits(checkout, {path: places.remove(_read(checkout / path)) for path in paths})
+    edits = _edits(checkout, {path: places.remove(_read(checkout / path)) for path in paths})
+    for edit in edits:
+        if _is_code(edit.before) and not _is_code(edit.after):
+            raise CommandError(
+                f"{checkout / edit.path} would be no code any more without our lines; was something put around them? "
+                f"Take them out by hand:\n{edit}"
+            )
+    return edits
 
 
 def write(checkout: Path, edits: list[Edit]) -> None:
@@ -182,11 +189,17 @@ def _change(checkout: Path, find: Callable[[Path], Change]) -> Change | NoPlaceE
 def _compiled(change: Change) -> bytes:
     """The file with our lines, which Python takes."""
     content = change.inserted()
-    try:
-        compile(content, change.path, "exec", dont_inherit=True)
-    except SyntaxError as error:
-        raise CommandError(f"{change.path} would be no code any more ({error}). Nothing was changed") from error
+    if not _is_code(content):
+        raise CommandError(f"{change.path} would be no code any more with our lines. Nothing was changed")
     return content
+
+
+def _is_code(content: bytes) -> bool:
+    try:
+        compile(content, "", "exec", dont_inherit=True)
+    except (SyntaxError, ValueError):
+        return False
+    return True
 
 
 def _edits(checkout: Path, contents: dict[str, bytes]) -> list[Edit]:

@@ -37,7 +37,9 @@ class ScaleShift(nn.Module):
 
     @classmethod
     def of(cls, layer: nn.Module) -> "ScaleShift":
-        """One for the output of a layer, on its device and of its dtype."""
+        """One for the output of a layer, on its device and of its dtype; the layer may use the weights of one in it."""
+        if not has_weight(layer):
+            layer = layer.get_submodule(first_layer(layer))
         weight = layer.weight
         if isinstance(weight, nn.parameter.UninitializedTensorMixin):
             raise ValueError(
@@ -108,12 +110,17 @@ class ScaleShift(nn.Module):
         return t
 
 
+def has_weight(layer: nn.Module) -> bool:
+    """Whether a layer has a weight itself, as most have."""
+    return isinstance(getattr(layer, "weight", None), Tensor)
+
+
 def first_layer(D: nn.Module) -> str | None:
     """The name of D's first layer with weights, in the order in which they were built; None where it has none."""
     for name, module in D.named_modules():
-        weight = getattr(module, "weight", None)
-        if isinstance(module, nn.Embedding | nn.EmbeddingBag) or not isinstance(weight, Tensor):
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag) or not has_weight(module):
             continue
+        weight = module.weight
         if isinstance(weight, nn.parameter.UninitializedTensorMixin) or weight.dim() >= 2:
             return name
     return None

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from .hook import AtTheEnd, AtTheLayer, Hook, SharedDraw, WrapWarning, scale_and_shift
 from .inputs import Inputs, Place
 from .regularizer import InputRegularizer
-from .scale_shift import ScaleShift, first_layer
+from .scale_shift import ScaleShift, first_layer, has_weight
 
 # The keys of our hooks in a module's dictionaries of hooks. ``register_forward_pre_hook`` would file them under a
 # number, which a process that loads a pickled module gives out again.
@@ -184,7 +184,7 @@ def _layers(D: nn.Module, regularizer: InputRegularizer, tell: str | Iterable[st
     if not layers or len(set(layers)) < len(layers):
         raise ValueError(f"tell={tell!r} names no layer, or one twice; tell='nothing' tells D nothing")
     for layer in layers:
-        if layer not in names or not isinstance(getattr(names[layer], "weight", None), Tensor):
+        if layer not in names or not (has_weight(names[layer]) or first_layer(names[layer])):
             raise ValueError(
                 f"tell={layer!r} is neither 'scale-shift' nor 'nothing' nor the name of a layer of "
                 f"{type(D).__name__} with weights"

@@ -69,10 +69,14 @@ class EasyDict(dict):
 
 
 class Loss:
-    """Upstream's loss, which gives its pipe images."""
+    """Upstream's loss, which gives its pipe images and reports Loss/signs/real."""
 
     def run_D(self, img, c):  # noqa: N802
         return self.D(self.augment_pipe(img), c)
+
+
+class SilentLoss:
+    """A loss without statistics."""
 
 
 class FeatureLoss(Loss):
@@ -124,7 +128,7 @@ def upstream(monkeypatch) -> SimpleNamespace:
     )
     add("torch_utils", training_stats=statistics)
     add("training")
-    add("training.loss", Loss=Loss, FeatureLoss=FeatureLoss)
+    add("training.loss", Loss=Loss, FeatureLoss=FeatureLoss, SilentLoss=SilentLoss)
     add("training.training_loop")
     return seen
 
@@ -371,7 +375,7 @@ def test_what_upstreams_options_rule_out():
             "projected_gan",
             "--reg=diffusion",
             {"G_kwargs": EasyDict(class_name="pg_modules.networks_fastgan.Generator")},
-            "FastGAN's G begins at 128 pixels, these images have 64; use --cfg=stylegan2",
+            "FastGAN's G begins at 128 pixels, these images have 64; use another --cfg",
         ),
     ):
         with pytest.raises(click.UsageError) as refused:
@@ -1386,7 +1390,7 @@ def test_the_noise_acts_on_all_networks(where):
 
 def test_fastgan_begins_lower_in_diffusion_gan():
     G_kwargs = EasyDict(class_name="pg_modules.networks_fastgan.Generator")
-    configured("projected_gan", "--reg=diffusion", f"{ARGUMENTS['projected_gan']} ada_kimg", G_kwargs=G_kwargs)
+    configured("projected_gan", "--reg=diffusion", f"{ARGUMENTS['projected_gan']} target", G_kwargs=G_kwargs)
 
 
 # R3GAN, DeceiveD.
@@ -1625,3 +1629,12 @@ def test_options_without_effect_are_refused(host, line, said):
     assert refused.value.message == said
     assert configured(host, line.partition(" ")[2]).desc == "00000-data"
     assert configured(host, "--reg=diffaug --aug=noaug --with-dataaug=0")
+
+
+@pytest.mark.parametrize("host", ["wrapped", "projected_gan"])
+def test_a_loss_that_never_says_what_the_noise_adapts_by_is_refused(host):
+    training_loop_of("D_kwargs loss_kwargs")
+    silent = {"loss_kwargs": EasyDict(class_name="training.loss.SilentLoss")}
+    with pytest.raises(click.UsageError, match="SilentLoss reports no Loss/signs/real, by which the noise adapts; use"):
+        configured(host, "--reg=diffusion", **silent)
+    assert configured(host, "--reg=diffaug", **silent).loss_kwargs == silent["loss_kwargs"]

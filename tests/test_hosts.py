@@ -659,9 +659,32 @@ def zero_centred(scores: Tensor, samples: Tensor) -> Tensor:
     return slope.square().sum((1, 2, 3))
 
 
+class HoldsWeight(nn.Module):
+    """A layer that uses the weight of the one in it, which is not called."""
+
+    def __init__(self, *sizes: int, **settings: int) -> None:
+        super().__init__()
+        self.Layer = nn.Conv2d(*sizes, **settings)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.Layer.weight, self.Layer.bias, stride=2, padding=1)
+
+
+class RelativisticCritic(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.Model = Critic(first=HoldsWeight)
+        self.Model.ExtractionLayer = self.Model.first
+        del self.Model.first
+        object.__setattr__(self.Model, "first", self.Model.ExtractionLayer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.Model(x)
+
+
 def test_r3gan():
     recipe = Recipe("R3GAN")
-    old, D, G = Critic(), Critic().requires_grad_(False), Painter()
+    old, D, G = RelativisticCritic(), RelativisticCritic().requires_grad_(False), Painter()
     recipe.run("after D is built, before the resume", D=D)
     assert copy_by_name(pickle.loads(pickle.dumps(old)), D) == len(dict(old.named_parameters())) == 4
     x = images()
@@ -675,7 +698,7 @@ def test_r3gan():
         penalty = zero_centred(real_logits, real) + zero_centred(fake_logits, fake)
         optimizer.zero_grad()
         penalty.mean().backward(retain_graph=True)
-        assert D.first.weight.grad.any()
+        assert D.Model.ExtractionLayer.Layer.weight.grad.any()
         (F.softplus(fake_logits - real_logits) + penalty).mean().backward()
         assert has_gradients(D)
         optimizer.step()
@@ -687,9 +710,11 @@ def test_r3gan():
         assert has_gradients(G)
     assert float(recipe.names["adapt"].r_d) == -1.0
     snapshot = pickle.loads(pickle.dumps(D))  # the whole of D, with its hook
-    assert copy_by_name(snapshot, wrap(Critic(), DiffusionNoise(), tell="scale-shift")) == len(list(D.parameters()))
+    another = wrap(RelativisticCritic(), DiffusionNoise(), tell="Model.ExtractionLayer")
+    assert copy_by_name(snapshot, another) == len(list(D.parameters()))
     snapshot(x)
-    assert changed(snapshot.saw, x).all()
+    assert changed(snapshot.Model.saw, x).all()
+    assert D.Model.ExtractionLayer.scale_shift.modulate_weight.any()  # D was told t, and learned from it
 
 
 class DualCritic(Critic):

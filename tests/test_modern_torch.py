@@ -208,8 +208,9 @@ def test_adam_takes_whole_numbers(mended, monkeypatch):
 def test_versions_are_parsed_without_pkg_resources(mended):
     mended.without("pkg_resources")
     assert mended().changes == ["pkg_resources, which is not installed, has parse_version()"]
-    from pkg_resources import parse_version
+    from pkg_resources import packaging, parse_version
 
+    assert packaging.version.parse("1.7.1") > packaging.version.parse("1.7.0")
     assert parse_version("2.11.0+cu130") > parse_version("2.6") > parse_version("1.7.0a0")
     assert importlib.util.find_spec("pkg_resources")  # other libraries ask
 

@@ -209,6 +209,20 @@ def test_a_patched_tree_was_formatted(checkout):
     assert (checkout / places.LOOP).read_text() == LOOP
 
 
+def test_something_was_put_around_our_lines(checkout, capsys):
+    patch(checkout)
+    old = "    desc = regularizers.configure(c, desc)  # gan_regularizers\n"
+    edit(checkout / "train.py", old, f"    if opts.dry_run:\n    {old}")
+    before = contents(checkout)
+    said = refusal(capsys, checkout, "--reverse")
+    assert f"{checkout}/train.py would be no code any more without our lines; was something put around them?" in said
+    assert f"\n-    {old}" in said
+    assert contents(checkout) == before
+    edit(checkout / "train.py", "    if opts.dry_run:\n", "    if opts.dry_run:\n        pass\n")
+    patch(checkout, "--reverse")
+    assert "    if opts.dry_run:\n        pass\n" in (checkout / "train.py").read_text()
+
+
 def test_all_files_were_edited_before_and_after(checkout):
     for path in COUNTS:
         (checkout / path).write_text("# mine\n" + (checkout / path).read_text())
@@ -353,7 +367,7 @@ def test_what_would_not_compile_is_not_written(checkout, monkeypatch, capsys):
     """None of the files, though the last one alone is wrong."""
     monkeypatch.setattr(places.Change, "inserted", lambda change: b"if\n" if change.path == "train.py" else b"x = 1\n")
     before = contents(checkout)
-    assert "train.py would be no code any more (" in refusal(capsys, checkout)
+    assert "train.py would be no code any more with our lines" in refusal(capsys, checkout)
     assert contents(checkout) == before
 
 

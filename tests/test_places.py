@@ -354,7 +354,16 @@ def test_decorators_of_ours():
 def test_text_that_looks_like_ours_stays():
     text = '"""\nfrom gan_regularizers.adapters import modern_torch  # gan_regularizers\n"""\n# @regularizers.options\n'
     text += "options = regularizers.options\nimport gan_regularizers\nx = '# gan_regularizers'\n"
+    text += "from gan_regularizers.adapters import spider\nmodule = property(lambda self: self)\n"
+    text += "def f(tensor):\n    if not torch.distributed.is_initialized(): return tensor\n    return 0\n"
     assert removed(text) == text
+
+
+def test_what_is_around_our_lines_stays():
+    inner = "        run_desc = regularizers.configure(args, run_desc)  # gan_regularizers\n"
+    for outer in ("if a:", "with a:", "for a in b:", "while a:"):
+        text = f"def f():\n    {outer}\n        b = 1\n{{}}"
+        assert removed(text.format(inner)) == text.format("")
 
 
 def test_a_file_that_is_no_python_any_more_loses_the_marked_lines():

@@ -1,9 +1,11 @@
 """What the adapters share that put the regularizers inside D: AdaptiveT in the loss, and snapshots of such a D."""
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import click
 from torch import Tensor, nn
 
 from .snapshot_parts import full_name, report_T
@@ -27,9 +29,17 @@ def adapt_in_loss(c: Any) -> None:
 
     A loop that could have an augmentation of its own says at every tick that the p of none is 0; there p has another
     name.
+
+    Raises:
+        click.UsageError: the loss never reports what AdaptiveT listens to.
     """
+    import dnnlib
+
+    name = c["loss_kwargs"]["class_name"]
+    if not any(_SIGNS in inspect.getsource(part) for part in dnnlib.util.get_obj_by_name(name).__mro__[:-1]):
+        raise click.UsageError(f"{name} reports no {_SIGNS}, by which the noise adapts; use --reg=diffaug")
     p_name = "Progress/augment_p" if "augment_kwargs" in accepted_arguments() else "Progress/augment"
-    c["loss_kwargs"].update(class_name=full_name(loss), base=c["loss_kwargs"]["class_name"], p_name=p_name)
+    c["loss_kwargs"].update(class_name=full_name(loss), base=name, p_name=p_name)
 
 
 def loss(base: str, D: nn.Module, p_name: str, **kwargs: Any) -> Any:

@@ -22,6 +22,7 @@ from .places import Change
 
 _SCRIPT = "GAN_REGULARIZERS_SCRIPT"  # in the environment: its path as typed, for the ranks that it spawns
 _RANK = f"{__package__}.launched"  # the module that such a rank finds as the main one
+_TRAINS = re.compile(rb"\b(training_loop|launch_training|setup_training_loop_kwargs)\s*\(")
 
 
 def launch(script: Path, arguments: Sequence[str]) -> Callable[[], None]:
@@ -75,7 +76,7 @@ def _find(script: Path) -> tuple[Path, list[Change]]:
     root = next((folder for folder in script.parents if (folder / places.DNNLIB).exists()), None)
     if root is None:
         raise CommandError(f"{script} is in no checkout: there is no {places.DNNLIB} beside it or in a folder above it")
-    if not re.search(rb"\btraining_loop\s*\(", script.read_bytes()):
+    if not _TRAINS.search(script.read_bytes()):
         return root, []
     path = script.relative_to(root).as_posix()
     return root, [places.of_package(root), places.of_loop(root, path), places.of_script(root, path)]

@@ -202,10 +202,14 @@ def _mend_parallel() -> str | None:
 
 
 def _mend_pkg_resources() -> str | None:
-    """StyleGAN3 compares versions with ``pkg_resources.parse_version``, which setuptools has dropped."""
+    """StyleGAN3 takes ``parse_version`` from pkg_resources, which setuptools has dropped, and CLIP ``packaging``."""
     if importlib.util.find_spec("pkg_resources"):
         return None
-    _stand_in("pkg_resources").parse_version = TorchVersion
+    package = _stand_in("pkg_resources")
+    package.parse_version = TorchVersion
+    if importlib.util.find_spec("packaging"):
+        importlib.import_module("packaging.version")
+        package.packaging = sys.modules["packaging"]
     return "pkg_resources, which is not installed, has parse_version()"
 
 

@@ -350,24 +350,25 @@ def _ours(content: bytes, lines: list[bytes]) -> set[tuple[int, int]]:
         return {(i, i) for i, line in enumerate(lines, start=1) if marked.fullmatch(line[line.find(b"#") :])}
     found = set()
     for node in ast.walk(tree):
-        simple = isinstance(node, ast.stmt) and (not hasattr(node, "body") or isinstance(node, ast.If))
+        simple = isinstance(node, ast.stmt) and not hasattr(node, "body")
         for part in (*getattr(node, "decorator_list", ()), *(node,) * simple):
             behind = lines[part.end_lineno - 1][part.end_col_offset :]
-            if marked.fullmatch(behind) or _RESUMED_HEADS in behind or _OURS.fullmatch(ast.unparse(part)):
+            if marked.fullmatch(behind) or _OLD_COMMENT.search(behind) or _OURS.fullmatch(ast.unparse(part)):
                 found.add((part.lineno, part.end_lineno))
+        if isinstance(node, ast.If) and _OLD_COMMENT.search(content) and ast.unparse(node) == _OLD_CONDITION:
+            found.add((node.lineno, node.end_lineno))
     return found
 
 
 _OURS = re.compile(
-    r"from gan_regularizers\.adapters import \w+( as \w+)?"
+    r"from gan_regularizers\.adapters import (modern_torch|efficientnet_lite as timm|\w+ as regularizers)"
     r"|\w+ = dnnlib\.modern_torch\.prepare\(.*\)"
     r"|regularizers\.options"
     r"|\w+ = regularizers\.configure\(.*\)"
-    # Of version 0.1.0, which had no marks, in InsGen:
-    r"|module = property\(lambda self: self\)"
-    r"|if not torch\.distributed\.is_initialized\(\):\n    return tensor"
 )
-_RESUMED_HEADS = b"# The heads of a resumed run take gradients already."  # the same, above copy_params_and_buffers()
+# Of version 0.1.0, which had no marks, in InsGen.
+_OLD_COMMENT = re.compile(rb"# (The heads of a resumed run take gradients already|As DistributedDataParallel has it)\.")
+_OLD_CONDITION = "if not torch.distributed.is_initialized():\n    return tensor"
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -45,9 +45,9 @@ def configure(c: Any, desc: str) -> str:
         click.UsageError: options that make no sense together, or not with the snapshot of ``--resume``.
     """
     size = c.training_set_kwargs.resolution
-    fastgan = c.G_kwargs.class_name.startswith("pg_modules.networks_fastgan")
-    if fastgan and size < 128 and "ada_kimg" not in accepted_arguments():  # Diffusion-ProjectedGAN's begins lower
-        raise click.UsageError(f"FastGAN's G begins at 128 pixels, these images have {size}; use --cfg=stylegan2")
+    fastgan = ".networks_fastgan." in c.G_kwargs.class_name
+    if fastgan and size < 128 and "target" not in accepted_arguments():  # Diffusion-ProjectedGAN's begins lower
+        raise click.UsageError(f"FastGAN's G begins at 128 pixels, these images have {size}; use another --cfg")
     regularizers = train_options.resolve(_HOST, c.random_seed)
     snapshot = resuming.load(c)
     resuming.check(c, snapshot)

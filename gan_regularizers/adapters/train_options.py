@@ -6,6 +6,7 @@ They do not reach upstream's own code: they wait in click's context until ``conf
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, NoReturn
 
 import click
@@ -165,10 +166,15 @@ def require(*names: str) -> None:
 
 
 def accepted_arguments() -> frozenset[str]:
-    """The names of the arguments of upstream's training_loop()."""
-    from training.training_loop import training_loop
+    """The names of the arguments of the training_loop() that the running command's file has, or else upstream's."""
+    scope = inspect.unwrap(click.get_current_context().command.callback).__globals__.values()
+    found = [getattr(item, "training_loop", None) if isinstance(item, ModuleType) else item for item in scope]
+    loops = [item for item in found if inspect.isfunction(item) and item.__name__ == "training_loop"]
+    if not loops:
+        from training.training_loop import training_loop
 
-    return frozenset(inspect.signature(training_loop).parameters)
+        loops = [training_loop]
+    return frozenset(inspect.signature(loops[0]).parameters)
 
 
 def refuse(name: str, value: Any, reason: str) -> NoReturn:

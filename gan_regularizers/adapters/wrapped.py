@@ -98,51 +98,29 @@ def discriminator(
         wrap(D, augment, diffuse, tell="nothing")
     else:
         image = torch.zeros(1, kwargs.get("img_channels", 3), img_resolution, img_resolution)
-        name, weight = _first_that_runs(D, image, torch.zeros(1, c_dim))
-        layer = D.get_submodule(name)
-        lent = not hasattr(layer, "weight")
-        if lent:  # wrap reads the number of channels there
-            layer.__dict__["weight"] = weight
-        try:
-            wrap(D, augment, diffuse, tell=name)
-        finally:
-            if lent:
-                del layer.__dict__["weight"]
+        wrap(D, augment, diffuse, tell=_first_that_runs(D, image, torch.zeros(1, c_dim)))
     if diffuse is not None:
         D.adaptive_t = AdaptiveT(diffuse, **controller)
         D.adaptive_t.r_d.zero_()  # R3GAN compares its ranks' buffers at a snapshot, and NaN is not equal to itself
     return D
 
 
-class _Found(Exception):  # noqa: N818
-    pass
+def _first_that_runs(D: nn.Module, image: Tensor, c: Tensor) -> str:
+    """The name of D's first layer, or of the first module around it that is called.
 
-
-def _first_that_runs(D: nn.Module, image: Tensor, c: Tensor) -> tuple[str, Tensor]:
-    """The name of D's first layer that is called, and its weight.
-
-    R3GAN's first layer only holds a weight, which the module around it uses; D runs until either has run.
+    R3GAN's first layer only holds a weight, which the module around it uses.
     """
-    first = first_layer(D)
+    first, ran = first_layer(D), []
     parts = first.split(".")
-
-    def found(name: str) -> Any:
-        def hook(*_: Any) -> None:
-            raise _Found(name)
-
-        return hook
-
-    names = [".".join(parts[:i]) for i in range(1, len(parts) + 1)]
-    handles = [D.get_submodule(name).register_forward_hook(found(name)) for name in names]
-    try:
-        with torch.no_grad():
-            D(image, c)
-    except _Found as ran:
-        return str(ran), D.get_submodule(first).weight
-    finally:
-        for handle in handles:
-            handle.remove()
-    raise RuntimeError(f"{type(D).__name__} runs without {first}, so it cannot be told t; use --reg-condition=none")
+    names = [".".join(parts[:i]) for i in range(len(parts), 0, -1)]
+    handles = [D.get_submodule(name).register_forward_hook(lambda *_, name=name: ran.append(name)) for name in names]
+    with torch.no_grad():
+        D(image, c)
+    for handle in handles:
+        handle.remove()
+    if not ran:
+        raise RuntimeError(f"{type(D).__name__} runs without {first}, so it cannot be told t; use --reg-condition=none")
+    return ran[0]
 
 
 def _told(c: Any, regularizers: Regularizers | None, snapshot: dict[str, Any] | None) -> str:

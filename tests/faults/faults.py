@@ -1050,4 +1050,85 @@ _CUDA = [
     ),
 ]
 
-FAULTS = [*_DRAWS, *_PRESETS, *_AUGMENTATION, *_DIFFUSION, *_WRAPPED, *_OPERATOR, *_CPU, *_CUDA]
+# Where lines go in a checkout, how they come out, and that a launched script is itself.
+_CHECKOUTS = [
+    *_in(
+        "gan_regularizers/adapters/places.py",
+        "places patching",
+        (
+            "a byte-order mark is split off",
+            'return mark + b"".join(lines)\n\n    def compile',
+            'return b"".join(lines)\n\n    def compile',
+        ),
+        ("our lines shift the numbers of others", "line - bisect_left(ours, line)", "line"),
+        ("a carriage return alone ends no line", r"(?:\r\n|\r|\n)|[^\r\n]+", r"(?:\r\n|\n)|[^\r\n]+"),
+        ("all lines end with a newline", "insertion.line.encode() + end", 'insertion.line.encode() + b"\\n"'),
+        ("statements behind a semicolon are torn off", 'if rest.startswith(b";"):', "if not rest:"),
+        (
+            "several statements of a line are torn apart",
+            "if len(indentation) != node.col_offset and not decorator:",
+            "if decorator:",
+        ),
+        (
+            "StyleGAN-XL is a StyleGAN",
+            'if any(str(name).endswith(".ProjectedDiscriminator")',
+            'if "D_kwargs" not in given and any(str(name).endswith(".ProjectedDiscriminator")',
+        ),
+        (
+            "the file of another loop is read",
+            "next((f\"{module.replace('.', '/')}.py\" for module in modules if module), LOOP)",
+            "LOOP",
+        ),
+        (
+            "functions that no command calls launch training",
+            "reached, setups = [command], []",
+            "reached, setups = [command, *functions.values()], []",
+        ),
+        (
+            "configuration in a try is lost with it",
+            "train.after(self.within or self.statement, code, where)",
+            "train.after(self.statement, code, where)",
+        ),
+        ("lines without a mark stay", " or _OURS.fullmatch(ast.unparse(part)):", ":"),
+        (
+            "what is around our lines goes with them",
+            'not hasattr(node, "body")\n',
+            "not isinstance(node, ast.FunctionDef | ast.ClassDef)\n",
+        ),
+    ),
+    *_in(
+        "gan_regularizers/patching.py",
+        "patching",
+        ("a link out of the checkout is followed", "if not real.is_relative_to(checkout.resolve()):", "if False:"),
+        (
+            "read-only files are overwritten",
+            "if not os.access(real, os.W_OK) or not real.stat().st_mode & 0o222:",
+            "if not os.access(real, os.W_OK) and False:",
+        ),
+        ("what is no code any more is written", "if _is_code(edit.before) and not _is_code(edit.after):", "if False:"),
+        ("a commit is named by one of its files", "if all(_blob_id(", "if any(_blob_id("),
+    ),
+    *_in(
+        "gan_regularizers/adapters/launcher.py",
+        "launcher",
+        ("ranks get the script as it is", "main.__spec__ = importlib.util.find_spec(_RANK)", "main.__spec__ = None"),
+        ("our frames are shown", "sys.excepthook = _from_the_script_on\n", ""),
+        (
+            "files that were compiled before are taken",
+            "        return self.change.compile(self.path)\n",
+            "        return super().get_code(fullname)\n",
+        ),
+        (
+            "scripts that do not train are refused",
+            "if not _TRAINS.search(script.read_bytes()):",
+            "if False:",
+        ),
+        (
+            "a path is that of the working folder of now",
+            'Path(multiprocessing.process.ORIGINAL_DIR or "", os.environ[_SCRIPT])',
+            "Path(os.environ[_SCRIPT])",
+        ),
+    ),
+]
+
+FAULTS = [*_DRAWS, *_CHECKOUTS, *_PRESETS, *_AUGMENTATION, *_DIFFUSION, *_WRAPPED, *_OPERATOR, *_CPU, *_CUDA]
