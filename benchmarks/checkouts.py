@@ -52,10 +52,14 @@ VALUES = {"--gpus": "1", "--batch": str(BATCH), "--gamma": "1", "--metrics": "no
 CONFIGURATIONS = ("stylegan2", "sg2", "auto")  # the first that --cfg has
 # Though their commands do not say so.
 NEEDED = {
-    "EzioBy/glead": ["--reg_type=none"],
+    "EzioBy/glead": ["--reg_type=none", "--gpus=2"],
+    "Mid-Push/i-stylegan": ["--i_dim=16"],
     "autonomousvision/stylegan-xl": ["--cfg=stylegan3-t"],
-    "naver-ai/GGDR": ["--reg_type=none"],
+    "eps696/stylegan2ada": ["--kimg=1"],
+    "naver-ai/GGDR": ["--reg_type=none", "--gpus=2"],
 }
+ENDS = (0, 3)  # exit statuses; 3 is ProjectedGAN's before the end of --kimg
+LARGE = ("543877815/stylegan3",)  # these have networks that begin at the side of FastGAN's
 ERROR = re.compile(r"(?:[\w.]+(?:Error|Exception|Exit|Interrupt|Quit)|Error|gan-regularizers(?!: running))(?::.*)?")
 
 
@@ -102,8 +106,8 @@ class Done:
 class Trial:
     """A checkout in a temporary copy."""
 
-    def __init__(self, original: Path, work: Path, seconds: int, needed: list[str]) -> None:
-        self.needed = needed
+    def __init__(self, original: Path, work: Path, seconds: int, repository: str) -> None:
+        self.repository = repository
         self.tree, self.out, self.work, self.seconds = work / "checkout", work / "runs", work, seconds
         shutil.copytree(original, self.tree, ignore=shutil.ignore_patterns(*CACHES), symlinks=True)
         self.before = self.files()
@@ -141,9 +145,9 @@ class Trial:
         stats = [*self.out.rglob("stats.jsonl"), *self.tree.rglob("stats.jsonl")]
         lines = max(stats, key=lambda path: path.stat().st_mtime).read_text().splitlines() if stats else []
         moved = json.loads(lines[-1]).get("Progress/augment_T", {}).get("mean") if lines else None
-        if done.status in (0, 3) and moved and moved > 10:  # 3 is ProjectedGAN's before the end of --kimg
+        if done.status in ENDS and moved and moved > 10:
             return f"{moved:.0f}"
-        reason = "T does not move" if done.status in (0, 3) else self.reason(done, *command)
+        reason = "T does not move" if done.status in ENDS else self.reason(done, *command)
         row.why.append(f"{way}: {reason}")
         return ""
 
@@ -155,8 +159,9 @@ class Trial:
             own = self.python("-c", MODERN, "train.py", *self.line(), "--dry-run")
         else:
             own = self.python(*command, *self.line(), "--reg=none")
-        own_error = own.error == done.error and "gan_regularizers" not in done.error
-        return f"{'its own error' if own_error else 'with --reg only'}: {done.error}"
+        if own.status in ENDS or "gan_regularizers" in own.error:
+            return f"with --reg only: {done.error}"
+        return f"its own error: {own.error}"
 
     def python(self, *arguments: str) -> Done:
         """Run Python in the checkout, as a person would, with what makes networks tiny."""
@@ -205,11 +210,12 @@ class Trial:
             if "required" in keywords and "default" not in keywords and name not in given:
                 choices = _choices(keywords.get("type"))
                 given[name] = next((name for name in CONFIGURATIONS if name in choices), [*choices, "name"][0])
-        side = FASTGAN_SIDE if given.get("--cfg", "").startswith("fastgan") else SIDE
+        large = self.repository in LARGE or given.get("--cfg", "").startswith("fastgan")
+        side = FASTGAN_SIDE if large else SIDE
         given |= {name: str(_data(self.work, side)) for name in given if name.endswith("data")}
         given |= {name: str(self.out) for name in ("--outdir", "--train_dir") if name in self.options}
         given |= {name: str(side) for name in given if name.endswith("resolution")}
-        return [*[f"{name}={value}" for name, value in given.items()], *self.needed]
+        return [*[f"{name}={value}" for name, value in given.items()], *NEEDED.get(self.repository, [])]
 
 
 def _choices(kind: ast.expr | None) -> list[str]:
@@ -302,7 +308,7 @@ def main() -> int:
 
     def attempt(row: Row, tree: Path) -> None:
         with tempfile.TemporaryDirectory() as work:
-            Trial(tree, Path(work), args.seconds, NEEDED.get(row.repository, [])).fill(row)
+            Trial(tree, Path(work), args.seconds, row.repository).fill(row)
         with lock, cache.open("a") as file:
             file.write(json.dumps(asdict(row)) + "\n")
             outcomes[row.key] = row

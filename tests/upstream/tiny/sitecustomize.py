@@ -45,7 +45,10 @@ class _AfterImport:
 if "TINY" in os.environ:
     adapters = "stylegan insgen projected_gan diffusion_gan wrapped".split()
     training = {f"gan_regularizers.adapters.{name}": ("tiny_training", "shrink_configured") for name in adapters}
-    training["training.training_loop"] = ("tiny_training", "shrink_loop")
+    training |= {
+        "training.training_loop": ("tiny_training", "shrink_loop"),
+        "timm": ("tiny_training", "download_nothing"),
+    }
     scripts = {"legacy": ("tiny_scripts", "use_cpu"), "metrics.metric_main": ("tiny_scripts", "mean_for_metric")}
     sys.meta_path.insert(0, _AfterImport(training if int(os.environ["TINY"]) else scripts))
 

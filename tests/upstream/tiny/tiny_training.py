@@ -57,6 +57,12 @@ def shrink_configured(adapter: ModuleType) -> None:
     adapter.configure = lambda kwargs, *rest: shrink(kwargs) or configure(kwargs, *rest)
 
 
+def download_nothing(timm: ModuleType) -> None:
+    """Leave networks untrained that timm would download; an adapter still fills in the weights that a package has."""
+    create = timm.create_model
+    timm.create_model = lambda *args, pretrained=False, **settings: create(*args, **settings)  # noqa: ARG005
+
+
 def shrink_grid(module: ModuleType) -> None:
     """Make a training loop's grids of images as small as its own code may."""
     if grid := getattr(module, "setup_snapshot_image_grid", None):
