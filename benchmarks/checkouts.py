@@ -59,7 +59,7 @@ NEEDED = {
     "naver-ai/GGDR": ["--reg_type=none", "--gpus=2"],
 }
 ENDS = (0, 3)  # exit statuses; 3 is ProjectedGAN's before the end of --kimg
-LARGE = ("543877815/stylegan3",)  # these have networks that begin at the side of FastGAN's
+LARGE = {"543877815/stylegan3": 256}  # its networks begin there
 ERROR = re.compile(r"(?:[\w.]+(?:Error|Exception|Exit|Interrupt|Quit)|Error|gan-regularizers(?!: running))(?::.*)?")
 
 
@@ -210,8 +210,8 @@ class Trial:
             if "required" in keywords and "default" not in keywords and name not in given:
                 choices = _choices(keywords.get("type"))
                 given[name] = next((name for name in CONFIGURATIONS if name in choices), [*choices, "name"][0])
-        large = self.repository in LARGE or given.get("--cfg", "").startswith("fastgan")
-        side = FASTGAN_SIDE if large else SIDE
+        fastgan = given.get("--cfg", "").startswith("fastgan")
+        side = FASTGAN_SIDE if fastgan else LARGE.get(self.repository, SIDE)
         given |= {name: str(_data(self.work, side)) for name in given if name.endswith("data")}
         given |= {name: str(self.out) for name in ("--outdir", "--train_dir") if name in self.options}
         given |= {name: str(side) for name in given if name.endswith("resolution")}
