@@ -20,7 +20,10 @@ if other := os.environ.get("GAN_REGULARIZERS_TEST_KERNELS"):
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the folder of the checkouts that ``pytest -m upstream`` patches, trains and restores."""
+    """Add the folder of the checkouts that ``pytest -m upstream`` patches, trains and restores.
+
+    It is given with an equals sign: before pytest has come to this file, it takes a folder that stands alone for tests.
+    """
     parser.addoption("--upstream-root", type=Path, help="holds checkouts such as stylegan3, for -m upstream")
 
 

@@ -1,6 +1,9 @@
 """Every Python snippet of the README runs, in order, in one session with a D, a G and images at hand."""
 
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import torch
@@ -47,6 +50,16 @@ def test_the_snippet_of_spider_gan_runs(tmp_path, monkeypatch):
     exec(compile(snippet, "spider.md", "exec"), session)
     assert session["fake"].shape == (16, 3)
     assert session["latents"].licence == "CC0"
+
+
+def test_the_command_for_upstream_repositories_finds_its_tests(tmp_path):
+    """With a folder that is there, which pytest could take for tests, from the top of the source tree."""
+    (line,) = re.findall(r"&& (pytest -m upstream .*?)  +#", README.read_text())
+    command = [sys.executable, "-m", *shlex.split(line.replace("DIR", str(tmp_path)))]
+    quick = ["--collect-only", "--quiet", "--ignore-glob=tests/test_*.py"]
+    done = subprocess.run([*command, *quick], cwd=README.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "tests/upstream/test_upstream.py::test_trains_resumes_and_generates" in done.stdout
 
 
 def test_the_equivalent_is_equivalent():
