@@ -36,8 +36,12 @@ _EXTRAS = {"bench": _BENCH_MODULES, "spider": _SPIDER_MODULES, "demo": (*_SPIDER
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit status."""
-    arguments = vars(_parser().parse_args(argv))
+    argv = sys.argv[1:] if argv is None else list(argv)
+    others = argv[2:] if argv[:1] == ["run"] else []  # which are the script's, --help and -- too
+    arguments = vars(_parser().parse_args(argv[: len(argv) - len(others)]))
     command = arguments.pop("command")
+    if command is run:
+        arguments["arguments"] = others
     try:
         script = command(**arguments)
     except (CommandError, OSError) as error:
@@ -83,7 +87,7 @@ def build(cuda_archs: str | None, verbose: bool) -> None:
         raise CommandError(f"no kernels were built for {' and '.join(failed)}")
 
 
-def run(script: Path, arguments: list[str]) -> Callable[[], None]:
+def run(script: str, arguments: list[str]) -> Callable[[], None]:
     """Run a script of a checkout, in which nothing is changed; train.py takes --reg and --spider beside its options."""
     return launcher.launch(script, arguments)
 
@@ -218,8 +222,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(command=run)
     add = command.add_argument
-    add("script", type=Path, metavar="SCRIPT", help="such as PATH/train.py or PATH/gen_images.py")
-    add("arguments", nargs=argparse.REMAINDER, metavar="OPTIONS", help="of the script; its --help shows them all")
+    add("script", metavar="SCRIPT", help="such as PATH/train.py or PATH/gen_images.py; what follows is the script's")
 
     command = commands.add_parser(
         "patch", help="write them into a checkout of a StyleGAN or its forks", description=patch.__doc__

@@ -18,7 +18,10 @@ from .adapters.places import ADAPTERS, Change, NoPlaceError
 from .errors import CommandError
 from .files import replace_together
 
-PATCHES = {"modern-torch": (places.of_package, places.of_loop), "regularizers": (places.of_script,)}
+PATCHES = {
+    "modern-torch": (lambda checkout: [places.of_package(checkout)], places.of_loops),
+    "regularizers": (lambda checkout: [places.of_script(checkout)],),
+}
 PACKAGE = Path(__file__).parent
 
 # Where lines may be that come out again; version 0.1.0 had some in other files.
@@ -63,7 +66,7 @@ class Edit:
     @property
     def count(self) -> int:
         """How many lines come or go."""
-        return abs(self.after.count(b"\n") - self.before.count(b"\n"))
+        return abs(len(self.after.splitlines()) - len(self.before.splitlines()))
 
     def __str__(self) -> str:
         """As a unified diff."""
@@ -96,6 +99,8 @@ def describe(checkout: Path) -> str:
     for pin in pins():
         if all(_blob_id(places.remove(_read(checkout / path))) == blob for path, blob in pin.files.items()):
             return str(pin)
+    if not (checkout / places.TRAIN).exists():
+        return f"{checkout}, without {places.TRAIN}"
     adapter = places.adapter_of(checkout)
     return f"{checkout}, by its structure: {ADAPTERS[adapter]}"
 
@@ -107,7 +112,7 @@ def insertions(checkout: Path, only: str | None = None) -> list[Edit]:
         CommandError: it is no checkout, or lacks places; it has what was looked for, and the lines to insert by hand.
     """
     _check(checkout)
-    found = [_change(checkout, find) for patch in _chosen(only) for find in PATCHES[patch]]
+    found = [change for patch in _chosen(only) for find in PATCHES[patch] for change in _changes(checkout, find)]
     if lacking := [change for change in found if isinstance(change, NoPlaceError)]:
         raise CommandError(
             f"{checkout} lacks places that our lines belong to. Nothing was changed.\n"
@@ -126,14 +131,9 @@ def removals(checkout: Path, only: str | None = None) -> list[Edit]:
     _check(checkout)
     globs = [glob for patch in _chosen(only) for glob in _LINES_OF[patch]]
     paths = [path.relative_to(checkout).as_posix() for glob in globs for path in sorted(checkout.glob(glob))]
-    edits = _edits(checkout, {path: places.remove(_read(checkout / path)) for path in paths})
-    for edit in edits:
-        if _is_code(edit.before) and not _is_code(edit.after):
-            raise CommandError(
-                f"{checkout / edit.path} would be no code any more without our lines; was something put around them? "
-                f"Take them out by hand:\n{edit}"
-            )
-    return edits
+    if "modern-torch" in _chosen(only):
+        paths += [path for path in places.loop_paths(checkout) if path not in paths]  # wherever they are
+    return _edits(checkout, {path: places.remove(_read(checkout / path), path) for path in paths})
 
 
 def write(checkout: Path, edits: list[Edit]) -> None:
@@ -179,27 +179,21 @@ def _chosen(only: str | None) -> tuple[str, ...]:
     return (only,) if only else tuple(PATCHES)
 
 
-def _change(checkout: Path, find: Callable[[Path], Change]) -> Change | NoPlaceError:
+def _changes(checkout: Path, find: Callable[[Path], list[Change]]) -> list[Change] | list[NoPlaceError]:
     try:
         return find(checkout)
     except NoPlaceError as error:
-        return error
+        return [error]
 
 
 def _compiled(change: Change) -> bytes:
     """The file with our lines, which Python takes."""
     content = change.inserted()
-    if not _is_code(content):
-        raise CommandError(f"{change.path} would be no code any more with our lines. Nothing was changed")
-    return content
-
-
-def _is_code(content: bytes) -> bool:
     try:
-        compile(content, "", "exec", dont_inherit=True)
-    except (SyntaxError, ValueError):
-        return False
-    return True
+        compile(content, change.path, "exec", dont_inherit=True)
+    except (SyntaxError, ValueError) as error:
+        raise CommandError(f"{change.path} would be no code any more ({error}). Nothing was changed") from error
+    return content
 
 
 def _edits(checkout: Path, contents: dict[str, bytes]) -> list[Edit]:

@@ -153,6 +153,47 @@ def test_a_script_gets_our_lines_into_the_loop_that_it_calls(checkout, tmp_path)
     assert seen(tmp_path) == [{"pipe": "Pipe", "device": "cpu", "switched": False, "p": 0.0}]
 
 
+SAYS = """import atexit, builtins, inspect, multiprocessing, os, pickle, sys, dnnlib
+class Mine: pass
+if __name__ == "__main__":
+    print(sys.argv, __file__, __name__, __package__, __builtins__ is builtins, sys.path[0])
+    print([path for path in sys.path if path.startswith(os.environ["HERE"])], "torch" in sys.modules)
+    print(pickle.loads(pickle.dumps(Mine)) is Mine, inspect.getsource(Mine), sys.modules["__main__"].Mine is Mine)
+    atexit.register(lambda: print(pickle.dumps(Mine)))
+"""
+
+
+@pytest.mark.parametrize("way", ["plain", "link", "dots"])
+def test_a_script_finds_itself_as_python_shows_it(checkout, tmp_path, way):
+    """Arguments that look like ours, a script that is a link, and a path through another checkout."""
+    here = write(tmp_path / "another")
+    (checkout / "says.py").write_text(SAYS)
+    script = {"plain": "./says.py", "link": "link.py", "dots": f"../{checkout.name}/says.py"}[way]
+    cwd = {"plain": checkout, "link": tmp_path, "dots": here}[way]
+    (tmp_path / "link.py").symlink_to(checkout / "says.py")
+    line = (script, "--", "-h", "--help", "--version")
+    own = python("-c", "import torch, runpy", cwd=cwd), python(*line, cwd=cwd, HERE=str(tmp_path))
+    launched = python(*RUN, *line, cwd=cwd, HERE=str(tmp_path))
+    assert launched.stdout.replace(" True\nTrue", " False\nTrue") == own[1].stdout
+    assert launched.returncode == own[1].returncode == 0
+
+
+def test_what_a_script_hides_from_cuda_stays_hidden(checkout):
+    """Nothing looks for devices before the script's first line."""
+    (checkout / "gen_images.py").write_text(
+        "import sys\nprint('gan_regularizers.adapters.modern_torch' in sys.modules)\nimport dnnlib\n"
+        "print('gan_regularizers.adapters.modern_torch' in sys.modules)\n"
+    )
+    assert python(*RUN, "gen_images.py", cwd=checkout).stdout == "False\nTrue\n"
+
+
+def test_a_script_that_is_no_code(checkout):
+    (checkout / "gen_images.py").write_text("if x\n")
+    own, launched = python("gen_images.py", cwd=checkout), python(*RUN, "gen_images.py", cwd=checkout)
+    assert launched.stderr.partition("\n")[2] == own.stderr
+    assert launched.returncode == own.returncode == 1
+
+
 # What is refused
 
 

@@ -176,7 +176,7 @@ def test_each_line_to_insert_by_hand_is_one_of_ours():
     lines = [line.strip() for line in patching._BY_HAND.splitlines() if line.startswith("    ")]
     assert len(lines) == 5
     for line in lines:
-        text = f"{line}\ndef f(): pass\n" if line.startswith("@") else f"{line}\n"
+        text = f"{lines[2]}\n{line}\ndef f(): pass\n" if line.startswith("@") else f"{lines[2]}\n{line}\n"
         assert line.encode() not in places.remove(text.encode())
 
 
@@ -215,8 +215,7 @@ def test_something_was_put_around_our_lines(checkout, capsys):
     edit(checkout / "train.py", old, f"    if opts.dry_run:\n    {old}")
     before = contents(checkout)
     said = refusal(capsys, checkout, "--reverse")
-    assert f"{checkout}/train.py would be no code any more without our lines; was something put around them?" in said
-    assert f"\n-    {old}" in said
+    assert "train.py would be no code without our lines; take what was put around them out by hand\n" in said
     assert contents(checkout) == before
     edit(checkout / "train.py", "    if opts.dry_run:\n", "    if opts.dry_run:\n        pass\n")
     patch(checkout, "--reverse")
@@ -249,6 +248,8 @@ def test_our_lines_in_a_docstring_or_an_uncalled_function_are_not_enough(checkou
     lines = "    c = desc = 1\n    desc = regularizers.configure(c, desc)\n"
     edit(checkout / "train.py", '    """Train a GAN."""', '    """Train a GAN.\n\n    @regularizers.options\n    """')
     edit(checkout / "train.py", "@click.command()", f"def unused():\n{lines}\n\n@click.command()")
+    ours = "from gan_regularizers.adapters import stylegan as regularizers\n"
+    edit(checkout / "train.py", "import dnnlib\n", f"import dnnlib\n{ours}")
     patch(checkout)
     assert places.of_script(checkout).inserted() == (checkout / "train.py").read_bytes()
     text = (checkout / "train.py").read_text()
@@ -286,6 +287,30 @@ def test_a_tree_of_version_0_1_0(checkout):
     assert projector.read_text() == "import timm\n"
     projector.unlink()
     assert contents(checkout) == before
+
+
+def test_a_loop_that_is_elsewhere(checkout):
+    (checkout / "loops").mkdir()
+    (checkout / places.LOOP).rename(checkout / "loops/training_loop.py")
+    edit(checkout / "train.py", "from training import", "from loops import")
+    before = contents(checkout)
+    patch(checkout)
+    assert "prepare(device)" in (checkout / "loops/training_loop.py").read_text()
+    patch(checkout, "--reverse")
+    assert contents(checkout) == before
+
+
+def test_lines_that_end_as_on_old_computers(checkout, capsys):
+    path = checkout / "train.py"
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r"))
+    patch(checkout)
+    assert "train.py                  3 lines inserted" in capsys.readouterr().out
+
+
+def test_the_first_patch_needs_no_train_py(checkout):
+    (checkout / "train.py").unlink()
+    patch(checkout, "--only", "modern-torch")
+    assert "prepare(device)" in (checkout / places.LOOP).read_text()
 
 
 # Files that may not be written
@@ -367,7 +392,7 @@ def test_what_would_not_compile_is_not_written(checkout, monkeypatch, capsys):
     """None of the files, though the last one alone is wrong."""
     monkeypatch.setattr(places.Change, "inserted", lambda change: b"if\n" if change.path == "train.py" else b"x = 1\n")
     before = contents(checkout)
-    assert "train.py would be no code any more with our lines" in refusal(capsys, checkout)
+    assert "train.py would be no code any more (" in refusal(capsys, checkout)
     assert contents(checkout) == before
 
 
@@ -379,7 +404,7 @@ def test_git_takes_patches_of_this_form(checkout, tmp_path):
     if not shutil.which("git"):
         pytest.skip("git is not installed")
     text = ""
-    for change in (find(checkout) for finds in patching.PATCHES.values() for find in finds):
+    for change in (change for finds in patching.PATCHES.values() for find in finds for change in find(checkout)):
         text += f"--- a/{change.path}\n+++ b/{change.path}\n"
         for i, insertion in enumerate(change.insertions, start=1):
             text += f"@@ -{insertion.after},0 +{insertion.after + i} @@\n+{insertion.line}\n"

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import warnings
 from pathlib import Path
 from types import CodeType
 
@@ -13,7 +14,13 @@ from hypothesis import strategies as st
 from gan_regularizers.adapters import places
 from gan_regularizers.adapters.places import ADAPTERS, Change, NoPlaceError
 
-FIND = (places.of_package, places.of_loop, places.of_script)
+
+def of_loop(root: Path) -> Change:
+    (change,) = places.of_loops(root)
+    return change
+
+
+FIND = (places.of_package, of_loop, places.of_script)
 
 
 def inserted(folder: Path, find) -> list[str]:
@@ -30,7 +37,7 @@ def test_lines_as_of_stylegan3(tmp_path):
     assert inserted(tmp_path, places.of_package) == [
         f"from __future__ import annotations > from gan_regularizers.adapters import modern_torch{mark}"
     ]
-    assert inserted(tmp_path, places.of_loop) == [
+    assert inserted(tmp_path, of_loop) == [
         f"grid_sample_gradfix.enabled = True >     device = dnnlib.modern_torch.prepare(device){mark}"
     ]
     assert inserted(tmp_path, places.of_script) == [
@@ -124,7 +131,7 @@ def test_forks_that_launch_otherwise(tmp_path, old, new, line):
 )
 def test_loops_that_set_the_device_otherwise(tmp_path, loop, line, above):
     write(tmp_path, loop=loop)
-    found = inserted(tmp_path, places.of_loop)
+    found = inserted(tmp_path, of_loop)
     assert len(found) == line
     assert found[0].startswith(above)
 
@@ -137,19 +144,19 @@ def test_loops_that_set_the_device_otherwise(tmp_path, loop, line, above):
     [
         (places.of_package, "package", "", None, "there is no dnnlib/__init__.py"),
         (places.of_package, "package", "from .util import EasyDict\n", "", "dnnlib/__init__.py has no import"),
-        (places.of_loop, "loop", "", None, "there is no training/training_loop.py"),
-        (places.of_loop, "loop", "def training_loop(", "def loop(", "has no function training_loop(); it has loop()"),
-        (places.of_loop, "loop", "import dnnlib\n", "", "training_loop.py does not import dnnlib"),
-        (places.of_loop, "loop", '    device = torch.device("cuda", rank)\n', "", "training_loop.py sets no device"),
-        (places.of_loop, "loop", '"cuda", rank)\n', '"cuda", rank); x = (\n1)\n', None),
+        (of_loop, "loop", "", None, "there is no training/training_loop.py"),
+        (of_loop, "loop", "def training_loop(", "def loop(", "has no function training_loop(); it has loop()"),
+        (of_loop, "loop", "import dnnlib\n", "", "training_loop.py does not import dnnlib"),
+        (of_loop, "loop", '    device = torch.device("cuda", rank)\n', "", "training_loop.py sets no device"),
+        (of_loop, "loop", '"cuda", rank)\n', '"cuda", rank); x = (\n1)\n', None),
         (
-            places.of_loop,
+            of_loop,
             "loop",
             "grid_sample_gradfix.enabled = True",
             "grid_sample_gradfix.enabled = True; x = 1",
             "behind a semicolon",
         ),
-        (places.of_loop, "loop", "import json", "import json import", "is no code of Python 3"),
+        (of_loop, "loop", "import json", "import json import", "is no code of Python 3"),
         (
             places.of_script,
             "train",
@@ -249,7 +256,7 @@ def test_the_adapter_is_chosen_by_what_the_code_does(tmp_path, adapter, file, ol
 def test_the_loop_is_the_one_that_the_script_calls(tmp_path, old, new, path):
     write(tmp_path, train=LAUNCHED.replace(old, new))
     (tmp_path / path).write_text(LOOP)
-    assert places.of_loop(tmp_path).path == path
+    assert places.of_loops(tmp_path)[0].path == path
 
 
 def test_a_file_of_insgen_alone_makes_no_insgen(tmp_path):
@@ -341,14 +348,16 @@ def removed(text: str) -> str:
     ],
 )
 def test_a_line_is_known_without_its_mark_and_however_formatted(line):
-    assert removed(f"import a\n{line}b = 1\n") == "import a\nb = 1\n"
+    ours = "from gan_regularizers.adapters import stylegan as regularizers\n"  # by which that name is ours
+    assert removed(f"{ours}import a\n{line}b = 1\n") == "import a\nb = 1\n"
     indented = "".join(f"    {part}\n" for part in line.splitlines())
-    assert removed(f"def f():\n{indented}    b = 1\n") == "def f():\n    b = 1\n"
+    assert removed(f"{ours}def f():\n{indented}    b = 1\n") == "def f():\n    b = 1\n"
 
 
 def test_decorators_of_ours():
     for line in ("@regularizers.options\n", "@regularizers.options # mine\n", "@anything()  # gan_regularizers\n"):
-        assert removed(f"@a\n{line}@b()\ndef f():\n    pass\n") == "@a\n@b()\ndef f():\n    pass\n"
+        ours = "from gan_regularizers.adapters import stylegan as regularizers\n"
+        assert removed(f"{ours}@a\n{line}@b()\ndef f():\n    pass\n") == "@a\n@b()\ndef f():\n    pass\n"
 
 
 def test_text_that_looks_like_ours_stays():
@@ -397,3 +406,140 @@ def test_our_lines_end_as_their_neighbours_do(tmp_path, end):
     content = places.of_script(tmp_path).inserted().decode()
     assert content.replace(end, "\n").count("\n") == LAUNCHED.count("\n") + 3
     assert not re.search("[\r\n]", content.replace(end, ""))
+
+
+def test_what_a_person_calls_regularizers_stays(tmp_path):
+    text = "import regularizers\nl2 = regularizers.configure(0.1)\n@regularizers.options\ndef f():\n    pass\n"
+    assert removed(text) == text
+    write(tmp_path, train=LAUNCHED.replace("import dnnlib\n", "import dnnlib\nimport regularizers\n"))
+    with pytest.raises(
+        NoPlaceError, match=r"train\.py calls something of its own regularizers, as our line does; rename"
+    ):
+        places.of_script(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "seed = 5; desc = regularizers.configure(c, desc)  # gan_regularizers",
+        "if desc: desc = regularizers.configure(c, desc)  # gan_regularizers",
+        "desc = regularizers.configure(c, desc); seed = 5",
+    ],
+)
+def test_a_line_of_ours_with_something_else_in_it_is_not_torn_off(line):
+    text = f"from gan_regularizers.adapters import stylegan as regularizers\ndesc = 1\n{line}\n"
+    with pytest.raises(
+        NoPlaceError, match=r"train\.py, line 3, has more than our statement; give that a line of its own"
+    ):
+        places.remove(text.encode(), "train.py")
+
+
+def test_an_option_of_its_own_with_our_name(tmp_path):
+    write(tmp_path, train=LAUNCHED.replace('"--seed"', '"--reg", "seed"'))
+    with pytest.raises(NoPlaceError, match=r"train\.py has an option --reg of its own; rename it"):
+        places.of_script(tmp_path)
+
+
+def test_training_that_is_launched_in_two_places(tmp_path):
+    launch = "    launch_training(c=c, desc=desc, dry_run=opts.dry_run)"
+    write(tmp_path, train=LAUNCHED.replace(launch, f"    if opts.gpus:\n    {launch}\n    else:\n    {launch}"))
+    with pytest.raises(NoPlaceError, match=r"found 2 such calls in main\(\)"):
+        places.of_script(tmp_path)
+
+
+def test_training_in_the_try_that_sets_it_up(tmp_path):
+    """The configuration comes before it."""
+    write(
+        tmp_path, train=SET_UP.replace("**config_kwargs)\n    except", "**config_kwargs)\n        go(args)\n    except")
+    )
+    assert inserted(tmp_path, places.of_script)[-1].startswith("run_desc, args = setup_training_loop_kwargs(")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "paths"),
+    [
+        ("from training import training_loop", "import training.other as training_loop", ["training/other.py"]),
+        (
+            "    training_loop.training_loop(",
+            "    import training.other\n    training.other.training_loop(",
+            ["training/other.py"],
+        ),
+        (
+            "training_loop.training_loop(rank=rank, **c)",
+            "dnnlib.util.get_obj_by_name('training.other.training_loop')(rank=rank, **c)",
+            ["training/other.py"],
+        ),
+        (
+            "training_loop.training_loop(rank=rank, **c)",
+            "dnnlib.util.get_obj_by_name('training.{}.training_loop'.format(c.loop))(rank=rank, **c)",
+            ["training/other.py", "training/training_loop.py"],
+        ),
+        (
+            "training_loop.training_loop(rank=rank, **c)",
+            "(training_loop.training_loop if rank else fit)(rank, **c)\n    fit()\n    training_loop.training_loop()",
+            ["training/other.py", "training/training_loop.py"],
+        ),
+        ("from training import training_loop", "from .training import other as training_loop", ["training/other.py"]),
+    ],
+)
+def test_all_loops_that_a_script_may_call(tmp_path, old, new, paths):
+    edited = LAUNCHED.replace(old, new).replace(
+        "import click\n", "import click\nfrom training.other import training_loop as fit\n"
+    )
+    write(tmp_path, train=edited)
+    (tmp_path / "training/other.py").write_text(LOOP)
+    assert sorted(places.loop_paths(tmp_path)) == paths
+    assert [len(change.insertions) for change in places.of_loops(tmp_path)] == [1] * len(paths)
+
+
+def test_what_is_set_in_the_main_loop_or_in_another_function_is_too_late(tmp_path):
+    tail = "    def inner():\n        device = 1\n    while True:\n        device = 2\n        break\n"
+    write(tmp_path, loop=LOOP.replace("    pipe = ", f"{tail}    pipe = "))
+    assert inserted(tmp_path, of_loop)[0].startswith("grid_sample_gradfix.enabled = True > ")
+
+
+def test_dnnlib_that_another_function_imports_is_not_there(tmp_path):
+    write(tmp_path, loop=LOOP.replace("import dnnlib\n", "") + "\n\ndef f():\n    import dnnlib\n")
+    with pytest.raises(NoPlaceError, match="does not import dnnlib"):
+        of_loop(tmp_path)
+    write(tmp_path, loop=LOOP.replace("import dnnlib\n", "try:\n    import dnnlib\nexcept ImportError:\n    raise\n"))
+    assert of_loop(tmp_path).insertions
+
+
+def test_code_that_is_hard_to_read(tmp_path):
+    """A sum of a thousand terms, imports that are all in a try, and a line that goes on."""
+    write(tmp_path, loop=f"{LOOP}\nx = {' + '.join(['1'] * 1000)}\n")
+    assert of_loop(tmp_path).insertions
+    head, rest = LAUNCHED.split("\n\ndef subprocess_fn")[0], LAUNCHED.split("\n\ndef subprocess_fn")[1]
+    lines = "".join(f"    {line}\n" for line in head.splitlines() if "import" in line)
+    write(tmp_path, train=f"try:\n{lines}finally:\n    pass\n\n\ndef subprocess_fn{rest}")
+    with pytest.raises(NoPlaceError, match=r"train\.py has no import above main\(\)"):
+        places.of_script(tmp_path)
+    write(
+        tmp_path,
+        train=LAUNCHED.replace("import dnnlib\n\nfrom", "import dnnlib\n\nfrom").replace(
+            "training_loop\n\n", "training_loop \\\n\n", 1
+        ),
+    )
+    with pytest.raises(NoPlaceError, match="does not end there; end it with a newline alone"):
+        places.of_script(tmp_path)
+
+
+def test_scripts_that_train(tmp_path):
+    write(tmp_path)
+    assert places.trains(tmp_path, "train.py")
+    assert not places.trains(tmp_path, "gen_images.py")
+    (tmp_path / "other.py").write_text("# training_loop()\nfrom training.training_loop import save_image_grid\n")
+    assert not places.trains(tmp_path, "other.py")
+    (tmp_path / "other.py").write_text("def f(:\n")
+    assert not places.trains(tmp_path, "other.py")
+
+
+def test_warnings_come_once_and_with_their_lines(tmp_path):
+    """Python 3.12 warns of escapes that it does not know."""
+    write(tmp_path, loop=LOOP + 'x = "\\d"\n')
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        of_loop(tmp_path).compile("loop.py")
+    found = [(warning.filename, warning.lineno) for warning in caught if "escape" in str(warning.message)]
+    assert set(found) <= {("loop.py", LOOP.count("\n") + 1)}

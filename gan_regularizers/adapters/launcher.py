@@ -3,12 +3,11 @@
 The script is ``__main__``, as it is for Python, so that arguments, exit status, tracebacks and ranks are its own.
 """
 
+import builtins
 import functools
-import importlib
 import importlib.util
 import multiprocessing.process
 import os
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
@@ -22,30 +21,33 @@ from .places import Change
 
 _SCRIPT = "GAN_REGULARIZERS_SCRIPT"  # in the environment: its path as typed, for the ranks that it spawns
 _RANK = f"{__package__}.launched"  # the module that such a rank finds as the main one
-_TRAINS = re.compile(rb"\b(training_loop|launch_training|setup_training_loop_kwargs)\s*\(")
 
 
-def launch(script: Path, arguments: Sequence[str]) -> Callable[[], None]:
+def launch(script: str, arguments: Sequence[str]) -> Callable[[], None]:
     """Make ready to run a script of a checkout with its arguments, in this process; returns what runs it.
 
     Raises:
         CommandError: it is no script of a checkout, or trains in a way that is unknown.
     """
-    root, changes = _find(script.absolute())
+    root, changes = _find(_absolute(script))
     if os.environ.get("RANK", "0") == "0":  # under torchrun each rank comes here
         print(f"gan-regularizers: running {script} {_description(root, changes)}", file=sys.stderr, flush=True)
     return lambda: _run(script, arguments)
 
 
-def _run(script: Path, arguments: Sequence[str]) -> None:
-    os.environ[_SCRIPT] = str(script)
-    sys.argv = [str(script), *arguments]
+def _run(script: str, arguments: Sequence[str]) -> None:
+    os.environ[_SCRIPT] = script
+    sys.argv = [script, *arguments]
+    folder = str(Path(_absolute(script)).resolve().parent)
+    if getattr(sys.flags, "safe_path", False):
+        sys.path.insert(0, folder)  # which Python would not; but without it no script of a checkout runs
+    else:
+        sys.path[0] = folder
     sys.excepthook = _from_the_script_on
-    ours, main = sys.modules["__main__"], ModuleType("__main__")  # ours is in use still
+    main = ModuleType("__main__")
     main.__spec__ = importlib.util.find_spec(_RANK)
     sys.modules["__main__"] = main
     exec(become(vars(main)), vars(main))
-    sys.modules["__main__"] = ours
 
 
 def become(namespace: dict[str, Any]) -> CodeType:
@@ -54,36 +56,39 @@ def become(namespace: dict[str, Any]) -> CodeType:
     Returns:
         The code to execute in it.
     """
-    script = Path(multiprocessing.process.ORIGINAL_DIR or "", os.environ[_SCRIPT])
+    script = _absolute(os.environ[_SCRIPT])
     root, found = _find(script)
     changes = {os.path.realpath(root / change.path): change for change in found}
-    namespace.update(__file__=str(script), __package__=None)
+    namespace.update(__file__=script, __package__=None, __builtins__=builtins)
     sys.argv[0] = os.environ[_SCRIPT]
-    if sys.path[0] != str(script.parent):  # a rank has that of its parent
-        sys.path.insert(0, str(script.parent))
-    importlib.import_module(f"{__package__}.modern_torch")  # before all else, as in a patched checkout
     sys.meta_path.insert(0, _Finder(changes))
-    change = changes.get(os.path.realpath(script)) or Change(script.name, script.read_bytes(), ())
-    return change.compile(str(script))
+    change = changes.get(os.path.realpath(script)) or Change(script, Path(script).read_bytes(), ())
+    return change.compile(script)
+
+
+def _absolute(script: str) -> str:
+    """The path as Python shows it: below the folder that the first process started in, and as it was typed."""
+    return script if Path(script).is_absolute() else f"{multiprocessing.process.ORIGINAL_DIR or '.'}{os.sep}{script}"
 
 
 @functools.cache
-def _find(script: Path) -> tuple[Path, list[Change]]:
-    """The checkout that a script is in, and what goes into it: nothing, if the script does not train."""
+def _find(path: str) -> tuple[Path, list[Change]]:
+    """The checkout that a script is in, and the lines that go into it."""
+    script = Path(path).resolve()  # as Python does to find what is beside it
     if not script.is_file():
         what = "is a folder; name the script in it, such as train.py" if script.is_dir() else "does not exist"
-        raise CommandError(f"{script} {what}")
+        raise CommandError(f"{path} {what}")
     root = next((folder for folder in script.parents if (folder / places.DNNLIB).exists()), None)
     if root is None:
-        raise CommandError(f"{script} is in no checkout: there is no {places.DNNLIB} beside it or in a folder above it")
-    if not _TRAINS.search(script.read_bytes()):
-        return root, []
-    path = script.relative_to(root).as_posix()
-    return root, [places.of_package(root), places.of_loop(root, path), places.of_script(root, path)]
+        raise CommandError(f"{path} is in no checkout: there is no {places.DNNLIB} beside it or in a folder above it")
+    name = script.relative_to(root).as_posix()
+    if not places.trains(root, name):
+        return root, [places.of_package(root)]
+    return root, [places.of_package(root), *places.of_loops(root, name), places.of_script(root, name)]
 
 
 def _description(root: Path, changes: list[Change]) -> str:
-    if not changes:
+    if len(changes) == 1:
         return "with what it needs of current PyTorch"
     return f"with --reg: {places.ADAPTERS[places.adapter_of(root, changes[-1].path)]}"
 
@@ -126,4 +131,6 @@ def _from_the_script_on(kind: type[BaseException], error: BaseException, traceba
     script, inside = getattr(sys.modules["__main__"], "__file__", None), traceback
     while inside is not None and inside.tb_frame.f_code.co_filename != script:
         inside = inside.tb_next
-    sys.__excepthook__(kind, error.with_traceback(inside or traceback), inside or traceback)
+    if inside is not None or (isinstance(error, SyntaxError) and error.filename == script):
+        traceback = inside
+    sys.__excepthook__(kind, error.with_traceback(traceback), traceback)

@@ -5,8 +5,10 @@ patcher writes them. Nothing of the checkout is imported or run here.
 """
 
 import ast
+import itertools
 import platform
 import re
+import warnings
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -28,7 +30,9 @@ ADAPTERS = {
 }
 
 _CONTROLLER = {"augment_kwargs", "augment_p", "ada_target", "ada_kimg"}
-_SWITCHES = {"conv2d_gradfix", "grid_sample_gradfix"}
+_SWITCHES = {"conv2d_gradfix.enabled", "grid_sample_gradfix.enabled"}
+_LAUNCHES = {"training_loop", "launch_training", "setup_training_loop_kwargs"}
+_NO_CODE = (SyntaxError, ValueError, RecursionError, MemoryError)  # what parsing a file may raise
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _LINE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")  # as Python counts lines
 
@@ -65,7 +69,8 @@ class Change:
 
     def compile(self, filename: str) -> CodeType:
         """The code with our lines, in which all others keep the numbers that they have in the original."""
-        tree = ast.parse(self.inserted(), filename)
+        ast.parse(self.original, filename)  # for its warnings, with their lines
+        tree = _parse(self.inserted())
         ours = [insertion.after + i for i, insertion in enumerate(self.insertions, start=1)]
         for node in ast.walk(tree):
             for name in ("lineno", "end_lineno"):
@@ -88,39 +93,34 @@ def of_package(root: Path) -> Change:
     return package.change(package.before(imports[0], code, "beside the other imports, above the first"))
 
 
-def of_loop(root: Path, script: str = TRAIN) -> Change:
-    """The line of the training loop that a script calls, by which it trains on current PyTorch.
+def of_loops(root: Path, script: str = TRAIN) -> list[Change]:
+    """The line of each training loop that a script calls, by which it trains on current PyTorch.
 
     Raises:
-        NoPlaceError: it has no place for it.
+        NoPlaceError: one of them has no place for it.
     """
-    loop, function = _loop_of(root, script)
-    if "dnnlib" not in loop.imported:
-        raise NoPlaceError(f"{loop.path} does not import dnnlib")
-    code, where = "device = dnnlib.modern_torch.prepare(device)", "in training_loop(), once device is set"
-    chosen = [statement for statement in function.body if _sets_device(statement) or _switches(statement)]
-    if any(map(_switches, chosen)):
-        where = "in training_loop(), below the lines that switch conv2d_gradfix and grid_sample_gradfix on"
-    if not any(map(_sets_device, chosen)) and "device" not in _arguments(function):
-        raise NoPlaceError(f"training_loop() in {loop.path} sets no device")
-    if chosen:
-        return loop.change(loop.after(chosen[-1], code, where))
-    return loop.change(loop.before(function.body[ast.get_docstring(function) is not None], code, where))
+    return [_of_loop(loop, function) for loop, function in _loops_of(root, script)]
 
 
 def of_script(root: Path, script: str = TRAIN) -> Change:
     """The lines by which a training script takes the options of the regularizers.
 
     Raises:
-        NoPlaceError: it lacks one of the places, or its training loop is of an unknown kind.
+        NoPlaceError: it lacks one of the places, or has a name or an option of ours; its loop is of an unknown kind.
     """
     train = _Source(root, script)
     launch = _find_launch(train)
     command = launch.command
     options = [node for node in command.decorator_list if _called(node).endswith(".option")]
-    if not options:
-        raise NoPlaceError(f"{script} has no click.option above {command.name}()")
     imports = [node for node in train.imports if node.lineno < command.lineno]
+    if not options or not imports:
+        what = "no import" if options else "no click.option"
+        raise NoPlaceError(f"{script} has {what} above {command.name}()")
+    constants = (node.value for option in options for node in ast.walk(option) if isinstance(node, ast.Constant))
+    if own := next((name for name in constants if name in ("--reg", "--spider")), None):
+        raise NoPlaceError(f"{script} has an option {own} of its own; rename it")
+    if "regularizers" in train.names:
+        raise NoPlaceError(f"{script} calls something of its own regularizers, as our line does; rename it")
     code = f"from gan_regularizers.adapters import {adapter_of(root, script)} as regularizers"
     return train.change(
         train.after(imports[-1], code, "beside the other imports"),
@@ -129,13 +129,32 @@ def of_script(root: Path, script: str = TRAIN) -> Change:
     )
 
 
+def trains(root: Path, script: str) -> bool:
+    """Whether a script calls what launches training, or names a training_loop() that it calls."""
+    try:
+        train = _Source(root, script)
+    except NoPlaceError:  # it is no code, which is for Python to say
+        return False
+    return bool(train.loops) or any(call.split(".")[-1] in _LAUNCHES for call in train.calls)
+
+
+def loop_paths(root: Path, script: str = TRAIN) -> list[str]:
+    """The files of the training loops that a script calls, which are there."""
+    if not (root / script).is_file():
+        return [LOOP]
+    globs = [f"{loop.replace('.', '/').replace('{}', '*')}.py" for loop in _Source(root, script).loops]
+    found = [path for glob in globs for path in sorted(root.glob(glob))]
+    paths = [path.relative_to(root).as_posix() for path in found if b"def training_loop(" in path.read_bytes()]
+    return list(dict.fromkeys(paths)) or [LOOP]
+
+
 def adapter_of(root: Path, script: str = TRAIN) -> str:
     """The adapter for a checkout, one of ``ADAPTERS``, by what its training loop and its script do.
 
     Raises:
         NoPlaceError: the training loop does not build D and the loss by their class names.
     """
-    loop, function = _loop_of(root, script)
+    loop, function = _loops_of(root, script)[0]
     given = _arguments(function)
     attributes = {node.attr for node in ast.walk(function) if isinstance(node, ast.Attribute)}
     names = {node.value for node in ast.walk(_Source(root, script).tree) if isinstance(node, ast.Constant)}
@@ -154,12 +173,19 @@ def adapter_of(root: Path, script: str = TRAIN) -> str:
     )
 
 
-def remove(content: bytes) -> bytes:
-    """A file without our lines, marked or not, wherever they are and however they were formatted."""
+def remove(content: bytes, path: str = "") -> bytes:
+    """A file without our lines, marked or not, wherever they are and however they were formatted.
+
+    Raises:
+        NoPlaceError: a line of ours, in the file of that path, has something else in it or around it.
+    """
     mark, lines = _lines(content)
-    for first, last in sorted(_ours(content, lines), reverse=True):
+    for first, last in sorted(_ours(content, lines, path), reverse=True):
         del lines[first - 1 : last]
-    return mark + b"".join(lines)
+    without = mark + b"".join(lines)
+    if _is_code(content) and not _is_code(without):
+        raise NoPlaceError(f"{path} would be no code without our lines; take what was put around them out by hand")
+    return without
 
 
 class _Source:
@@ -168,12 +194,12 @@ class _Source:
     def __init__(self, root: Path, path: str) -> None:
         self.path = path
         try:
-            self.content = remove((root / path).read_bytes())
+            self.content = remove((root / path).read_bytes(), path)
         except (FileNotFoundError, NotADirectoryError):
             raise NoPlaceError(f"there is no {path}") from None
         try:
-            self.tree = ast.parse(self.content)
-        except (SyntaxError, ValueError) as error:
+            self.tree = _parse(self.content)
+        except _NO_CODE as error:
             raise NoPlaceError(f"{path} is no code of Python {platform.python_version()}: {error}") from None
 
     @property
@@ -182,10 +208,47 @@ class _Source:
         return [node for node in self.tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
 
     @property
-    def imported(self) -> set[str]:
-        """Names of packages, as the file calls them."""
-        found = [name for node in ast.walk(self.tree) if isinstance(node, ast.Import) for name in node.names]
-        return {(name.asname or name.name).partition(".")[0] for name in found}
+    def packages(self) -> set[str]:
+        """Names of packages that the file imports outside of functions, as it calls them."""
+        found = [node for node, _ in _statements(self.tree.body) if isinstance(node, ast.Import)]
+        return {(name.asname or name.name).partition(".")[0] for node in found for name in node.names}
+
+    @property
+    def names(self) -> set[str]:
+        """All names of variables, functions, classes and imports."""
+        found = {getattr(node, "id", getattr(node, "arg", getattr(node, "name", None))) for node in ast.walk(self.tree)}
+        aliases = {node.asname for node in ast.walk(self.tree) if isinstance(node, ast.alias)}
+        return {name.partition(".")[0] for name in found | aliases if name}
+
+    @cached_property
+    def calls(self) -> list[str]:
+        """All that is called, by the names that the file has for it."""
+        return [_called(node) for node in ast.walk(self.tree) if isinstance(node, ast.Call)]
+
+    @property
+    def loops(self) -> list[str]:
+        """The modules whose training_loop() is called by a name or has its name in a string."""
+        imported = dict(self._imported())
+        found = [
+            full + call.removeprefix(name)
+            for call in self.calls
+            for name, full in imported.items()
+            if f"{call}.".startswith(f"{name}.")
+        ]
+        strings = [node.value for node in ast.walk(self.tree) if isinstance(node, ast.Constant)]
+        found += [text for text in strings if isinstance(text, str) and re.fullmatch(r"[\w.{}]+", text)]
+        return [name.removesuffix(".training_loop") for name in found if name.endswith(".training_loop")]
+
+    def _imported(self) -> Iterator[tuple[str, str]]:
+        """Names, and what is imported under them."""
+        folder = Path(self.path).parent.parts
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Import):
+                yield from ((name.asname or name.name, name.name) for name in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                above = folder[: len(folder) + 1 - node.level] if node.level else ()
+                module = [*above, *([node.module] if node.module else [])]
+                yield from ((name.asname or name.name, ".".join([*module, name.name])) for name in node.names)
 
     @cached_property
     def lines(self) -> list[bytes]:
@@ -215,6 +278,9 @@ class _Source:
             raise NoPlaceError(
                 f"{self.path}, line {node.lineno}, has more than one statement; give each a line of its own"
             )
+        above = self.lines[after - 1] if after else b"\n"
+        if not re.search(rb"(?<!\\)[\r\n]+$", above):
+            raise NoPlaceError(f"{self.path}, line {after}, does not end there; end it with a newline alone")
         return Insertion(after, f"{indentation}{code}  {MARK}", where)
 
 
@@ -237,26 +303,30 @@ class _Launch:
         return train.after(self.within or self.statement, code, where)
 
 
-def _loop_of(root: Path, script: str) -> tuple[_Source, ast.FunctionDef]:
-    """The training_loop() that a script calls, and its file."""
-    loop = _Source(root, _loop_path(_Source(root, script)) if (root / script).is_file() else LOOP)
-    functions = {node.name: node for node in loop.tree.body if isinstance(node, ast.FunctionDef)}
-    if "training_loop" not in functions:
-        raise NoPlaceError(f"{loop.path} has no function training_loop(); it has {_listed(functions)}")
-    return loop, functions["training_loop"]
+def _loops_of(root: Path, script: str) -> list[tuple[_Source, ast.FunctionDef]]:
+    """Each training_loop() that a script calls, and its file."""
+    found = []
+    for loop in [_Source(root, path) for path in loop_paths(root, script)]:
+        functions = {node.name: node for node in loop.tree.body if isinstance(node, ast.FunctionDef)}
+        if "training_loop" not in functions:
+            raise NoPlaceError(f"{loop.path} has no function training_loop(); it has {_listed(functions)}")
+        found.append((loop, functions["training_loop"]))
+    return found
 
 
-def _loop_path(train: _Source) -> str:
-    imported = {
-        name.asname or name.name: f"{node.module}.{name.name}"
-        for node in ast.walk(train.tree)
-        if isinstance(node, ast.ImportFrom)
-        for name in node.names
-    }
-    calls = [_called(node) for node in ast.walk(train.tree) if isinstance(node, ast.Call)]
-    modules = [imported.get(call.removesuffix(".training_loop")) for call in calls if call.endswith(".training_loop")]
-    modules += [imported.get(call, "").rpartition(".")[0] for call in calls if call == "training_loop"]
-    return next((f"{module.replace('.', '/')}.py" for module in modules if module), LOOP)
+def _of_loop(loop: _Source, function: ast.FunctionDef) -> Change:
+    if "dnnlib" not in loop.packages:
+        raise NoPlaceError(f"{loop.path} does not import dnnlib")
+    code, where = "device = dnnlib.modern_torch.prepare(device)", "in training_loop(), once device is set"
+    before = list(itertools.takewhile(lambda statement: not isinstance(statement, ast.While), function.body))
+    chosen = [statement for statement in before if _sets_device(statement) or _switches(statement)]
+    if any(map(_switches, chosen)):
+        where = "in training_loop(), below the lines that switch conv2d_gradfix and grid_sample_gradfix on"
+    if not any(map(_sets_device, chosen)) and "device" not in _arguments(function):
+        raise NoPlaceError(f"training_loop() in {loop.path} sets no device")
+    if chosen:
+        return loop.change(loop.after(chosen[-1], code, where))
+    return loop.change(loop.before(function.body[ast.get_docstring(function) is not None], code, where))
 
 
 def _arguments(function: ast.FunctionDef) -> set[str]:
@@ -266,16 +336,20 @@ def _arguments(function: ast.FunctionDef) -> set[str]:
 
 def _sets_device(statement: ast.stmt) -> bool:
     """Whether a statement, or one in it, sets ``device``."""
-    stored = (node for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
-    return any(node.id == "device" for node in stored)
+    return "device" in _set_by(statement)
 
 
 def _switches(statement: ast.stmt) -> bool:
     """Whether a statement sets ``conv2d_gradfix.enabled`` or ``grid_sample_gradfix.enabled``."""
-    nodes = (
-        node for node in ast.walk(statement) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
-    )
-    return any(node.attr == "enabled" and ast.unparse(node.value) in _SWITCHES for node in nodes)
+    return not _SWITCHES.isdisjoint(_set_by(statement))
+
+
+def _set_by(statement: ast.stmt) -> set[str]:
+    """What a statement, or one in it, assigns to, in this function."""
+    assigned = [inner for inner, _ in _statements([statement]) if isinstance(inner, ast.Assign)]
+    targets = [target for inner in assigned for target in inner.targets]
+    parts = [part for target in targets for part in getattr(target, "elts", [target])]
+    return {ast.unparse(part) for part in parts}
 
 
 def _find_launch(train: _Source) -> _Launch:
@@ -288,33 +362,33 @@ def _find_launch(train: _Source) -> _Launch:
     if commands:
         instead = f"{len(found)} such calls in {_listed(command.name for command in commands)}"
     else:
-        instead = " and ".join(sorted(train.imported & {"argparse", "hydra", "fire", "absl"})) or "none"
+        instead = " and ".join(sorted(train.packages & {"argparse", "hydra", "fire", "absl"})) or "none"
     raise NoPlaceError(f"{train.path}: looked for {looked_for}, found {instead}")
 
 
-def _launches(command: ast.FunctionDef, functions: dict[str, ast.FunctionDef]) -> Iterator[_Launch]:
+def _launches(command: ast.FunctionDef, functions: dict[str, ast.FunctionDef]) -> list[_Launch]:
     """The calls in a command and in the functions of its file that it calls; launch_training() before all others."""
-    reached, setups = [command], []
+    reached, launches, setups = [command], [], []
     for function in reached:
         for statement, within in _statements(function.body):
             match statement:
                 case ast.Expr(ast.Call() as call) if _called(call).split(".")[-1] == "launch_training":
-                    names = {keyword.arg: keyword.value for keyword in call.keywords} | dict(
-                        zip("c desc".split(), call.args, strict=False)
-                    )
-                    match names.get("c"), names.get("desc"):
+                    named = {keyword.arg: keyword.value for keyword in call.keywords}
+                    given = named | dict(zip(("c", "desc"), call.args, strict=False))
+                    match given.get("c"), given.get("desc"):
                         case ast.Name(args), ast.Name(desc):
-                            yield _Launch(command, statement, args, desc, None)
-                            return
+                            launches.append(_Launch(command, statement, args, desc, None))
                 case ast.Assign([ast.Tuple([ast.Name(desc), ast.Name(args)])], ast.Call() as call) if (
                     _called(call).split(".")[-1] == "setup_training_loop_kwargs"
                 ):
-                    setups.append(_Launch(command, statement, args, desc, within))
+                    # What comes after it in its try may be the training.
+                    last = within is not None and within.body[-1] is statement
+                    setups.append(_Launch(command, statement, args, desc, within if last else None))
             for node in ast.walk(statement):
                 called = functions.get(_called(node)) if isinstance(node, ast.Call) else None
                 if called is not None and called not in reached:
                     reached.append(called)
-    yield from setups
+    return launches or setups
 
 
 def _statements(body: list[ast.stmt], within: ast.Try | None = None) -> Iterator[tuple[ast.stmt, ast.Try | None]]:
@@ -341,31 +415,55 @@ def _lines(content: bytes) -> tuple[bytes, list[bytes]]:
     return mark, _LINE.findall(content, len(mark))
 
 
-def _ours(content: bytes, lines: list[bytes]) -> set[tuple[int, int]]:
+def _parse(content: bytes) -> ast.Module:
+    """The tree, without warnings: Python gives them when it comes to the file."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ast.parse(content)
+
+
+def _is_code(content: bytes) -> bool:
+    try:
+        _parse(content)
+    except _NO_CODE:
+        return False
+    return True
+
+
+def _ours(content: bytes, lines: list[bytes], path: str) -> set[tuple[int, int]]:
     """First and last line of each statement and decorator of ours."""
     marked = re.compile(rb"\s*" + MARK.encode() + rb"\s*")
     try:
-        tree = ast.parse(content)
-    except (SyntaxError, ValueError):  # then the marks alone can tell
+        tree = _parse(content)
+    except _NO_CODE:  # then the marks alone can tell
         return {(i, i) for i, line in enumerate(lines, start=1) if marked.fullmatch(line[line.find(b"#") :])}
+    known = _OURS if _IMPORT.search(content) else _OURS_ALONE
     found = set()
     for node in ast.walk(tree):
         simple = isinstance(node, ast.stmt) and not hasattr(node, "body")
         for part in (*getattr(node, "decorator_list", ()), *(node,) * simple):
-            behind = lines[part.end_lineno - 1][part.end_col_offset :]
-            if marked.fullmatch(behind) or _OLD_COMMENT.search(behind) or _OURS.fullmatch(ast.unparse(part)):
-                found.add((part.lineno, part.end_lineno))
+            first, last = part.lineno, part.end_lineno
+            before, behind = lines[first - 1][: part.col_offset].strip(), lines[last - 1][part.end_col_offset :]
+            code = ast.unparse(part) if _OUR_NAMES.search(b"".join(lines[first - 1 : last])) else ""
+            if marked.fullmatch(behind) or _OLD_COMMENT.search(behind) or known.fullmatch(code):
+                if before not in (b"", b"@") or not re.fullmatch(rb"\s*(#.*)?\s*", behind):
+                    raise NoPlaceError(
+                        f"{path}, line {first}, has more than our statement; give that a line of its own"
+                    )
+                found.add((first, last))
         if isinstance(node, ast.If) and _OLD_COMMENT.search(content) and ast.unparse(node) == _OLD_CONDITION:
             found.add((node.lineno, node.end_lineno))
     return found
 
 
-_OURS = re.compile(
+_ALONE = (
     r"from gan_regularizers\.adapters import (modern_torch|efficientnet_lite as timm|\w+ as regularizers)"
     r"|\w+ = dnnlib\.modern_torch\.prepare\(.*\)"
-    r"|regularizers\.options"
-    r"|\w+ = regularizers\.configure\(.*\)"
 )
+_OURS_ALONE = re.compile(_ALONE)
+_OURS = re.compile(rf"{_ALONE}|regularizers\.options|\w+ = regularizers\.configure\(.*\)")  # where that name is ours
+_OUR_NAMES = re.compile(rb"regularizers|modern_torch|efficientnet_lite")
+_IMPORT = re.compile(rb"from gan_regularizers\.adapters import \w+ as regularizers\b")
 # Of version 0.1.0, which had no marks, in InsGen.
 _OLD_COMMENT = re.compile(rb"# (The heads of a resumed run take gradients already|As DistributedDataParallel has it)\.")
 _OLD_CONDITION = "if not torch.distributed.is_initialized():\n    return tensor"

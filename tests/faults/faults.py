@@ -1076,20 +1076,24 @@ _CHECKOUTS = [
         ),
         (
             "the file of another loop is read",
-            "next((f\"{module.replace('.', '/')}.py\" for module in modules if module), LOOP)",
-            "LOOP",
+            "return list(dict.fromkeys(paths)) or [LOOP]",
+            "return [LOOP]",
         ),
         (
             "functions that no command calls launch training",
-            "reached, setups = [command], []",
-            "reached, setups = [command, *functions.values()], []",
+            "reached, launches, setups = [command], [], []",
+            "reached, launches, setups = [command, *functions.values()], [], []",
         ),
         (
             "configuration in a try is lost with it",
             "train.after(self.within or self.statement, code, where)",
             "train.after(self.statement, code, where)",
         ),
-        ("lines without a mark stay", " or _OURS.fullmatch(ast.unparse(part)):", ":"),
+        (
+            "lines without a mark stay",
+            " or known.fullmatch(code):",
+            ":",
+        ),
         (
             "what is around our lines goes with them",
             'not hasattr(node, "body")\n',
@@ -1105,13 +1109,21 @@ _CHECKOUTS = [
             "if not os.access(real, os.W_OK) or not real.stat().st_mode & 0o222:",
             "if not os.access(real, os.W_OK) and False:",
         ),
-        ("what is no code any more is written", "if _is_code(edit.before) and not _is_code(edit.after):", "if False:"),
+        (
+            "what is no code any more is written",
+            'compile(content, change.path, "exec", dont_inherit=True)',
+            "pass",
+        ),
         ("a commit is named by one of its files", "if all(_blob_id(", "if any(_blob_id("),
     ),
     *_in(
         "gan_regularizers/adapters/launcher.py",
         "launcher",
-        ("ranks get the script as it is", "main.__spec__ = importlib.util.find_spec(_RANK)", "main.__spec__ = None"),
+        (
+            "ranks get the script as it is",
+            "main.__spec__ = importlib.util.find_spec(_RANK)",
+            "main.__spec__ = None",
+        ),
         ("our frames are shown", "sys.excepthook = _from_the_script_on\n", "pass\n"),
         (
             "files that were compiled before are taken",
@@ -1120,13 +1132,13 @@ _CHECKOUTS = [
         ),
         (
             "scripts that do not train are refused",
-            "if not _TRAINS.search(script.read_bytes()):",
+            "if not places.trains(root, name):",
             "if False:",
         ),
         (
             "a path is that of the working folder of now",
-            'Path(multiprocessing.process.ORIGINAL_DIR or "", os.environ[_SCRIPT])',
-            "Path(os.environ[_SCRIPT])",
+            "return script if Path(script).is_absolute() else",
+            "return script if script else",
         ),
     ),
 ]
