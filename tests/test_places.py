@@ -389,3 +389,11 @@ def test_the_lines_of_version_0_1_0_in_insgen():
 def test_an_insertion_at_the_end_of_the_last_line_is_none():
     change = Change("x.py", b"import a\nimport b", ())
     assert change.inserted() == change.original
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_our_lines_end_as_their_neighbours_do(tmp_path, end):
+    write(tmp_path, train=LAUNCHED.replace("\n", end).encode())
+    content = places.of_script(tmp_path).inserted().decode()
+    assert content.replace(end, "\n").count("\n") == LAUNCHED.count("\n") + 3
+    assert not re.search("[\r\n]", content.replace(end, ""))

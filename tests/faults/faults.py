@@ -1112,7 +1112,7 @@ _CHECKOUTS = [
         "gan_regularizers/adapters/launcher.py",
         "launcher",
         ("ranks get the script as it is", "main.__spec__ = importlib.util.find_spec(_RANK)", "main.__spec__ = None"),
-        ("our frames are shown", "sys.excepthook = _from_the_script_on\n", ""),
+        ("our frames are shown", "sys.excepthook = _from_the_script_on\n", "pass\n"),
         (
             "files that were compiled before are taken",
             "        return self.change.compile(self.path)\n",
