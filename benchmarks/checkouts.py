@@ -60,6 +60,7 @@ NEEDED = {
 }
 ENDS = (0, 3)  # exit statuses; 3 is ProjectedGAN's before the end of --kimg
 LARGE = {"543877815/stylegan3": 256}  # its networks begin there
+PATH = re.compile(r"(?<![\w/])/(?:[\w.+-]+/)+")  # folders of this machine
 ERROR = re.compile(r"(?:[\w.]+(?:Error|Exception|Exit|Interrupt|Quit)|Error|gan-regularizers(?!: running))(?::.*)?")
 
 
@@ -280,7 +281,7 @@ A number is the mean of T in the last tick, by its own stats.jsonl. *Its own err
 |---|---|---|---|---|---|---|---|---|
 """
     for row in rows:
-        why = "; ".join(row.why).replace("|", "\\|").replace("<", "\\<")
+        why = PATH.sub("", "; ".join(row.why)).replace("|", "\\|").replace("<", "\\<")
         cells = (row.adapter, row.dry_run, row.launched, row.patched, "to the byte" * row.reversed, why[:300])
         text += f"| {row.repository} | {row.folder} | {row.commit[:7]} | {' | '.join(cells)} |\n"
     return text
