@@ -29,6 +29,7 @@ ADAPTERS = {
     "wrapped": "training_loop() has no controller of augmentation, as in R3GAN, so AdaptiveT is it",
 }
 
+_REMEDY = " (not found? pip install gan-regularizers)"
 _CONTROLLER = {"augment_kwargs", "augment_p", "ada_target", "ada_kimg"}
 _SWITCHES = {"conv2d_gradfix.enabled", "grid_sample_gradfix.enabled"}
 _LAUNCHES = {"training_loop", "launch_training", "setup_training_loop_kwargs"}
@@ -89,7 +90,7 @@ def of_package(root: Path) -> Change:
     imports = [node for node in package.imports if getattr(node, "module", None) != "__future__"]
     if not imports:
         raise NoPlaceError(f"{DNNLIB} has no import, above the first of which a line belongs")
-    code = "from gan_regularizers.adapters import modern_torch"
+    code = f"from gan_regularizers.adapters import modern_torch  {MARK}{_REMEDY}"  # which a traceback shows
     return package.change(package.before(imports[0], code, "beside the other imports, above the first"))
 
 
@@ -281,7 +282,7 @@ class _Source:
         above = self.lines[after - 1] if after else b"\n"
         if not re.search(rb"(?<!\\)[\r\n]+$", above):
             raise NoPlaceError(f"{self.path}, line {after}, does not end there; end it with a newline alone")
-        return Insertion(after, f"{indentation}{code}  {MARK}", where)
+        return Insertion(after, f"{indentation}{code}" + f"  {MARK}" * (MARK not in code), where)
 
 
 @dataclass(frozen=True)
@@ -432,7 +433,7 @@ def _is_code(content: bytes) -> bool:
 
 def _ours(content: bytes, lines: list[bytes], path: str) -> set[tuple[int, int]]:
     """First and last line of each statement and decorator of ours."""
-    marked = re.compile(rb"\s*" + MARK.encode() + rb"\s*")
+    marked = re.compile(rf"\s*{MARK}({re.escape(_REMEDY)})?\s*".encode())
     try:
         tree = _parse(content)
     except _NO_CODE:  # then the marks alone can tell

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from gan_regularizers import cli
+from gan_regularizers import cli, patching
 from gan_regularizers.demo.images import split_portraits
 from gan_regularizers.ops import native
 
@@ -860,3 +860,19 @@ def test_a_missing_package_is_named(checkouts, request, patched):
     done = checkout.python(DRIVER, "without", "generate.py", *options, images=0, ends=1)
     assert "No module named 'gan_regularizers'" in done.stderr.splitlines()[-1]
     assert ("pip install gan-regularizers" in done.stderr) is patched
+
+
+@pytest.mark.parametrize("name", REPOSITORIES)
+def test_the_patch_files_insert_what_is_found_by_structure(request, name):
+    root = _original(name, request.config.getoption("--upstream-root"))
+    pin = next(pin for pin in patching.pins() if pin.name == name)
+    if patching.describe(root) != str(pin):
+        pytest.skip(f"{root} is not at the commit of the patch files")
+    for patch, finds in patching.PATCHES.items():
+        text = ""
+        for change in sorted((change for find in finds for change in find(root)), key=lambda change: change.path):
+            text += f"--- a/{change.path}\n+++ b/{change.path}\n"
+            for i, insertion in enumerate(change.insertions, start=1):
+                text += f"@@ -{insertion.after},0 +{insertion.after + i} @@\n+{insertion.line}\n"
+        path = patching.patches_folder(patching.PACKAGE) / name / f"{patch}.patch"
+        assert path.read_text(encoding="utf-8") == text
