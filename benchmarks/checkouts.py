@@ -263,7 +263,7 @@ def table(rows: list[Row]) -> str:
         sum(bool(getattr(row, name)) for row in rows) for name in ("dry_run", "launched", "patched")
     )
     repositories = len({row.repository for row in rows})
-    needed = "; ".join(f"{name} `{' '.join(options)}`" for name, options in NEEDED.items())
+    needed = "\n".join(f"- {name}: `{' '.join(options)}`" for name, options in NEEDED.items())
     text = f"""\
 # Checkouts that were tried
 
@@ -278,9 +278,11 @@ Written by `python benchmarks/checkouts.py`: {len(rows)} trees of {repositories}
 - Patched, {patched} train and T moves; `--reverse` restored every byte in
   {sum(row.reversed for row in rows if row.patched)} of these.
 
-A number is the mean of T in the last tick, by its own stats.jsonl. *Its own error* comes with `--reg=none` too, here, where
-there is neither a GPU nor a network connection; *refused* is what the package says. Feature networks that timm would
-download stay untrained. More options than those that are required got {needed}.
+A number is the mean of T in the last tick, by its own stats.jsonl. *Its own error* comes with `--reg=none` too, here,
+where there is neither a GPU nor a network connection; *refused* is what the package says. Feature networks that timm
+would download stay untrained. These got more options than their commands require:
+
+{needed}
 
 | repository | folder | commit | adapter | dry run | launched | patched | reversed | why not |
 |---|---|---|---|---|---|---|---|---|
