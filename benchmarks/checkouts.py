@@ -135,7 +135,9 @@ class Trial:
                 row.patched = self.train(row, "patched", "train.py")
             patching.write(self.tree, patching.removals(self.tree))
         except CommandError as error:
-            row.why.append(f"patch: {str(error).splitlines()[:2][-1].strip()}")  # below the heading, if there is one
+            problem = str(error).splitlines()[:2][-1].strip()  # below the heading, if there is one
+            if not any(problem in why for why in row.why):
+                row.why.append(f"patch: {problem}")
             return
         row.reversed = self.unchanged()
 
@@ -162,7 +164,7 @@ class Trial:
             own = self.python(*command, *self.line(), "--reg=none")
         if own.status in ENDS or "gan_regularizers" in own.error:
             return f"with --reg only: {done.error}"
-        return f"its own error: {own.error}"
+        return f"its own error: {own.error}" + f"; with --reg: {done.error}" * (own.error != done.error)
 
     def python(self, *arguments: str) -> Done:
         """Run Python in the checkout, as a person would, with what makes networks tiny."""
@@ -261,6 +263,7 @@ def table(rows: list[Row]) -> str:
         sum(bool(getattr(row, name)) for row in rows) for name in ("dry_run", "launched", "patched")
     )
     repositories = len({row.repository for row in rows})
+    needed = "\n".join(f"- {name}: `{' '.join(options)}`" for name, options in NEEDED.items())
     text = f"""\
 # Checkouts that were tried
 
@@ -275,7 +278,11 @@ Written by `python benchmarks/checkouts.py`: {len(rows)} trees of {repositories}
 - Patched, {patched} train and T moves; `--reverse` restored every byte in
   {sum(row.reversed for row in rows if row.patched)} of these.
 
-A number is the mean of T in the last tick, by its own stats.jsonl. *Its own error* comes with `--reg=none` too.
+A number is the mean of T in the last tick, by its own stats.jsonl. *Its own error* comes with `--reg=none` too, here,
+where there is neither a GPU nor a network connection; *refused* is what the package says. Feature networks that timm
+would download stay untrained. These got more options than their commands require:
+
+{needed}
 
 | repository | folder | commit | adapter | dry run | launched | patched | reversed | why not |
 |---|---|---|---|---|---|---|---|---|

@@ -430,7 +430,7 @@ def test_spider_takes_generators_of_other_kinds(checkouts, neighbours):
 def test_spider_with_fastgan(checkouts, neighbours):
     """FastGAN has no mapping network to speak of, and its blocks add noise, which a source must not."""
     checkout = checkouts("projected_gan")
-    run = checkout.train("--cfg=fastgan", f"--spider={neighbours}", images=4, size=128, fed=neighbours)
+    run = checkout.train("--cfg=fastgan", f"--spider={neighbours}", images=20, size=128, fed=neighbours)
     assert _fed(run.output)[0] > 12
     found = checkout.latents(run.snapshot)
     assert found["G_ema"]["types"] == ["torch.uint8"]
