@@ -215,7 +215,10 @@ class Trial:
                 given[name] = next((name for name in CONFIGURATIONS if name in choices), [*choices, "name"][0])
         fastgan = given.get("--cfg", "").startswith("fastgan")
         side = FASTGAN_SIDE if fastgan else LARGE.get(self.repository, SIDE)
-        given |= {name: str(_data(self.work, side)) for name in given if name.endswith("data")}
+        for name in [name for name in given if name.endswith("data")]:
+            folder = _data(self.work, side)
+            file_alone = "dir_okay=False" in ast.unparse(self.options[name])
+            given[name] = shutil.make_archive(str(folder), "zip", folder) if file_alone else str(folder)
         given |= {name: str(self.out) for name in ("--outdir", "--train_dir") if name in self.options}
         given |= {name: str(side) for name in given if name.endswith("resolution")}
         return [*[f"{name}={value}" for name, value in given.items()], *NEEDED.get(self.repository, [])]
