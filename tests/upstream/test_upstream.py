@@ -15,6 +15,7 @@ import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -725,7 +726,7 @@ def test_errors_of_a_launched_script_are_its_own(checkouts, request, tmp_path):
         (["--outdir=out", "--unknown"], 2, "No such option"),
         ([f"--outdir={file / 'out'}"], 1, "NotADirectoryError"),
     ):
-        ours, own = (one.script("train.py", *line, *options, ends=status, images=4) for one in (checkout, untouched))
+        ours, own = (one.script("train.py", *line, *options, ends=status, images=None) for one in (checkout, untouched))
         assert error in own.stdout + own.stderr
         assert ours.stdout.replace(str(checkout.path), str(untouched.path)) == own.stdout
         assert [*_said(ours)][1:] == [*_said(own)]  # the first says what is launched
@@ -739,9 +740,11 @@ def _said(done: subprocess.CompletedProcess) -> Iterator[str]:
 @pytest.mark.parametrize("launched", [True, False])
 def test_an_interrupted_run_ends_as_click_has_it(checkouts, launched):
     checkout = checkouts("stylegan2-ada-pytorch", launched)
-    line = [*LAUNCHER * launched, "train.py", *checkout.options(), "--reg=diffusion"]
+    command = [sys.executable, *LAUNCHER * launched, "train.py", *checkout.options(), "--reg=diffusion"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}  # upstream's logger joins the two
-    with subprocess.Popen([sys.executable, *line], cwd=checkout.path, env=_environment(10**6), **pipes) as process:
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # also where these tests run in the background
+    environment = _environment(10**6)
+    with subprocess.Popen(command, cwd=checkout.path, env=environment, preexec_fn=heard, **pipes) as process:
         assert any(said.startswith("tick 0") for said in process.stdout)
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=60)[0].split("\n")
