@@ -24,18 +24,7 @@ options = train_options.options(_HOST)
 
 
 def configure(args: Any, desc: str) -> str:
-    """Put what the options ``--reg...`` ask for into upstream's configuration.
-
-    Args:
-        args: the keyword arguments of upstream's training_loop, changed in place.
-        desc: the name of the run.
-
-    Returns:
-        The name of the run with the regularizers in it.
-
-    Raises:
-        click.UsageError: options that make no sense together, or not with the snapshot of ``--resume``.
-    """
+    """``stylegan.configure`` for Diffusion-GAN, with the noise in place of its own; G is fed nothing but z."""
     regularizers = train_options.resolve(_HOST, args.random_seed)
     snapshot = resuming.load(args)
     resuming.check(args, snapshot)

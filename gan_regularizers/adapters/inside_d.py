@@ -9,7 +9,7 @@ import click
 from torch import Tensor, nn
 
 from .snapshot_parts import full_name, report_T
-from .train_options import Regularizers, accepted_arguments, refuse
+from .train_options import Regularizers, accepted_arguments, refuse, require
 
 ADAPTIVE_INTERVAL = 4  # iterations between moves of p
 
@@ -17,21 +17,43 @@ _SIGNS = "Loss/signs/real"  # what upstream's own ADA controller collects
 _MAIN_PHASES = ("D", "Dmain", "Dboth")  # one of them comes once in an iteration, in as many rounds as gradients take
 
 
-def controller(c: Any, regularizers: Regularizers) -> dict[str, Any]:
-    """Settings of AdaptiveT for a training loop with these keyword arguments."""
+def put_into_d(
+    c: Any, regularizers: Regularizers, snapshot: dict[str, Any] | None, discriminator: Callable, **settings: Any
+) -> None:
+    """Let the training loop build D by an adapter's discriminator, and the loss drive its noise.
+
+    Args:
+        c: the keyword arguments of upstream's training_loop, changed in place.
+        regularizers: what was asked for.
+        snapshot: the contents of that of ``--resume``.
+        discriminator: takes upstream's class as ``base``, its arguments, ``diffaug``, ``noise`` and ``controller``.
+        settings: further arguments of the discriminator.
+
+    Raises:
+        click.UsageError: the loop takes no D or loss, the loss never reports what AdaptiveT listens to, or the
+            snapshot's noise has other bounds.
+    """
+    require("D_kwargs", "loss_kwargs")
+    parts = {"diffaug": regularizers.diffaug, "noise": regularizers.noise}
+    c["D_kwargs"].update(class_name=full_name(discriminator), base=c["D_kwargs"]["class_name"], **parts, **settings)
+    if regularizers.noise is not None:
+        c["D_kwargs"]["controller"] = _controller(c, regularizers)
+        _adapt_in_loss(c)
+        if snapshot is not None:
+            _check_snapshot(c["resume_pkl"], snapshot["D"], regularizers.noise)
+
+
+def _controller(c: Any, regularizers: Regularizers) -> dict[str, Any]:
     batch_gpu = c["d_batch_gpu"] if "d_batch_gpu" in c else c["batch_gpu"]
     rounds = c["batch_size"] // (batch_gpu * c["num_gpus"])
     return {"target": regularizers.target, "kimg": regularizers.kimg, "interval": ADAPTIVE_INTERVAL * rounds}
 
 
-def adapt_in_loss(c: Any) -> None:
+def _adapt_in_loss(c: Any) -> None:
     """Let the loss drive D's AdaptiveT, and show p in upstream's statistics.
 
     A loop that could have an augmentation of its own says at every tick that the p of none is 0; there p has another
     name.
-
-    Raises:
-        click.UsageError: the loss never reports what AdaptiveT listens to.
     """
     import dnnlib
 
@@ -80,7 +102,7 @@ def _heard(training_stats: Any, observe: Callable[[Tensor], None]) -> Iterator[N
         training_stats.report = report
 
 
-def check_snapshot(resume_pkl: str, D: nn.Module, noise: dict[str, Any]) -> None:
+def _check_snapshot(resume_pkl: str, D: nn.Module, noise: dict[str, Any]) -> None:
     """Upstream copies the state from the snapshot's D into the new one, so both chains must have the same bounds."""
     adaptive_t = getattr(D, "adaptive_t", None)
     if adaptive_t is None:

@@ -12,7 +12,7 @@ import warnings
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from types import CodeType
 
@@ -44,11 +44,10 @@ class NoPlaceError(CommandError):
 
 @dataclass(frozen=True)
 class Insertion:
-    """A line of ours: after which line of the original it goes, its text with indentation and mark, where that is."""
+    """A line of ours: after which line of the original it goes, and its text with indentation and mark."""
 
     after: int
     line: str
-    where: str
 
 
 @dataclass(frozen=True)
@@ -86,12 +85,12 @@ def of_package(root: Path) -> Change:
     Raises:
         NoPlaceError: it has no place for it.
     """
-    package = _Source(root, DNNLIB)
+    package = _read(root, DNNLIB)
     imports = [node for node in package.imports if getattr(node, "module", None) != "__future__"]
     if not imports:
         raise NoPlaceError(f"{DNNLIB} has no import, above the first of which a line belongs")
     code = f"from gan_regularizers.adapters import modern_torch  {MARK}{_REMEDY}"  # which a traceback shows
-    return package.change(package.before(imports[0], code, "beside the other imports, above the first"))
+    return package.change(package.before(imports[0], code))
 
 
 def of_loops(root: Path, script: str = TRAIN) -> list[Change]:
@@ -109,7 +108,7 @@ def of_script(root: Path, script: str = TRAIN) -> Change:
     Raises:
         NoPlaceError: it lacks one of the places, or has a name or an option of ours; its loop is of an unknown kind.
     """
-    train = _Source(root, script)
+    train = _read(root, script)
     launch = _find_launch(train)
     command = launch.command
     options = [node for node in command.decorator_list if _called(node).endswith(".option")]
@@ -124,8 +123,8 @@ def of_script(root: Path, script: str = TRAIN) -> Change:
         raise NoPlaceError(f"{script} calls something of its own regularizers, as our line does; rename it")
     code = f"from gan_regularizers.adapters import {adapter_of(root, script)} as regularizers"
     return train.change(
-        train.after(imports[-1], code, "beside the other imports"),
-        train.after(options[-1], "@regularizers.options", f"beside the other options of {command.name}()"),
+        train.after(imports[-1], code),
+        train.after(options[-1], "@regularizers.options"),
         launch.configured(train),
     )
 
@@ -133,7 +132,7 @@ def of_script(root: Path, script: str = TRAIN) -> Change:
 def trains(root: Path, script: str) -> bool:
     """Whether a script calls what launches training, or names a training_loop() that it calls."""
     try:
-        train = _Source(root, script)
+        train = _read(root, script)
     except NoPlaceError:  # it is no code, which is for Python to say
         return False
     return bool(train.loops) or any(call.split(".")[-1] in _LAUNCHES for call in train.calls)
@@ -143,7 +142,7 @@ def loop_paths(root: Path, script: str = TRAIN) -> list[str]:
     """The files of the training loops that a script calls, which are there."""
     if not (root / script).is_file():
         return [LOOP]
-    globs = [f"{loop.replace('.', '/').replace('{}', '*')}.py" for loop in _Source(root, script).loops]
+    globs = [f"{loop.replace('.', '/').replace('{}', '*')}.py" for loop in _read(root, script).loops]
     found = [path for glob in globs for path in sorted(root.glob(glob))]
     paths = [path.relative_to(root).as_posix() for path in found if b"def training_loop(" in path.read_bytes()]
     return list(dict.fromkeys(paths)) or [LOOP]
@@ -158,7 +157,7 @@ def adapter_of(root: Path, script: str = TRAIN) -> str:
     loop, function = _loops_of(root, script)[0]
     given = _arguments(function)
     attributes = {node.attr for node in ast.walk(function) if isinstance(node, ast.Attribute)}
-    names = {node.value for node in ast.walk(_Source(root, script).tree) if isinstance(node, ast.Constant)}
+    names = {node.value for node in ast.walk(_read(root, script).tree) if isinstance(node, ast.Constant)}
     if any(str(name).endswith(".ProjectedDiscriminator") for name in names):
         return "projected_gan"
     if "update_T" in attributes:
@@ -181,7 +180,10 @@ def remove(content: bytes, path: str = "") -> bytes:
         NoPlaceError: a line of ours, in the file of that path, has something else in it or around it.
     """
     mark, lines = _lines(content)
-    for first, last in sorted(_ours(content, lines, path), reverse=True):
+    ours = _ours(content, lines, path)
+    if not ours:
+        return content
+    for first, last in sorted(ours, reverse=True):
         del lines[first - 1 : last]
     without = mark + b"".join(lines)
     if _is_code(content) and not _is_code(without):
@@ -192,12 +194,9 @@ def remove(content: bytes, path: str = "") -> bytes:
 class _Source:
     """A Python file of a checkout, without our lines."""
 
-    def __init__(self, root: Path, path: str) -> None:
+    def __init__(self, path: str, content: bytes) -> None:
         self.path = path
-        try:
-            self.content = remove((root / path).read_bytes(), path)
-        except (FileNotFoundError, NotADirectoryError):
-            raise NoPlaceError(f"there is no {path}") from None
+        self.content = remove(content, path)
         try:
             self.tree = _parse(self.content)
         except _NO_CODE as error:
@@ -226,7 +225,7 @@ class _Source:
         """All that is called, by the names that the file has for it."""
         return [_called(node) for node in ast.walk(self.tree) if isinstance(node, ast.Call)]
 
-    @property
+    @cached_property
     def loops(self) -> list[str]:
         """The modules whose training_loop() is called by a name or has its name in a string."""
         imported = dict(self._imported())
@@ -255,24 +254,24 @@ class _Source:
     def lines(self) -> list[bytes]:
         return _lines(self.content)[1]
 
-    def before(self, node: ast.expr | ast.stmt, code: str, where: str) -> Insertion:
+    def before(self, node: ast.expr | ast.stmt, code: str) -> Insertion:
         """A line above a statement or decorator."""
-        return self._insertion(node, node.lineno - 1, code, where)
+        return self._insertion(node, node.lineno - 1, code)
 
-    def after(self, node: ast.expr | ast.stmt, code: str, where: str) -> Insertion:
+    def after(self, node: ast.expr | ast.stmt, code: str) -> Insertion:
         """A line below a statement or decorator."""
         rest = self.lines[node.end_lineno - 1][node.end_col_offset :].strip()
         if rest.startswith(b";"):
             raise NoPlaceError(
                 f"{self.path}, line {node.end_lineno}, goes on behind a semicolon; give that a line of its own"
             )
-        return self._insertion(node, node.end_lineno, code, where)
+        return self._insertion(node, node.end_lineno, code)
 
     def change(self, *insertions: Insertion) -> Change:
         """All that goes in."""
         return Change(self.path, self.content, tuple(sorted(insertions, key=lambda insertion: insertion.after)))
 
-    def _insertion(self, node: ast.expr | ast.stmt, after: int, code: str, where: str) -> Insertion:
+    def _insertion(self, node: ast.expr | ast.stmt, after: int, code: str) -> Insertion:
         indentation = re.match(rb"[ \t\f]*", self.lines[node.lineno - 1])[0].decode()
         decorator = self.lines[node.lineno - 1][: node.col_offset].strip() == b"@"
         if len(indentation) != node.col_offset and not decorator:
@@ -282,7 +281,17 @@ class _Source:
         above = self.lines[after - 1] if after else b"\n"
         if not re.search(rb"(?<!\\)[\r\n]+$", above):
             raise NoPlaceError(f"{self.path}, line {after}, does not end there; end it with a newline alone")
-        return Insertion(after, f"{indentation}{code}" + f"  {MARK}" * (MARK not in code), where)
+        return Insertion(after, f"{indentation}{code}" + f"  {MARK}" * (MARK not in code))
+
+
+_source = lru_cache(maxsize=16)(_Source)  # several questions are asked of one file
+
+
+def _read(root: Path, path: str) -> _Source:
+    try:
+        return _source(path, (root / path).read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise NoPlaceError(f"there is no {path}") from None
 
 
 @dataclass(frozen=True)
@@ -297,17 +306,15 @@ class _Launch:
 
     def configured(self, train: _Source) -> Insertion:
         code = f"{self.desc} = regularizers.configure({self.args}, {self.desc})"
-        if isinstance(self.statement, ast.Expr):
-            where = f"once {self.args} and {self.desc} are complete, before training is launched"
-            return train.before(self.statement, code, where)
-        where = f"once setup_training_loop_kwargs() has given {self.desc} and {self.args}"
-        return train.after(self.within or self.statement, code, where)
+        if isinstance(self.statement, ast.Expr):  # which launches training
+            return train.before(self.statement, code)
+        return train.after(self.within or self.statement, code)
 
 
 def _loops_of(root: Path, script: str) -> list[tuple[_Source, ast.FunctionDef]]:
     """Each training_loop() that a script calls, and its file."""
     found = []
-    for loop in [_Source(root, path) for path in loop_paths(root, script)]:
+    for loop in [_read(root, path) for path in loop_paths(root, script)]:
         functions = {node.name: node for node in loop.tree.body if isinstance(node, ast.FunctionDef)}
         if "training_loop" not in functions:
             raise NoPlaceError(f"{loop.path} has no function training_loop(); it has {_listed(functions)}")
@@ -318,16 +325,14 @@ def _loops_of(root: Path, script: str) -> list[tuple[_Source, ast.FunctionDef]]:
 def _of_loop(loop: _Source, function: ast.FunctionDef) -> Change:
     if "dnnlib" not in loop.packages:
         raise NoPlaceError(f"{loop.path} does not import dnnlib")
-    code, where = "device = dnnlib.modern_torch.prepare(device)", "in training_loop(), once device is set"
+    code = "device = dnnlib.modern_torch.prepare(device)"
     before = list(itertools.takewhile(lambda statement: not isinstance(statement, ast.While), function.body))
     chosen = [statement for statement in before if _sets_device(statement) or _switches(statement)]
-    if any(map(_switches, chosen)):
-        where = "in training_loop(), below the lines that switch conv2d_gradfix and grid_sample_gradfix on"
     if not any(map(_sets_device, chosen)) and "device" not in _arguments(function):
         raise NoPlaceError(f"training_loop() in {loop.path} sets no device")
     if chosen:
-        return loop.change(loop.after(chosen[-1], code, where))
-    return loop.change(loop.before(function.body[ast.get_docstring(function) is not None], code, where))
+        return loop.change(loop.after(chosen[-1], code))
+    return loop.change(loop.before(function.body[ast.get_docstring(function) is not None], code))
 
 
 def _arguments(function: ast.FunctionDef) -> set[str]:

@@ -14,9 +14,9 @@ from ..diffaugment import DiffAugment
 from ..diffusion_noise import DiffusionNoise
 from ..wrapping import wrap
 from . import resuming, spider, train_options
-from .inside_d import adapt_in_loss, check_snapshot, controller
-from .snapshot_parts import NoDiffusion, ThroughEach, ThroughFirst, add_hook, construct, full_name
-from .train_options import Host, accepted_arguments, refuse, require
+from .inside_d import put_into_d
+from .snapshot_parts import NoDiffusion, ThroughEach, ThroughFirst, add_hook, construct
+from .train_options import Host, accepted_arguments, refuse
 
 _HOST = Host(
     "the repository's DiffAugment",
@@ -32,18 +32,7 @@ options = train_options.options(_HOST)
 
 
 def configure(c: Any, desc: str) -> str:
-    """Put what the options ``--reg...`` and ``--spider...`` ask for into upstream's configuration.
-
-    Args:
-        c: the keyword arguments of upstream's training_loop, changed in place.
-        desc: the name of the run.
-
-    Returns:
-        The name of the run with the regularizers and what G is fed in it.
-
-    Raises:
-        click.UsageError: options that make no sense together, or not with the snapshot of ``--resume``.
-    """
+    """``stylegan.configure`` for ProjectedGAN, whose noise may be on feature maps."""
     size = c.training_set_kwargs.resolution
     fastgan = ".networks_fastgan." in c.G_kwargs.class_name
     if fastgan and size < 128 and "target" not in accepted_arguments():  # Diffusion-ProjectedGAN's begins lower
@@ -56,19 +45,7 @@ def configure(c: Any, desc: str) -> str:
         return desc
     if regularizers.condition not in (None, "none"):
         refuse("condition", regularizers.condition, "is not possible: ProjectedGAN's D has no input that t could enter")
-    require("D_kwargs", "loss_kwargs")
-    c.D_kwargs.update(
-        class_name=full_name(discriminator),
-        base=c.D_kwargs.class_name,
-        diffaug=regularizers.diffaug,
-        noise=regularizers.noise,
-        where=regularizers.where,
-    )
-    if regularizers.noise is not None:
-        c.D_kwargs.controller = controller(c, regularizers)
-        adapt_in_loss(c)
-        if snapshot is not None:
-            check_snapshot(c.resume_pkl, snapshot["D"], regularizers.noise)
+    put_into_d(c, regularizers, snapshot, discriminator, where=regularizers.where)
     return desc + regularizers.desc
 
 

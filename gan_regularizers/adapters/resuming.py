@@ -11,7 +11,7 @@ import click
 from torch import Tensor, nn
 
 from .snapshot_parts import construct
-from .train_options import load_snapshot
+from .train_options import Regularizers, load_snapshot, refuse
 
 _NETWORKS = ("G", "D", "DHead", "GHead")
 _SETTINGS = (  # what messages say of a network, where it has it
@@ -62,6 +62,30 @@ def check(args: Any, snapshot: dict[str, Any] | None, told: int = 0) -> None:
         print(f"{args.resume_pkl} lacks {' and '.join(lacking)}, which start afresh{why}")
     if repeated:
         print(f"{args.resume_pkl} is repeated to fill {' and '.join(repeated)}{why}")
+
+
+def told(args: Any, regularizers: Regularizers | None, before: str | None) -> str:
+    """What D is told of t: what was asked for, or ``t``; a snapshot's D goes on as it was.
+
+    Args:
+        args: the keyword arguments of upstream's training_loop.
+        regularizers: what was asked for.
+        before: what the snapshot's D is told, if there is one.
+
+    Raises:
+        click.UsageError: something else was asked for, or a D that is told t has no noise.
+    """
+    noisy = regularizers is not None and regularizers.noise is not None
+    asked = regularizers.condition if noisy else None
+    if before is None:
+        return (asked or "t") if noisy else "none"
+    if asked not in (None, before):
+        refuse("condition", asked, f"does not fit {args.resume_pkl}, whose D was trained with --reg-condition={before}")
+    if before != "none" and not noisy:
+        raise click.UsageError(f"the D of {args.resume_pkl} is told t of a noise; --reg needs diffusion")
+    if before == "none" and asked is None and noisy:
+        print(f"The D of {args.resume_pkl} was not told t, and is not told it now")
+    return before
 
 
 def _build(args: Any, name: str, told: int) -> nn.Module | None:

@@ -1,6 +1,6 @@
 """StyleGAN2-ADA and StyleGAN3: the regularizers as upstream's augment_pipe, whose p upstream's controller moves.
 
-The patched train.py calls ``options`` and ``configure``; upstream's training loop builds the rest by name. A
+A launched or patched train.py calls ``options`` and ``configure``; upstream's training loop builds the rest by name. A
 DiffAugment in upstream's loss, as in the official code of DiffAugment, is off under every ``--reg``.
 """
 
@@ -14,7 +14,7 @@ from torch import nn
 
 from . import resuming, spider, train_options
 from .snapshot_parts import TOLD, Pipe, TellT, add_hook, construct, full_name
-from .train_options import Host, Regularizers, refuse, require
+from .train_options import Host, Regularizers, require
 
 _HOST = Host("ADA", noise={"uniform": "new_data", "priority": "stylegan2"})
 
@@ -89,22 +89,14 @@ def told_discriminator(base: str, told: str, c_dim: int, **kwargs: Any) -> nn.Mo
 
 
 def _told(args: Any, regularizers: Regularizers | None, snapshot: dict[str, Any] | None) -> str:
-    """What D is told of t; a snapshot's D goes on as it was."""
-    noisy = regularizers is not None and regularizers.noise is not None
-    asked = regularizers.condition if noisy else None
+    """What D is told of t beside the label, of which upstream's D and G of a snapshot have as many numbers."""
     if snapshot is None:
-        return (asked or "t") if noisy else "none"
+        return resuming.told(args, regularizers, None)
     labels = snapshot["G"].c_dim
-    told = {width: told for told, width in TOLD.items()}.get(snapshot["D"].c_dim - labels, "none")
-    if asked not in (None, told):
-        refuse("condition", asked, f"does not fit {args.resume_pkl}, whose D was trained with --reg-condition={told}")
-    if told != "none":
-        if not noisy:
-            raise click.UsageError(f"the D of {args.resume_pkl} is told t of a noise; --reg needs diffusion")
-        if bool(labels) != bool(args.training_set_kwargs.use_labels):
-            raise click.UsageError(f"{args.resume_pkl} was trained {'with' if labels else 'without'} --cond")
-    elif asked is None and noisy:
-        print(f"The D of {args.resume_pkl} was not told t, and is not told it now")
+    before = {width: told for told, width in TOLD.items()}.get(snapshot["D"].c_dim - labels, "none")
+    told = resuming.told(args, regularizers, before)
+    if told != "none" and bool(labels) != bool(args.training_set_kwargs.use_labels):
+        raise click.UsageError(f"{args.resume_pkl} was trained {'with' if labels else 'without'} --cond")
     return told
 
 

@@ -7,7 +7,6 @@ would show D fakes as reals, and its ``--with-dataaug``.
 
 from typing import Any
 
-import click
 import torch
 from torch import Tensor, nn
 
@@ -17,9 +16,9 @@ from ..diffusion_noise import DiffusionNoise
 from ..scale_shift import first_layer
 from ..wrapping import wrap
 from . import resuming, train_options
-from .inside_d import adapt_in_loss, check_snapshot, controller
-from .snapshot_parts import construct, full_name
-from .train_options import Host, Regularizers, refuse, require
+from .inside_d import put_into_d
+from .snapshot_parts import construct
+from .train_options import Host, refuse
 
 _HOST = Host(
     "the repository's augmentation",
@@ -32,40 +31,18 @@ options = train_options.options(_HOST)
 
 
 def configure(c: Any, desc: str) -> str:
-    """Put what the options ``--reg...`` ask for into upstream's configuration.
-
-    Args:
-        c: the keyword arguments of upstream's training_loop, changed in place.
-        desc: the name of the run.
-
-    Returns:
-        The name of the run with the regularizers in it.
-
-    Raises:
-        click.UsageError: options that make no sense together, or not with the snapshot of ``--resume``.
-    """
+    """``stylegan.configure`` for such a training loop; G is fed nothing but z."""
     regularizers = train_options.resolve(_HOST, c.random_seed)
     snapshot = resuming.load(c)
     resuming.check(c, snapshot)
-    told = _told(c, regularizers, snapshot)
+    if regularizers is not None and regularizers.condition == "t-raw":
+        refuse("condition", "t-raw", "is not possible: this D has no input that t could enter; use t")
+    told = resuming.told(c, regularizers, _told(snapshot["D"]) if snapshot is not None else None)
     if regularizers is None:
         return desc
-    require("D_kwargs", "loss_kwargs")
-    c.pop("augment_kwargs", None)
-    for name in ("apa_target", "augment_p", "with_dataaug"):  # of DeceiveD
+    for name in ("augment_kwargs", "augment_p", "apa_target", "with_dataaug"):  # its own, in DeceiveD the last two
         c.pop(name, None)
-    c.D_kwargs.update(
-        class_name=full_name(discriminator),
-        base=c.D_kwargs.class_name,
-        diffaug=regularizers.diffaug,
-        noise=regularizers.noise,
-        told=told,
-    )
-    if regularizers.noise is not None:
-        c.D_kwargs.controller = controller(c, regularizers)
-        adapt_in_loss(c)
-        if snapshot is not None:
-            check_snapshot(c.resume_pkl, snapshot["D"], regularizers.noise)
+    put_into_d(c, regularizers, snapshot, discriminator, told=told)
     return desc + regularizers.desc
 
 
@@ -123,19 +100,6 @@ def _first_that_runs(D: nn.Module, image: Tensor, c: Tensor) -> str:
     return ran[0]
 
 
-def _told(c: Any, regularizers: Regularizers | None, snapshot: dict[str, Any] | None) -> str:
-    """What D is told of t; a snapshot's D goes on as it was, since its optimiser has as many parameters."""
-    noisy = regularizers is not None and regularizers.noise is not None
-    asked = regularizers.condition if noisy else None
-    if asked == "t-raw":
-        refuse("condition", asked, "is not possible: this D has no input that t could enter; use t")
-    if snapshot is None:
-        return (asked or "t") if noisy else "none"
-    told = "t" if any("scale_shift" in name for name, _ in snapshot["D"].named_parameters()) else "none"
-    if asked not in (None, told):
-        refuse("condition", asked, f"does not fit {c.resume_pkl}, whose D was trained with --reg-condition={told}")
-    if told != "none" and not noisy:
-        raise click.UsageError(f"the D of {c.resume_pkl} is told t of a noise; --reg needs diffusion")
-    if told == "none" and asked is None and noisy:
-        print(f"The D of {c.resume_pkl} was not told t, and is not told it now")
-    return told
+def _told(D: nn.Module) -> str:
+    """What the D of a snapshot is told of t."""
+    return "t" if any("scale_shift" in name for name, _ in D.named_parameters()) else "none"

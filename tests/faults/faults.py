@@ -1086,8 +1086,8 @@ _CHECKOUTS = [
         ),
         (
             "configuration in a try is lost with it",
-            "train.after(self.within or self.statement, code, where)",
-            "train.after(self.statement, code, where)",
+            "train.after(self.within or self.statement, code)",
+            "train.after(self.statement, code)",
         ),
         (
             "lines without a mark stay",
