@@ -15,7 +15,9 @@ ROOT = Path(__file__).resolve().parent
 # The package without its __init__, which imports torch.
 package = sys.modules["gan_regularizers"] = ModuleType("gan_regularizers")
 package.__path__ = [str(ROOT / "gan_regularizers")]
-building = importlib.import_module("gan_regularizers.building")
+building, cubins, nvrtc = (
+    importlib.import_module(f"gan_regularizers.{name}") for name in ("building", "cubins", "nvrtc")
+)
 
 
 class PlatformDistribution(Distribution):
@@ -45,16 +47,18 @@ class BuildKernels(build_ext):
     """Builds the kernels that this machine can build, into the wheel or, for an editable install, into the tree."""
 
     def run(self) -> None:
-        """Never fail for a kernel: the record says what is missing, and why."""
+        """Never fail for the module: the record says why it is missing. But CUDA images come only if asked for."""
         in_place = self.inplace or self.editable_mode
-        package = Path(ROOT if in_place else self.build_lib, "gan_regularizers")
+        package = Path(ROOT if in_place else self.build_lib, "gan_regularizers").resolve()
         try:
-            outcome = building.build(package.resolve(), Path(self.build_temp, "kernels"), verbose=True)
-        except ValueError as error:
-            raise SystemExit(str(error)) from None
-        for name, kernels in outcome.items():
-            if kernels.missing:
-                print(f"No kernels for {name.upper()}: {kernels.missing}")
+            architectures = building.cuda_architectures()
+            built = building.build(package, Path(self.build_temp, "kernels"), verbose=True)
+            if built.missing:
+                print(f"No kernels: {built.missing}")
+            if architectures:
+                cubins.make_shipped(package, architectures, nvrtc.find())
+        except (ValueError, ImportError, nvrtc.NvrtcError) as error:
+            raise SystemExit(f"{building.ARCHITECTURES}: {error}") from None
 
 
 setup(distclass=PlatformDistribution, cmdclass={"build_py": BuildPackage, "build_ext": BuildKernels})

@@ -1,9 +1,10 @@
-// The bits of floating-point numbers on the host, and half precision, which the host's compilers lack. All is
-// branch-free, so loops over it vectorise.
+// The bits of floating-point numbers, and half precision, which the host's compilers lack and the device's have in
+// headers that torch does not bring. All is branch-free, so loops over it vectorise.
 #pragma once
 
-#include <cstdint>
+#if !defined(__CUDACC_RTC__)
 #include <cstring>
+#endif
 
 #include "platform.h"
 
@@ -14,20 +15,40 @@ template <typename To, typename From>
 GR_INLINE To bit_cast(From from) {
   static_assert(sizeof(To) == sizeof(From));
   To to;
-  std::memcpy(&to, &from, sizeof to);
+  memcpy(&to, &from, sizeof to);
   return to;
 }
 
 // Half precision as its bits.
 struct Float16 {
+  static constexpr bool is_brain = false;
   uint16_t bits;
 };
 struct BFloat16 {
+  static constexpr bool is_brain = true;
   uint16_t bits;
 };
 
 GR_INLINE float widen(BFloat16 value) { return bit_cast<float>(static_cast<uint32_t>(value.bits) << 16); }
 
+// Rounded to nearest, ties to even, as everywhere: what falls away is added to just under a half, or to a half where
+// the bit that stays is odd.
+GR_INLINE void narrow(float value, BFloat16& out) {
+  const uint32_t bits = bit_cast<uint32_t>(value);
+  const uint32_t rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
+  const uint32_t quiet = (bits >> 16) | 0x40u;
+  out.bits = static_cast<uint16_t>((bits & 0x7FFFFFFFu) > 0x7F800000u ? quiet : rounded);
+}
+
+#if defined(__CUDACC__)
+GR_INLINE float widen(Float16 value) {
+  float result;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(result) : "h"(value.bits));
+  return result;
+}
+
+GR_INLINE void narrow(float value, Float16& out) { asm("cvt.rn.f16.f32 %0, %1;" : "=h"(out.bits) : "f"(value)); }
+#else
 GR_INLINE float widen(Float16 value) {
   const uint32_t sign = static_cast<uint32_t>(value.bits & 0x8000u) << 16;
   const uint32_t magnitude = static_cast<uint32_t>(value.bits & 0x7FFFu) << 13;
@@ -37,15 +58,6 @@ GR_INLINE float widen(Float16 value) {
   // A subnormal number is m 2^-24; with an exponent put in front it is 2^-14 + m 2^-24.
   const uint32_t subnormal = bit_cast<uint32_t>(bit_cast<float>(magnitude + 0x38800000u) - 0x1p-14f);
   return bit_cast<float>(sign | (exponent == 0 ? subnormal : normal));
-}
-
-// Rounded to nearest, ties to even, as everywhere: what falls away is added to just under a half, or to a half where
-// the bit that stays is odd.
-GR_INLINE void narrow(float value, BFloat16& out) {
-  const uint32_t bits = bit_cast<uint32_t>(value);
-  const uint32_t rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
-  const uint32_t quiet = (bits >> 16) | 0x40u;
-  out.bits = static_cast<uint16_t>((bits & 0x7FFFFFFFu) > 0x7F800000u ? quiet : rounded);
 }
 
 GR_INLINE void narrow(float value, Float16& out) {
@@ -60,5 +72,6 @@ GR_INLINE void narrow(float value, Float16& out) {
   const uint32_t finite = magnitude < 0x38800000u ? subnormal : normal;
   out.bits = static_cast<uint16_t>(sign | (magnitude >= 0x47800000u ? overflow : finite));
 }
+#endif
 
 }  // namespace gan_regularizers

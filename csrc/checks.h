@@ -5,7 +5,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "kernels.h"
+#include "pass.h"
 
 namespace gan_regularizers {
 

@@ -10,9 +10,7 @@
 // the channels that are picture; the others are y = M x + (1 - M) centre, in the adjoint y = u.
 #pragma once
 
-#include <cstdint>
-
-#include "kernels.h"
+#include "pass.h"
 #include "platform.h"
 
 namespace gan_regularizers {

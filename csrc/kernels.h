@@ -1,88 +1,16 @@
-// The kernels' entry points: raw pointers, sizes and a stream, nothing of torch.
-//
-//     y = gain * mask . shift( k s (x - mu_pixel) + k (mu_pixel - mu) + mu + b ) + noise_std * normals
-//
-// per sample, about the centre of the range of values and on the channels that are picture, and its adjoint.
-// docs/operator.md derives both.
+// The kernels' entry points on the host; nothing of torch.
 #pragma once
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "pass.h"
+
 namespace gan_regularizers {
-
-enum class Dtype : int { float16, bfloat16, float32, float64 };
-
-// A batch [N, C, H, W], contiguous as it is, or in memory as [N, H, W, C].
-struct Shape {
-  int64_t samples, channels, height, width;
-  bool channels_last;
-};
-
-// Pointers to one value per sample; null where a part is left out. Real values are double for float64 images and float
-// for all others.
-struct Parts {
-  const void* brightness;
-  const void* saturation;
-  const void* contrast;
-  const int64_t* shift;   // rows down, columns right
-  const int64_t* cutout;  // the erased box: top, bottom, left, right, half open
-  int64_t shift_stride;   // in elements, from sample to sample
-  int64_t cutout_stride;
-  const void* gain;
-  const void* noise_std;
-  const int64_t* seed;
-};
-
-// The channels [begin, end) that colour, gain and noise are for; shift and cutout are for all channels. All is done
-// about the centre, which is also what a shift brings in and a cutout leaves.
-struct Picture {
-  int64_t begin, end;
-  double centre;
-};
-
-// One pass over a batch. The adjoint takes a cotangent as its input; brightness, centre and noise have no part in it.
-struct Pass {
-  Dtype dtype;
-  Shape shape;
-  const void* input;
-  void* output;
-  Parts parts;
-  Picture picture;
-  bool adjoint;
-};
-
-// A draw for N samples from rows of random 64-bit words [rows, N]. The top 24 bits of a word are a uniform in [0, 1).
-struct Draw {
-  static constexpr int max_columns = 16;
-  const int64_t* words;
-  int64_t word_rows, samples;
-  int real_rows, integer_columns;
-  // reals[row][n] = scale * uniform(words[row][n]) + low
-  float scale[max_columns], low[max_columns];
-  // integers[n][column] = floor(count * uniform(words[source][n])) + offset
-  int source[max_columns];
-  int64_t count[max_columns], offset[max_columns];
-  float* reals;
-  int64_t* integers;
-};
-
-// The noise levels of N samples: t = given ? given[n] : t_list[words[n] mod length], and two tables read at t.
-struct LookUp {
-  const int64_t* words;
-  const int64_t* given;
-  int64_t samples;
-  const int64_t* t_list;
-  int64_t length;  // of t_list, a power of two
-  const float* gain_table;
-  const float* noise_table;
-  int64_t steps;  // of the tables
-  int64_t* t;
-  float* gain;
-  float* noise_std;
-};
 
 // All of them throw std::invalid_argument, before any work, for what cannot be run.
 
@@ -98,9 +26,23 @@ std::array<double, 4> normal_block_cpu(uint64_t seed, uint64_t block, Dtype dtyp
 void draw_cpu(const Draw& draw);
 void look_up_cpu(const LookUp& look_up);
 
-// The floats of workspace that a pass needs, on the device.
-int64_t workspace_cuda(const Pass& pass);
-void transform_cuda(const Pass& pass, float* workspace, int device, void* stream);
+// Opens CUDA's driver, by the name of its library, and returns its version, such as 13000. Throws std::runtime_error
+// where it cannot be opened, lacks a function or finds no device.
+int open_cuda_driver(const std::string& library);
+
+// Every kernel that there is: its name, and the line that makes it, to be compiled after kernels_cuda.cu.
+std::vector<std::pair<std::string, std::string>> cuda_kernels();
+
+// Where the image of a kernel comes from, a cubin for a device; called once for each, at its first launch there.
+using CudaImages = std::function<std::string(const std::string& kernel, int device)>;
+void set_cuda_images(CudaImages images);
+
+// Loads a kernel for a device now rather than at its first launch.
+void load_cuda(const std::string& kernel, int device);
+
+// These return before the device is done, and throw std::runtime_error for what the driver refuses. A pass may need a
+// workspace on the device, which it asks for as a number of floats.
+void transform_cuda(const Pass& pass, const std::function<float*(int64_t)>& workspace, int device, void* stream);
 void draw_cuda(const Draw& draw, int device, void* stream);
 void look_up_cuda(const LookUp& look_up, int device, void* stream);
 

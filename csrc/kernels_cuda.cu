@@ -1,4 +1,4 @@
-// The CUDA kernels and their entry points.
+// The CUDA kernels, to be compiled when they are needed: nothing here is of the standard library or of CUDA's headers.
 //
 // A launch covers a batch with the same number of blocks for every sample, so that what belongs to a sample is read
 // once per thread and is the same for a whole block. Contrast needs the mean of a sample first. A small sample has one
@@ -6,71 +6,71 @@
 // both follow each other closely, the second read should find the L2 cache. Sums are made in an order that depends on
 // the pass and the shape of a sample, not on the batch.
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-#include <cuda_runtime.h>
-
-#include <algorithm>
-#include <cstdint>
-#include <stdexcept>
-#include <string>
-#include <type_traits>
-
 #include "bits.h"
-#include "checks.h"
 #include "input_transform.h"
-#include "kernels.h"
 #include "philox.h"
+#include "plan.h"
 
 namespace gan_regularizers {
-namespace {
 
-constexpr int block_threads = 256;
-constexpr int most_threads = 512;  // of a block that has a sample for itself
 constexpr int warp_threads = 32;
-constexpr int64_t own_block_bytes = 1 << 16;  // a sample of this size is read twice by one block, then from its cache
-constexpr int64_t slice_elements = 1 << 14;   // of a sample, that one block sums
-constexpr int64_t most_turns = 4;             // of a thread
-#if !defined(GR_RUNNING_BLOCKS)
-#define GR_RUNNING_BLOCKS 512  // that a large device runs at once, about
-#endif
+
+using float32 = float;
+using float16 = Float16;
+using bfloat16 = BFloat16;
 
 GR_INLINE float widen(float value) { return value; }
-GR_INLINE float widen(__half value) { return __half2float(value); }
-GR_INLINE float widen(__nv_bfloat16 value) { return __bfloat162float(value); }
 GR_INLINE void narrow(float value, float& out) { out = value; }
-GR_INLINE void narrow(float value, __half& out) { out = __float2half_rn(value); }
-GR_INLINE void narrow(float value, __nv_bfloat16& out) { out = __float2bfloat16_rn(value); }
 
 // Two elements of half precision from and to 32 bits, the first one in the lower half.
 template <typename T>
 __device__ __forceinline__ void unpack(uint32_t word, float (&values)[2]) {
-  if constexpr (std::is_same_v<T, __half>) {
-    const float2 pair = __half22float2(*reinterpret_cast<const __half2*>(&word));
-    values[0] = pair.x;
-    values[1] = pair.y;
-  } else {
-    values[0] = bit_cast<float>(word << 16);
-    values[1] = bit_cast<float>(word & 0xFFFF0000u);
-  }
+  values[0] = widen(T{static_cast<uint16_t>(word)});
+  values[1] = widen(T{static_cast<uint16_t>(word >> 16)});
 }
 template <typename T>
 __device__ __forceinline__ uint32_t pack(float first, float second) {
-  if constexpr (std::is_same_v<T, __half>) {
-    const __half2 pair = __floats2half2_rn(first, second);
-    return *reinterpret_cast<const uint32_t*>(&pair);
-  } else {
-    const __nv_bfloat162 pair = __floats2bfloat162_rn(first, second);
-    return *reinterpret_cast<const uint32_t*>(&pair);
-  }
+#if defined(__CUDACC__) && __CUDA_ARCH__ >= 800
+  uint32_t word;
+  if constexpr (T::is_brain)
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(second), "f"(first));
+  else
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(second), "f"(first));
+  return word;
+#else
+  T low, high;
+  narrow(first, low);
+  narrow(second, high);
+  return low.bits | static_cast<uint32_t>(high.bits) << 16;
+#endif
 }
+
+// The unsigned integer of as many bytes.
+template <int bytes>
+struct Unsigned;
+template <>
+struct Unsigned<2> {
+  using type = uint16_t;
+};
+template <>
+struct Unsigned<4> {
+  using type = uint32_t;
+};
+template <>
+struct Unsigned<8> {
+  using type = uint2;
+};
+template <>
+struct Unsigned<16> {
+  using type = uint4;
+};
 
 // `count` elements of type T as they lie in memory: 8 or 16 bytes.
 template <typename T, int count>
 struct Vector {
   static constexpr int size = count * sizeof(T) / 4, in_word = 4 / sizeof(T);
-  using Bits = std::conditional_t<in_word == 1, uint32_t, uint16_t>;
-  using Raw = std::conditional_t<size == 4, uint4, uint2>;
+  using Bits = typename Unsigned<sizeof(T)>::type;
+  using Raw = typename Unsigned<sizeof(T) * count>::type;
   uint32_t words[size];
 
   // In one access where they are all there, `left` of them are, and the address allows it.
@@ -138,34 +138,6 @@ struct Vector {
   }
 };
 
-// Divides numbers in [0, 2^31) by one that the host knows: by a multiplication (Granlund and Montgomery, PLDI 1994).
-class Divider {
- public:
-  constexpr explicit Divider(int64_t divisor) : divisor_(static_cast<int>(divisor)) {
-    while (int64_t{1} << shift_ < divisor) ++shift_;
-    factor_ = static_cast<uint32_t>(((int64_t{1} << (31 + shift_)) + divisor - 1) / divisor);
-  }
-  GR_INLINE constexpr int quotient(int number) const {
-    return static_cast<int>((uint64_t{2u * static_cast<unsigned>(number)} * factor_ >> 32) >> shift_);
-  }
-  GR_INLINE constexpr int rest(int number) const { return number - quotient(number) * divisor_; }
-
- private:
-  int divisor_;
-  uint32_t factor_ = 0;
-  int shift_ = 0;
-};
-
-constexpr bool divides(int divisor) {
-  const Divider divider(divisor);
-  for (int n :
-       {0, 1, divisor - 1, divisor, INT32_MAX / divisor * divisor - 1, INT32_MAX / divisor * divisor, INT32_MAX})
-    if (divider.quotient(n) != n / divisor || divider.rest(n) != n % divisor) return false;
-  return true;
-}
-static_assert(divides(1) && divides(2) && divides(3) && divides(7) && divides(641) && divides(65535) &&
-              divides(65537) && divides((1 << 30) - 1) && divides((1 << 30) + 1) && divides(INT32_MAX));
-
 __device__ __forceinline__ float warp_sum(float value) {
 #pragma unroll
   for (int distance = warp_threads / 2; distance; distance /= 2) value += __shfl_xor_sync(0xFFFFFFFFu, value, distance);
@@ -182,49 +154,17 @@ __device__ __forceinline__ float block_sum(float value) {
   return warp_sum(lane < blockDim.x / warp_threads ? of_warp[lane] : 0.0f);
 }
 
-// How a pass is cut into blocks; it depends on the pass alone.
-struct Plan {
-  bool flat;       // no window, no mixing, all channels picture, and noise in the order of memory
-  int threads;     // of a block
-  int64_t slices;  // of a sample, summed by a block each; 0 where there is nothing to sum or one block does all
-  int64_t blocks;  // of a sample, that apply the pass
-  int64_t lead;    // a sample's slices are summed so many samples before the pass is applied to it
-};
-
-// What the device divides by.
-struct Divisors {
-  Divider turns;                           // of a sample: slices and blocks
-  Divider channels, pixels, width, quads;  // where there is a window or a mixing
-};
-
 #if defined(__CUDACC__)
-// What blocks that run at the same time write and read. Volatile, since a multiprocessor's own cache may hold the line
-// from before. Fences say when others see it.
-template <typename T>
-using Exchanged = volatile T;
-
 __device__ __forceinline__ unsigned atomicAdd(Exchanged<unsigned>* address, unsigned value) {
   return ::atomicAdd(const_cast<unsigned*>(address), value);
 }
 #endif
 
-// What blocks tell each other about slices.
-struct Progress {
-  Exchanged<float>* sums;      // [samples, slices]
-  Exchanged<unsigned>* begun;  // blocks
-  Exchanged<unsigned>* done;   // [samples]: slices; these counters are zero before the launch
-};
-
-// Where the elements of the picture lie together in memory, only they are summed; else those of other channels count as
-// zeros.
-GR_INLINE bool picture_lies_together(const Pass& pass) {
-  return !pass.shape.channels_last || picture_channels(pass) == pass.shape.channels;
-}
-
-// The elements that the mean of a sample runs over.
-GR_INLINE int64_t summed_elements(const Pass& pass) {
-  const int64_t channels = picture_lies_together(pass) ? picture_channels(pass) : pass.shape.channels;
-  return channels * pass.shape.height * pass.shape.width;
+// Lets others run.
+__device__ __forceinline__ void wait() {
+#if __CUDA_ARCH__ >= 700
+  __nanosleep(100);
+#endif
 }
 
 // A thread's share of the sum over the summed elements [begin, end) of a sample, in the order of memory: of all that a
@@ -306,7 +246,7 @@ __device__ bool find_work(const Pass& pass, const Plan& plan, const Divisors& by
     sum = partial_sum<windowed, T>(pass, by, work.sample, begin, end);
   } else {
     if (threadIdx.x == 0) {
-      while (progress.done[work.sample] < plan.slices) __nanosleep(100);
+      while (progress.done[work.sample] < plan.slices) wait();
       __threadfence();  // the sums are read after the word of them
     }
     __syncthreads();
@@ -326,7 +266,8 @@ __device__ bool find_work(const Pass& pass, const Plan& plan, const Divisors& by
 // y = scale x + constant + noise_std eps on samples as flat arrays: no window, no mixing of channels, and all of them
 // are picture.
 template <typename T>
-__global__ void __launch_bounds__(most_threads) apply_flat(Pass pass, Plan plan, Divisors by, Progress progress) {
+__device__ __forceinline__ void apply_flat(const Pass& pass, const Plan& plan, const Divisors& by,
+                                           const Progress& progress) {
   constexpr int count = 16 / sizeof(T);
   Work work;
   if (!find_work<false, T>(pass, plan, by, progress, work)) return;
@@ -404,7 +345,8 @@ struct FourPixels {
 // A sample has fewer than 2^31 elements here. The channels of samples in channels_last are all picture where they are
 // in registers.
 template <typename T, int channels, bool mixes, bool channels_last>
-__global__ void __launch_bounds__(most_threads, 2) apply(Pass pass, Plan plan, Divisors by, Progress progress) {
+__device__ __forceinline__ void apply(const Pass& pass, const Plan& plan, const Divisors& by,
+                                      const Progress& progress) {
   Work work;
   if (!find_work<true, T>(pass, plan, by, progress, work)) return;
   const Shape& shape = pass.shape;
@@ -545,7 +487,7 @@ __global__ void __launch_bounds__(most_threads, 2) apply(Pass pass, Plan plan, D
   }
 }
 
-__global__ void __launch_bounds__(block_threads) draw_columns(Draw draw) {
+__device__ __forceinline__ void draw_columns(const Draw& draw) {
   const int64_t n = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (n >= draw.samples) return;
   for (int row = 0; row < draw.real_rows; ++row) {
@@ -560,7 +502,7 @@ __global__ void __launch_bounds__(block_threads) draw_columns(Draw draw) {
   }
 }
 
-__global__ void __launch_bounds__(block_threads) look_up_steps(LookUp look_up) {
+__device__ __forceinline__ void look_up_steps(const LookUp& look_up) {
   const int64_t n = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (n >= look_up.samples) return;
   const int64_t t = look_up.given ? look_up.given[n] : look_up.t_list[look_up.words[n] & (look_up.length - 1)];
@@ -570,117 +512,23 @@ __global__ void __launch_bounds__(block_threads) look_up_steps(LookUp look_up) {
   look_up.noise_std[n] = look_up.noise_table[t];
 }
 
-void check_cuda(cudaError_t status) {
-  if (status != cudaSuccess) throw std::runtime_error(std::string("CUDA: ") + cudaGetErrorString(status));
-}
-
-class OnDevice {
- public:
-  explicit OnDevice(int device) {
-    check_cuda(cudaGetDevice(&before_));
-    check_cuda(cudaSetDevice(device));
-  }
-  ~OnDevice() { cudaSetDevice(before_); }
-
- private:
-  int before_;
-};
-
-#if defined(__CUDACC__)
-template <typename... Parameters, typename... Arguments>
-void launch(void (*kernel)(Parameters...), int64_t blocks, int threads, void* stream, Arguments... arguments) {
-  kernel<<<static_cast<unsigned>(blocks), threads, 0, static_cast<cudaStream_t>(stream)>>>(arguments...);
-  check_cuda(cudaGetLastError());
-}
-#endif
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-Plan plan_of(const Pass& pass) {
-  const Shape& shape = pass.shape;
-  const int64_t pixels = shape.height * shape.width, elements = shape.channels * pixels;
-  const bool planar_noise = pass.parts.noise_std && shape.channels_last && shape.channels > 1;
-  Plan plan;
-  const bool whole = picture_channels(pass) == shape.channels;
-  plan.flat = !pass.parts.shift && !pass.parts.cutout && !mixes_channels(pass) && !planar_noise && whole;
-  const bool own_block = pass.parts.contrast && elements * bytes_of(pass.dtype) <= own_block_bytes;
-  const int64_t vector = plan.flat ? 16 / bytes_of(pass.dtype) : 4;
-  const int64_t items = ceil_div(mixes_channels(pass) ? pixels : elements, vector);  // that a thread has in one turn
-  plan.threads = own_block && items > block_threads ? most_threads : block_threads;
-  // Large batches give a thread several turns, so that what it does before them counts less.
-  const int64_t most_blocks = ceil_div(items, plan.threads);
-  const int64_t turns = std::clamp<int64_t>(shape.samples * most_blocks / (2 * GR_RUNNING_BLOCKS), 1, most_turns);
-  plan.blocks = own_block ? 1 : ceil_div(most_blocks, turns);
-  plan.slices = pass.parts.contrast && !own_block ? ceil_div(summed_elements(pass), slice_elements) : 0;
-  plan.lead = plan.slices ? std::min(ceil_div(GR_RUNNING_BLOCKS, plan.slices + plan.blocks), shape.samples) : 0;
-  return plan;
-}
-
-int64_t counters_of(const Pass& pass, const Plan& plan) { return plan.slices ? 1 + pass.shape.samples : 0; }
-
-template <typename T>
-void run(const Pass& pass, float* workspace, void* stream) {
-  const Shape& shape = pass.shape;
-  const Plan plan = plan_of(pass);
-  const int64_t turns = plan.slices + plan.blocks, rounds = shape.samples + plan.lead;
-  if (turns > INT32_MAX / rounds) refuse("the batch needs more blocks than a launch has; split it");
-  const int64_t pixels = plan.flat ? 1 : shape.height * shape.width;
-  const Divisors by{Divider(turns), Divider(plan.flat ? 1 : shape.channels), Divider(pixels),
-                    Divider(plan.flat ? 1 : shape.width), Divider(ceil_div(pixels, 4))};
-  const int64_t count = counters_of(pass, plan);
-  if (count) check_cuda(cudaMemsetAsync(workspace, 0, count * sizeof(unsigned), static_cast<cudaStream_t>(stream)));
-  const auto exchanged = reinterpret_cast<Exchanged<unsigned>*>(workspace);
-  const Progress progress{reinterpret_cast<Exchanged<float>*>(workspace + count), exchanged, exchanged + 1};
-  const bool last = shape.channels_last && shape.channels > 1;
-  auto kernel = apply_flat<T>;
-  if (!plan.flat && !mixes_channels(pass))
-    kernel = last ? apply<T, 0, false, true> : apply<T, 0, false, false>;
-  else if (!plan.flat && picture_channels(pass) == 3 && (!last || shape.channels == 3))
-    kernel = last ? apply<T, 3, true, true> : apply<T, 3, true, false>;
-  else if (!plan.flat)
-    kernel = last ? apply<T, 0, true, true> : apply<T, 0, true, false>;
-  launch(kernel, rounds * turns, plan.threads, stream, pass, plan, by, progress);
-}
-
-}  // namespace
-
-int64_t workspace_cuda(const Pass& pass) {
-  if (checked_elements(pass) == 0) return 0;
-  const Plan plan = plan_of(pass);
-  return counters_of(pass, plan) + pass.shape.samples * plan.slices;
-}
-
-void transform_cuda(const Pass& pass, float* workspace, int device, void* stream) {
-  if (checked_elements(pass) == 0) return;
-  // Offsets within a sample are 32 bits wide there, and a box is moved by as much as a side.
-  const Shape& shape = pass.shape;
-  if (!plan_of(pass).flat &&
-      (shape.channels * shape.height * shape.width > INT32_MAX || std::max(shape.height, shape.width) > INT32_MAX / 2))
-    refuse(
-        "a sample has more than 2^31 - 1 elements, or a side more than 2^30 - 1 pixels; only noise, gain, "
-        "brightness and contrast of all channels take that");
-  if (!workspace && workspace_cuda(pass)) refuse("workspace is a null pointer");
-  const OnDevice on_device(device);
-  switch (pass.dtype) {
-    case Dtype::float16: return run<__half>(pass, workspace, stream);
-    case Dtype::bfloat16: return run<__nv_bfloat16>(pass, workspace, stream);
-    case Dtype::float32: return run<float>(pass, workspace, stream);
-    default: refuse("the CUDA kernels take no float64");
-  }
-}
-
-void draw_cuda(const Draw& draw, int device, void* stream) {
-  check(draw);
-  if (draw.samples == 0) return;
-  const OnDevice on_device(device);
-  launch(draw_columns, ceil_div(draw.samples, block_threads), block_threads, stream, draw);
-}
-
-void look_up_cuda(const LookUp& look_up, int device, void* stream) {
-  check(look_up);
-  if (look_up.samples == 0) return;
-  const OnDevice on_device(device);
-  launch(look_up_steps, ceil_div(look_up.samples, block_threads), block_threads, stream, look_up);
-}
-
 }  // namespace gan_regularizers
+
+// A line of these makes one kernel (launch_cuda.cpp has them all).
+#define GR_KERNEL(name, threads, blocks, arguments, call)                                           \
+  extern "C" __global__ void __launch_bounds__(threads, blocks) gan_regularizers_##name arguments { \
+    using namespace gan_regularizers;                                                               \
+    call;                                                                                           \
+  }
+#define GR_PASS_ARGUMENTS                                                                   \
+  (gan_regularizers::Pass pass, gan_regularizers::Plan plan, gan_regularizers::Divisors by, \
+   gan_regularizers::Progress progress)
+#define GR_FLAT(name, type) \
+  GR_KERNEL(name, gan_regularizers::most_threads, 1, GR_PASS_ARGUMENTS, apply_flat<type>(pass, plan, by, progress))
+#define GR_APPLY(name, type, channels, mixes, channels_last)            \
+  GR_KERNEL(name, gan_regularizers::most_threads, 2, GR_PASS_ARGUMENTS, \
+            (apply<type, channels, mixes, channels_last>(pass, plan, by, progress)))
+#define GR_DRAW(name) \
+  GR_KERNEL(name, gan_regularizers::block_threads, 1, (gan_regularizers::Draw draw), draw_columns(draw))
+#define GR_LOOK_UP(name) \
+  GR_KERNEL(name, gan_regularizers::block_threads, 1, (gan_regularizers::LookUp look_up), look_up_steps(look_up))

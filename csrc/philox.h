@@ -5,8 +5,6 @@
 // block are paired as (0, 1) and (2, 3).
 #pragma once
 
-#include <cstdint>
-
 #include "bits.h"
 #include "platform.h"
 

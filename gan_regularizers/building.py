@@ -1,7 +1,7 @@
-"""Builds the kernel modules with CMake and without torch, and records what was built or why it was not.
+"""Builds the kernel module with CMake and without torch, and records what was built or why it was not.
 
 The one build path: ``setup.py`` takes it for a wheel or an editable install, ``gan-regularizers build`` for a package
-that is installed. ``kernels.json`` beside the modules is the record.
+that is installed. ``kernels.json`` beside the module is the record.
 """
 
 import hashlib
@@ -19,28 +19,27 @@ from pathlib import Path
 
 from .files import write_atomically
 
-NAMES = ("cpu", "cuda")
 PACKAGE = Path(__file__).parent
 
-_ARCHITECTURES = "GAN_REGULARIZERS_CUDA_ARCHS"
+ARCHITECTURES = "GAN_REGULARIZERS_CUDA_ARCHS"
 _COMMAND = "gan-regularizers build"
 _RECORD = "kernels.json"
 _TOOLS = {"cmake": "CMAKE_BIN_DIR", "ninja": "BIN_DIR"}  # and where their Python packages say that the program lies
-_COMPILERS = {"GNU": "GCC", "NVIDIA": "nvcc"}  # CMake's names, where people say another
+_COMPILERS = {"GNU": "GCC"}  # CMake's names, where people say another
 _KNOWN_FAILURES = {
     "No CMAKE_CXX_COMPILER could be found": "no C++ compiler was found; install one (Debian, Ubuntu: apt install g++)",
     "Could NOT find Python": "the headers of Python were not found; install them (Debian, Ubuntu: apt install "
     "python3-dev)",
 }
-_ERROR = re.compile(r"error:|error [A-Z]+\d+:|nvcc fatal|undefined reference|cannot find -l")
+_ERROR = re.compile(r"error:|error [A-Z]+\d+:|undefined reference|cannot find -l")
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """One kernel module: what built it and for what, or why it is missing."""
+    """The kernel module: what built it and for what, or why it is missing."""
 
     compiler: str = ""
-    architectures: Sequence[str] = ()
+    instruction_sets: Sequence[str] = ()
     sources: str = ""  # the digest of csrc
     missing: str = ""  # a sentence that ends with the command that mends it; empty where the module is there
 
@@ -49,53 +48,55 @@ class _BuildError(Exception):
     """Why a module cannot be built."""
 
 
-def build(package: Path, work: Path, cuda_archs: str | None = None, verbose: bool = False) -> dict[str, Kernels]:
-    """Build what this machine can of the modules, for this Python; what it cannot stays as it was.
+def build(package: Path, work: Path, verbose: bool = False) -> Kernels:
+    """Build the module for this Python; if that fails, one of these sources stays as it was.
 
     Args:
-        package: the folder of the package, where the modules and the record go.
+        package: the folder of the package, where the module and the record go.
         work: a folder for the compilers' output; what lies there is removed.
-        cuda_archs: compute capabilities such as ``"75;90"`` in place of all; by default
-            ``GAN_REGULARIZERS_CUDA_ARCHS``.
         verbose: show what CMake and the compilers say.
 
     Raises:
-        ValueError: cuda_archs is no such list; nothing is built.
         OSError: package cannot be written.
     """
-    options = {"cpu": [], "cuda": [f"-DGR_CUDA_ARCHS={_cuda_archs(cuda_archs)}"]}
     before, record = report(package), _read(package)
-    outcome = {}
-    for name in NAMES:
-        module = package / _file_name(name)
-        try:
-            built, kernels = _build(name, _sources(package), work / name, options[name], verbose)
-            write_atomically(module, built.read_bytes())
-        except _BuildError as error:
-            kernels = Kernels(missing=str(error))
-        outcome[name] = kernels
-        if before[name].missing or not kernels.missing:
-            record[module.name] = {key: value for key, value in asdict(kernels).items() if value}
+    module = package / file_name()
+    try:
+        built, kernels = _build(sources(package), work, verbose)
+        write_atomically(module, built.read_bytes())
+    except _BuildError as error:
+        kernels = Kernels(missing=str(error))
+    if before.missing or not kernels.missing:
+        record[module.name] = {key: value for key, value in asdict(kernels).items() if value}
     write_atomically(package / _RECORD, f"{json.dumps(record, indent=2)}\n".encode())
-    return outcome
+    return kernels
 
 
-def report(package: Path = PACKAGE) -> dict[str, Kernels]:
-    """What a package has of each module for this Python, by the names ``"cpu"`` and ``"cuda"``.
+def report(package: Path = PACKAGE) -> Kernels:
+    """What a package has of the module for this Python.
 
     A module from other sources than the package's counts as missing: an update may leave one behind.
     """
-    record, sources = _read(package), _digest(_sources(package))
-    kernels = {}
-    for name in NAMES:
-        module = package / _file_name(name)
-        entry = Kernels(**record.get(module.name, {}))
-        if not entry.missing and not (entry.sources and module.exists()):
-            entry = Kernels(missing=f"the kernels were never built for this Python; run: {_COMMAND}")
-        elif not entry.missing and entry.sources != sources:
-            entry = Kernels(missing=f"the kernels were built from other sources than these; run: {_COMMAND}")
-        kernels[name] = entry
+    module = package / file_name()
+    kernels = Kernels(**_read(package).get(module.name, {}))
+    if not kernels.missing and not (kernels.sources and module.exists()):
+        return Kernels(missing=f"the kernels were never built for this Python; run: {_COMMAND}")
+    if not kernels.missing and kernels.sources != _digest(sources(package)):
+        return Kernels(missing=f"the kernels were built from other sources than these; run: {_COMMAND}")
     return kernels
+
+
+def cuda_architectures(given: str | None = None) -> tuple[int, ...]:
+    """Compute capabilities from a list such as ``"75;90"``; by default from ``GAN_REGULARIZERS_CUDA_ARCHS``.
+
+    Raises:
+        ValueError: it is no such list.
+    """
+    name, text = (ARCHITECTURES, os.environ.get(ARCHITECTURES, "")) if given is None else ("--cuda-archs", given)
+    architectures = [one for one in re.split(r"[;,\s]+", text) if one]
+    if not all(re.fullmatch(r"\d{2,3}", one) for one in architectures):
+        raise ValueError(f"{name}: {text!r} is no list of compute capabilities such as 75;90")
+    return tuple(sorted(set(map(int, architectures))))
 
 
 def missing_tools() -> list[str]:
@@ -103,38 +104,36 @@ def missing_tools() -> list[str]:
     return [name for name in _TOOLS if not _program(name)] + (["pybind11"] if not _pybind11() else [])
 
 
-def _sources(package: Path) -> Path:
+def sources(package: Path = PACKAGE) -> Path:
     """Where csrc lies: in an installed package, or beside it in a source tree."""
     inside = package / "csrc"
     return inside if inside.exists() else package.parent / "csrc"
 
 
 def _digest(sources: Path) -> str:
-    """A short digest of all sources, and of nothing else that lies there, such as an editor's files."""
+    """A short digest of what the module is made of, and of nothing else that lies there, such as an editor's files."""
     digest = hashlib.sha256()
-    for path in sorted(path for path in sources.glob("*") if path.suffix in (".h", ".cpp", ".cu", ".txt")):
+    for path in sorted(path for path in sources.glob("*") if path.suffix in (".h", ".cpp", ".txt")):
         content = path.read_bytes()
         digest.update(f"{path.name} {len(content)}\n".encode() + content)
     return digest.hexdigest()[:16]
 
 
-def _build(name: str, sources: Path, work: Path, options: Sequence[str], verbose: bool) -> tuple[Path, Kernels]:
+def _build(sources: Path, work: Path, verbose: bool) -> tuple[Path, Kernels]:
     if missing := missing_tools():
         raise _BuildError(f"{', '.join(missing)} not installed; run: pip install cmake ninja pybind11 && {_COMMAND}")
-    if name == "cuda":
-        options = [f"-DCMAKE_CUDA_COMPILER={_nvcc()}", *options]
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     cmake = _program("cmake")
     configure = [cmake, "-S", str(sources), "-B", str(work), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={_program('ninja')}"]
     configure += [f"-DPython_EXECUTABLE={sys.executable}", f"-Dpybind11_DIR={_pybind11()}"]
-    configure += ["-DCMAKE_EXPORT_COMPILE_COMMANDS=ON", f"-DGR_MODULE={name}", *options]
+    configure += ["-DCMAKE_EXPORT_COMPILE_COMMANDS=ON"]
     log = _run(configure, sources, verbose)
     _run([cmake, "--build", str(work)], sources, verbose)
-    module = work / _file_name(name)
+    module = work / file_name()
     if not module.exists():
         raise _BuildError(f"CMake built no {module.name}; to see why, run: {_COMMAND} --verbose")
-    return module, Kernels(_compiler(name, log), _architectures(work), _digest(sources))
+    return module, Kernels(_compiler(log), _instruction_sets(work), _digest(sources))
 
 
 def _run(command: Sequence[str], sources: Path, verbose: bool) -> str:
@@ -171,25 +170,14 @@ def _reason(log: str) -> str:
     return f"compiling failed: {error}; to see all of it, run: {_COMMAND} --verbose"
 
 
-def _compiler(name: str, log: str) -> str:
-    language = {"cpu": "CXX", "cuda": "CUDA"}[name]
-    found = re.search(rf"The {language} compiler identification is (\S+) (\S+)", log)
+def _compiler(log: str) -> str:
+    found = re.search(r"The CXX compiler identification is (\S+) (\S+)", log)
     return f"{_COMPILERS.get(found[1], found[1])} {found[2]}" if found else "an unknown compiler"
 
 
-def _architectures(work: Path) -> tuple[str, ...]:
-    """Instruction sets of a CPU module, or nvcc's names of what a CUDA module holds, from the compilers' options."""
+def _instruction_sets(work: Path) -> tuple[str, ...]:
     commands = (work / "compile_commands.json").read_text(encoding="utf-8")
-    found = re.findall(r"GR_INSTRUCTION_SET=(\w+)|,code=\[?([\w,]+)", commands)
-    return tuple(dict.fromkeys(",".join(a or b for a, b in found).split(","))) if found else ()
-
-
-def _cuda_archs(given: str | None) -> str:
-    name, text = ("--cuda-archs", given) if given is not None else (_ARCHITECTURES, os.environ.get(_ARCHITECTURES, ""))
-    archs = [arch for arch in re.split(r"[;,\s]+", text) if arch]
-    if not all(re.fullmatch(r"\d{2,3}[af]?(-real|-virtual)?", arch) for arch in archs):
-        raise ValueError(f"{name}: {text!r} is no list of compute capabilities such as 75;90")
-    return ";".join(archs)
+    return tuple(dict.fromkeys(re.findall(r"GR_INSTRUCTION_SET=(\w+)", commands)))
 
 
 def _program(name: str) -> str | None:
@@ -208,23 +196,13 @@ def _pybind11() -> str | None:
         return None
 
 
-def _nvcc() -> str:
-    """The CUDA compiler: $CUDACXX, else nvcc in $CUDA_HOME, $CUDA_PATH, on PATH or in /usr/local/cuda."""
-    homes = [os.environ[name] for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
-    folders = [str(Path(home, "bin")) for home in homes]
-    path = os.pathsep.join([*folders, os.environ.get("PATH", os.defpath), "/usr/local/cuda/bin"])
-    nvcc = shutil.which(os.environ.get("CUDACXX") or "nvcc", path=path)
-    if nvcc is None:
-        raise _BuildError(f"no CUDA compiler (nvcc) was found; install the CUDA toolkit, then run: {_COMMAND}")
-    return nvcc
-
-
-def _file_name(name: str) -> str:
-    return f"_kernels_{name}{importlib.machinery.EXTENSION_SUFFIXES[0]}"
+def file_name() -> str:
+    """What the module is called on this platform and Python."""
+    return f"_kernels{importlib.machinery.EXTENSION_SUFFIXES[0]}"
 
 
 def _read(package: Path) -> dict[str, dict]:
-    """The record: the fields of ``Kernels`` by file name, since a tree may hold modules of several Pythons."""
+    """The record: the fields of ``Kernels`` by file name, since a tree may hold the modules of several Pythons."""
     try:
         record = json.loads((package / _RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):

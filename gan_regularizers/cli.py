@@ -14,13 +14,16 @@ from typing import Any
 
 import torch
 
-from . import DiffAugment, __version__, building, ops, options, patching
+from . import DiffAugment, __version__, building, cubins, ops, options, patching
 from .adapters import launcher
 from .adapters.places import ADAPTERS
 from .benchmark import settings as benchmark
 from .demo.settings import RESOLUTIONS, Settings
 from .diffusion_noise import SCHEDULES
 from .errors import CommandError
+from .nvrtc import NvrtcError
+from .ops import native
+from .ops.cuda import Devices
 from .spider.distance import RADII
 
 _BENCH_MODULES = ("matplotlib", "rich")
@@ -62,8 +65,8 @@ def info() -> None:
         "Python": f"{platform.python_version()} on {platform.platform()}",
         "torch": torch.__version__,
         "CPU": f"{torch.get_num_threads()} threads",
-        "CUDA": _cuda(),
-        **_kernels(building.report()),
+        "kernels": _describe(building.report()),
+        **_cuda(),
         "backend": "{} ({})".format(*_backend()),
         **{f"{name} extra": _extra(name) for name in _EXTRAS},
     }
@@ -71,20 +74,39 @@ def info() -> None:
 
 
 def build(cuda_archs: str | None, verbose: bool) -> None:
-    """Compile the kernels where the package is installed, for the Python that runs this."""
-    if missing := building.missing_tools():
-        raise CommandError(f"building needs {', '.join(missing)}; pip install cmake ninja pybind11")
+    """Compile the kernels where the package is installed: the module for the Python that runs this, or CUDA images.
+
+    Without options it compiles the module, which has the CPU's kernels and launches CUDA's. Those are compiled where
+    they run, at their first use; with --cuda-archs this does it ahead of time for the GPUs named, and needs none.
+    """
+    try:
+        architectures = building.cuda_architectures(cuda_archs)
+    except ValueError as error:
+        raise CommandError(str(error)) from error
     if not os.access(building.PACKAGE, os.W_OK):
         raise CommandError(f"you may not write into {building.PACKAGE}, where the kernels belong")
+    if cuda_archs is not None:
+        _build_cubins(architectures)
+        return
+    if missing := building.missing_tools():
+        raise CommandError(f"building needs {', '.join(missing)}; pip install cmake ninja pybind11")
     with tempfile.TemporaryDirectory(prefix="gan-regularizers-") as work:
-        try:
-            outcome = building.build(building.PACKAGE, Path(work), cuda_archs=cuda_archs, verbose=verbose)
-        except ValueError as error:
-            raise CommandError(str(error)) from error
-    _print_rows(_kernels(outcome))
-    wanted = building.NAMES if cuda_archs else ("cpu",)
-    if failed := [name.upper() for name in wanted if outcome[name].missing]:
-        raise CommandError(f"no kernels were built for {' and '.join(failed)}")
+        built = building.build(building.PACKAGE, Path(work), verbose)
+    if built.missing:
+        raise CommandError(f"no kernels were built: {built.missing}")
+    _print_rows({"kernels": _describe(built)})
+    if architectures:
+        _build_cubins(architectures)
+
+
+def _build_cubins(architectures: tuple[int, ...]) -> None:
+    try:
+        nvrtc = Devices.nvrtc()
+        made = cubins.make_shipped(building.PACKAGE, architectures, nvrtc)
+    except (NvrtcError, ImportError) as error:
+        raise CommandError(str(error)) from error
+    names = ", ".join(f"sm_{one}" for one in architectures)
+    _print_rows({"CUDA images": f"{names} by NVRTC {nvrtc}: {made} made, in {building.PACKAGE / cubins.SHIPPED}"})
 
 
 def run(script: str, arguments: list[str]) -> Callable[[], None]:
@@ -211,7 +233,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("build", help="compile the kernels for this machine", description=build.__doc__)
     command.set_defaults(command=build)
     add = command.add_argument
-    add("--cuda-archs", metavar="LIST", help="compute capabilities such as 75;90 (default: all that nvcc knows)")
+    add("--cuda-archs", metavar="LIST", help="make CUDA images for these GPUs (compute capabilities such as 75,90)")
     add("--verbose", action="store_true", help="show what the compilers say")
 
     command = commands.add_parser(
@@ -390,28 +412,37 @@ def _check_policy(policy: str) -> None:
         raise CommandError(f"--{error}") from error
 
 
-def _cuda() -> str:
-    if not torch.cuda.is_available():
-        return "no device found" if torch.backends.cuda.is_built() else "this torch is built without it"
-    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return f"{torch.version.cuda}: {', '.join(devices)}"
-
-
-def _kernels(kernels: dict[str, building.Kernels]) -> dict[str, str]:
-    return {f"kernels, {name.upper()}": _describe(name, entry) for name, entry in kernels.items()}
-
-
-def _describe(name: str, kernels: building.Kernels) -> str:
+def _describe(kernels: building.Kernels) -> str:
     if kernels.missing:
         return f"missing: {kernels.missing}"
-    built = f"built by {kernels.compiler}: {', '.join(kernels.architectures)}".removesuffix(": ")
+    built = f"built by {kernels.compiler}: {', '.join(kernels.instruction_sets)}".removesuffix(": ")
     try:
-        module = importlib.import_module(f"gan_regularizers._kernels_{name}")
+        module = importlib.import_module("gan_regularizers._kernels")
     except ImportError as error:
         return f"{built}, but does not load ({error}); run: gan-regularizers build"
-    if name == "cpu":
-        built += f" (this machine runs {module.instruction_sets()[-1]})"
-    return built
+    return f"{built} (this machine runs {module.cpu.instruction_sets()[-1]})"
+
+
+def _cuda() -> dict[str, str]:
+    """What CUDA's kernels need, and what each device has of it."""
+    devices = native.cuda_devices
+    if devices is None:
+        return {}
+    rows = {"CUDA": torch.version.cuda or "not in this torch"}
+    driver = devices.driver()
+    rows["CUDA driver"] = driver if isinstance(driver, str) else f"for CUDA {driver // 1000}.{driver % 1000 // 10}"
+    try:
+        rows["CUDA compiler"] = f"NVRTC {devices.nvrtc()} ({devices.nvrtc().path})"
+    except NvrtcError as error:
+        rows["CUDA compiler"] = str(error)
+    if reason := devices.without_devices():
+        return {**rows, "CUDA kernels": f"missing: {reason}"}
+    for index in range(torch.cuda.device_count()):
+        major, minor = torch.cuda.get_device_capability(index)
+        device = devices[index]
+        kernels = f"missing: {device.missing}" if device.missing else f"{device.cubins}"
+        rows[f"cuda:{index}"] = f"{torch.cuda.get_device_name(index)}, sm_{major}{minor}; {kernels}"
+    return rows
 
 
 def _backend() -> tuple[str, str]:

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, settings
 # Child processes take the package that is installed too, not the tree that they start in, which may have no kernels.
 os.environ["PYTHONSAFEPATH"] = "1"
 
-# The CPU kernels of another build, such as one with sanitizers, in place of those of the package.
+# The kernels of another build, such as one with sanitizers, in place of those of the package.
 if other := os.environ.get("GAN_REGULARIZERS_TEST_KERNELS"):
-    spec = importlib.util.spec_from_file_location("gan_regularizers._kernels_cpu", other)
+    spec = importlib.util.spec_from_file_location("gan_regularizers._kernels", other)
     sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules[spec.name])
 

@@ -15,9 +15,7 @@ from test_operator import PARTS, PICTURES, cases, make_case
 from gan_regularizers.ops import TransformParams
 from gan_regularizers.ops.philox import philox_4x32, philox_normal
 
-kernels = pytest.importorskip(
-    "gan_regularizers._kernels_cpu", reason="the CPU kernels are not built", exc_type=ImportError
-)
+kernels = pytest.importorskip("gan_regularizers._kernels", reason="the kernels are not built", exc_type=ImportError).cpu
 INSTRUCTION_SETS = kernels.instruction_sets()
 HALVES = (torch.float16, torch.bfloat16)
 

@@ -6,7 +6,7 @@
   backward, so R1 and every higher order follow.
 - ``draw`` and ``look_up`` turn random words into the parameters of a batch, in one launch each.
 
-The modules ``_kernels_cpu`` and ``_kernels_cuda`` take addresses and know nothing of torch (``csrc/``).
+The module ``_kernels`` takes addresses and knows nothing of torch (``csrc/``).
 """
 
 import importlib
@@ -18,32 +18,39 @@ import torch
 from torch import Tensor
 
 from .. import building
+from .cuda import Devices
 from .params import TransformParams, arithmetic_dtype, memory_format
 
 _DTYPE_CODES = {torch.float16: 0, torch.bfloat16: 1, torch.float32: 2, torch.float64: 3}
 
 
-def _load(device: str, reason: str) -> ModuleType | str:
-    """The kernels for a type of device, or why they are not there."""
+def _load(reason: str) -> ModuleType | str:
+    """The kernels, or why they are not there."""
     if reason:
         return reason
     try:
-        return importlib.import_module(f"gan_regularizers._kernels_{device}")
+        return importlib.import_module("gan_regularizers._kernels")
     except ImportError as error:
         return f"the kernels do not load ({error}); run: gan-regularizers build"
 
 
-_kernels = {device: _load(device, built.missing) for device, built in building.report().items()}
-_missing = {device: "" if isinstance(kernels, ModuleType) else kernels for device, kernels in _kernels.items()}
+_kernels = _load(building.report().missing)
+_unbuilt = "" if isinstance(_kernels, ModuleType) else _kernels
+cuda_devices = None if _unbuilt else Devices(_kernels.cuda)
 
 
-def missing(device: str, dtype: torch.dtype | None = None) -> str:
-    """Why a type of device, or a dtype on it, has no kernels; empty where it has."""
-    if device == "meta":
+def missing(device: torch.device | str, dtype: torch.dtype | None = None) -> str:
+    """Why a device, or a dtype on it, has no kernels; empty where it has."""
+    device = torch.device(device)
+    if device.type == "meta":
         return ""  # the fake kernels serve it
-    if device == "cuda" and dtype == torch.float64:
+    if device.type not in ("cpu", "cuda"):
+        return f"there are no kernels for devices of type {device.type!r}"
+    if device.type == "cuda" and dtype == torch.float64:
         return "the CUDA kernels take float16, bfloat16 and float32, not float64"
-    return _missing.get(device, f"there are no kernels for devices of type {device!r}")
+    if _unbuilt or device.type == "cpu":
+        return _unbuilt
+    return cuda_devices.missing(device.index)
 
 
 def input_transform(x: Tensor, params: TransformParams) -> Tensor:
@@ -122,10 +129,15 @@ def _transform(x: Tensor, adjoint: bool, params: TransformParams) -> Tensor:
         centre,
     )
     if x.is_cuda:
-        workspace = x.new_empty(_kernels["cuda"].workspace(*arguments), dtype=torch.float32)
-        _kernels["cuda"].transform(*arguments, workspace.data_ptr(), *_place(x))
+        kept = []
+
+        def workspace(floats: int) -> int:
+            kept.append(x.new_empty(floats, dtype=torch.float32))
+            return kept[-1].data_ptr()
+
+        _kernels.cuda.transform(*arguments, workspace, *_place(x))
     else:
-        _kernels["cpu"].transform(*arguments, torch.get_num_threads())
+        _kernels.cpu.transform(*arguments, torch.get_num_threads())
     return y
 
 
@@ -168,7 +180,7 @@ def _draw(
     reals, integers = _fake_draw(words, scale, low, row, count, offset)
     columns = (scale, low, row, count, offset)
     drawn = (words.data_ptr(), *words.shape, *columns, reals.data_ptr(), integers.data_ptr())
-    _kernels[words.device.type].draw(*drawn, *_place(words))
+    getattr(_kernels, words.device.type).draw(*drawn, *_place(words))
     return reals, integers
 
 
@@ -178,7 +190,7 @@ def _look_up(
     words, t, t_list = (_prepared(value, torch.int64) for value in (words, t, t_list))
     gain, noise_scale = (_prepared(table, torch.float32) for table in (gain, noise_scale))
     outputs = _fake_look_up(words, t, t_list, gain, noise_scale)
-    _kernels[words.device.type].look_up(
+    getattr(_kernels, words.device.type).look_up(
         words.data_ptr(),
         _address(t),
         words.numel(),

@@ -1,0 +1,227 @@
+// The Python module _kernels: nothing but argument passing. Sizes and addresses are integers, 0 a null pointer.
+
+#include <pybind11/functional.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "checks.h"
+#include "kernels.h"
+#include "philox.h"
+
+namespace py = pybind11;
+using namespace gan_regularizers;
+
+namespace {
+
+using Address = uintptr_t;
+
+template <typename T>
+T* pointer(Address address) {
+  return reinterpret_cast<T*>(address);
+}
+
+Pass pass_of(int dtype, const std::array<int64_t, 4>& shape, bool channels_last, Address input, Address output,
+             bool adjoint, const std::array<Address, 8>& parts, int64_t shift_stride, int64_t cutout_stride,
+             const std::array<int64_t, 2>& picture, double centre) {
+  Pass pass;
+  pass.dtype = static_cast<Dtype>(dtype);
+  pass.shape = {shape[0], shape[1], shape[2], shape[3], channels_last};
+  pass.input = pointer<const void>(input);
+  pass.output = pointer<void>(output);
+  pass.adjoint = adjoint;
+  pass.parts = {pointer<const void>(parts[0]),
+                pointer<const void>(parts[1]),
+                pointer<const void>(parts[2]),
+                pointer<const int64_t>(parts[3]),
+                pointer<const int64_t>(parts[4]),
+                shift_stride,
+                cutout_stride,
+                pointer<const void>(parts[5]),
+                pointer<const void>(parts[6]),
+                pointer<const int64_t>(parts[7])};
+  pass.picture = {picture[0], picture[1], centre};
+  return pass;
+}
+
+Draw draw_of(Address words, int64_t word_rows, int64_t samples, const std::vector<float>& scale,
+             const std::vector<float>& low, const std::vector<int>& source, const std::vector<int64_t>& count,
+             const std::vector<int64_t>& offset, Address reals, Address integers) {
+  const size_t rows = scale.size(), columns = source.size();
+  if (low.size() != rows) refuse("scale and low differ in length");
+  if (count.size() != columns || offset.size() != columns) refuse("source, count and offset differ in length");
+  if (rows > Draw::max_columns || columns > Draw::max_columns) refuse("a draw has at most 16 rows and 16 columns");
+  Draw draw = {};
+  draw.words = pointer<const int64_t>(words);
+  draw.word_rows = word_rows;
+  draw.samples = samples;
+  draw.real_rows = static_cast<int>(rows);
+  draw.integer_columns = static_cast<int>(columns);
+  for (size_t row = 0; row < rows; ++row) {
+    draw.scale[row] = scale[row];
+    draw.low[row] = low[row];
+  }
+  for (size_t column = 0; column < columns; ++column) {
+    draw.source[column] = source[column];
+    draw.count[column] = count[column];
+    draw.offset[column] = offset[column];
+  }
+  draw.reals = pointer<float>(reals);
+  draw.integers = pointer<int64_t>(integers);
+  return draw;
+}
+
+LookUp look_up_of(Address words, Address given, int64_t samples, Address t_list, int64_t length, Address gain_table,
+                  Address noise_table, int64_t steps, Address t, Address gain, Address noise_std) {
+  return {pointer<const int64_t>(words),
+          pointer<const int64_t>(given),
+          samples,
+          pointer<const int64_t>(t_list),
+          length,
+          pointer<const float>(gain_table),
+          pointer<const float>(noise_table),
+          steps,
+          pointer<int64_t>(t),
+          pointer<float>(gain),
+          pointer<float>(noise_std)};
+}
+
+void bind_cpu(py::module_ module) {
+  module.doc() = "CPU kernels; every address must stay valid during the call.";
+
+  module.def("instruction_sets", cpu_instruction_sets, "What this machine runs, the preferred one last.");
+
+  module.def(
+      "transform",
+      [](int dtype, const std::array<int64_t, 4>& shape, bool channels_last, Address input, Address output,
+         bool adjoint, const std::array<Address, 8>& parts, int64_t shift_stride, int64_t cutout_stride,
+         const std::array<int64_t, 2>& picture, double centre, int threads, int instruction_set) {
+        const Pass pass = pass_of(dtype, shape, channels_last, input, output, adjoint, parts, shift_stride,
+                                  cutout_stride, picture, centre);
+        py::gil_scoped_release release;
+        transform_cpu(pass, threads, instruction_set);
+      },
+      py::arg("dtype"), py::arg("shape"), py::arg("channels_last"), py::arg("input"), py::arg("output"),
+      py::arg("adjoint"), py::arg("parts"), py::arg("shift_stride"), py::arg("cutout_stride"), py::arg("picture"),
+      py::arg("centre"), py::arg("threads") = 1, py::arg("instruction_set") = -1);
+
+  module.def(
+      "draw",
+      [](Address words, int64_t word_rows, int64_t samples, const std::vector<float>& scale,
+         const std::vector<float>& low, const std::vector<int>& source, const std::vector<int64_t>& count,
+         const std::vector<int64_t>& offset, Address reals, Address integers) {
+        draw_cpu(draw_of(words, word_rows, samples, scale, low, source, count, offset, reals, integers));
+      },
+      py::arg("words"), py::arg("word_rows"), py::arg("samples"), py::arg("scale"), py::arg("low"), py::arg("source"),
+      py::arg("count"), py::arg("offset"), py::arg("reals"), py::arg("integers"));
+
+  module.def(
+      "look_up",
+      [](Address words, Address given, int64_t samples, Address t_list, int64_t length, Address gain_table,
+         Address noise_table, int64_t steps, Address t, Address gain, Address noise_std) {
+        look_up_cpu(
+            look_up_of(words, given, samples, t_list, length, gain_table, noise_table, steps, t, gain, noise_std));
+      },
+      py::arg("words"), py::arg("given"), py::arg("samples"), py::arg("t_list"), py::arg("length"),
+      py::arg("gain_table"), py::arg("noise_table"), py::arg("steps"), py::arg("t"), py::arg("gain"),
+      py::arg("noise_std"));
+
+  module.def(
+      "philox_4x32",
+      [](const std::array<uint32_t, 4>& counter, const std::array<uint32_t, 2>& key) {
+        uint32_t words[4] = {counter[0], counter[1], counter[2], counter[3]};
+        philox_4x32<uint32_t, multiply_words>(words, key[0], key[1]);
+        return std::array<uint32_t, 4>{words[0], words[1], words[2], words[3]};
+      },
+      py::arg("counter"), py::arg("key"), "The four words of a counter under a key, for the known answers.");
+
+  module.def(
+      "normal_block",
+      [](int64_t seed, uint64_t block, int dtype, int instruction_set) {
+        return normal_block_cpu(static_cast<uint64_t>(seed), block, static_cast<Dtype>(dtype), instruction_set);
+      },
+      py::arg("seed"), py::arg("block"), py::arg("dtype"), py::arg("instruction_set") = -1,
+      "The normals of elements 4 block .. 4 block + 3, for the known answers.");
+}
+
+void bind_cuda(py::module_ module) {
+  module.doc() = "CUDA kernels; every address is one on the device. They return before the device is done.";
+
+  module.def("open_driver", open_cuda_driver, py::arg("library"),
+             "Open the driver by the name of its library; returns its version, such as 13000.");
+
+  module.def(
+      "kernels",
+      [] {
+        py::dict all;
+        for (const auto& [name, line] : cuda_kernels()) all[py::str(name)] = line;
+        return all;
+      },
+      "Every kernel's name, and the line that makes it after kernels_cuda.cu.");
+
+  module.def(
+      "set_images",
+      [](py::function images) {
+        // Kept for ever: when the program ends it may go after Python.
+        const auto kept = new py::function(std::move(images));
+        set_cuda_images([kept](const std::string& kernel, int device) {
+          return static_cast<std::string>((*kept)(kernel, device).cast<py::bytes>());
+        });
+      },
+      py::arg("images"), "images(kernel, device): the cubin of a kernel, as bytes, for the first launch on a device.");
+
+  module.def("load", load_cuda, py::arg("kernel"), py::arg("device"), "Load a kernel before its first launch.");
+
+  module.def(
+      "transform",
+      [](int dtype, const std::array<int64_t, 4>& shape, bool channels_last, Address input, Address output,
+         bool adjoint, const std::array<Address, 8>& parts, int64_t shift_stride, int64_t cutout_stride,
+         const std::array<int64_t, 2>& picture, double centre, const std::function<Address(int64_t)>& workspace,
+         int device, Address stream) {
+        transform_cuda(
+            pass_of(dtype, shape, channels_last, input, output, adjoint, parts, shift_stride, cutout_stride, picture,
+                    centre),
+            [&](int64_t floats) { return pointer<float>(workspace(floats)); }, device, pointer<void>(stream));
+      },
+      py::arg("dtype"), py::arg("shape"), py::arg("channels_last"), py::arg("input"), py::arg("output"),
+      py::arg("adjoint"), py::arg("parts"), py::arg("shift_stride"), py::arg("cutout_stride"), py::arg("picture"),
+      py::arg("centre"), py::arg("workspace"), py::arg("device"), py::arg("stream"),
+      "workspace: a function of a number of floats that returns the address of so many, which live until the pass is "
+      "launched.");
+
+  module.def(
+      "draw",
+      [](Address words, int64_t word_rows, int64_t samples, const std::vector<float>& scale,
+         const std::vector<float>& low, const std::vector<int>& source, const std::vector<int64_t>& count,
+         const std::vector<int64_t>& offset, Address reals, Address integers, int device, Address stream) {
+        draw_cuda(draw_of(words, word_rows, samples, scale, low, source, count, offset, reals, integers), device,
+                  pointer<void>(stream));
+      },
+      py::arg("words"), py::arg("word_rows"), py::arg("samples"), py::arg("scale"), py::arg("low"), py::arg("source"),
+      py::arg("count"), py::arg("offset"), py::arg("reals"), py::arg("integers"), py::arg("device"), py::arg("stream"));
+
+  module.def(
+      "look_up",
+      [](Address words, Address given, int64_t samples, Address t_list, int64_t length, Address gain_table,
+         Address noise_table, int64_t steps, Address t, Address gain, Address noise_std, int device, Address stream) {
+        look_up_cuda(
+            look_up_of(words, given, samples, t_list, length, gain_table, noise_table, steps, t, gain, noise_std),
+            device, pointer<void>(stream));
+      },
+      py::arg("words"), py::arg("given"), py::arg("samples"), py::arg("t_list"), py::arg("length"),
+      py::arg("gain_table"), py::arg("noise_table"), py::arg("steps"), py::arg("t"), py::arg("gain"),
+      py::arg("noise_std"), py::arg("device"), py::arg("stream"));
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_kernels, module) {
+  bind_cpu(module.def_submodule("cpu"));
+  bind_cuda(module.def_submodule("cuda"));
+}
