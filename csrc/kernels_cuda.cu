@@ -514,12 +514,14 @@ __device__ __forceinline__ void look_up_steps(const LookUp& look_up) {
 
 }  // namespace gan_regularizers
 
-// A line of these makes one kernel (launch_cuda.cpp has them all).
+// A line of GR_FLAT, GR_APPLY, GR_DRAW or GR_LOOK_UP makes one kernel; launch_cuda.cpp has the lines.
+#if defined(__CUDACC__)
 #define GR_KERNEL(name, threads, blocks, arguments, call)                                           \
   extern "C" __global__ void __launch_bounds__(threads, blocks) gan_regularizers_##name arguments { \
     using namespace gan_regularizers;                                                               \
     call;                                                                                           \
   }
+#endif
 #define GR_PASS_ARGUMENTS                                                                   \
   (gan_regularizers::Pass pass, gan_regularizers::Plan plan, gan_regularizers::Divisors by, \
    gan_regularizers::Progress progress)

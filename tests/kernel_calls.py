@@ -53,10 +53,17 @@ def on_cpu(
     return out
 
 
-def on_cuda(kernels: ModuleType, x: Tensor, params: TransformParams, adjoint: bool = False) -> Tensor:
+def on_cuda(
+    kernels: ModuleType, x: Tensor, params: TransformParams, adjoint: bool = False, device: int = 0
+) -> Tensor:
     """A pass on the CUDA kernels, or on their emulation with tensors of the CPU."""
     out = torch.full_like(x, torch.nan)
     given, _kept = arguments(x, out, params, adjoint)
-    workspace = x.new_full((kernels.workspace(**given),), torch.nan, dtype=torch.float32)
-    kernels.transform(**given, workspace=workspace.data_ptr(), device=0, stream=0)
+    workspaces = []
+
+    def workspace(floats: int) -> int:
+        workspaces.append(x.new_full((floats,), torch.nan, dtype=torch.float32))
+        return workspaces[-1].data_ptr()
+
+    kernels.transform(**given, workspace=workspace, device=device, stream=0)
     return out

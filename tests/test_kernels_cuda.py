@@ -3,11 +3,6 @@
 This holds their indices, windows, sums and barriers to account where there is no GPU. test_cuda.py runs them on one.
 """
 
-import importlib.util
-import shutil
-import subprocess
-import sysconfig
-from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -16,54 +11,36 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_calls import arguments, on_cpu, on_cuda
 from plain_normals import BLOCKS, normal_block
+from stand_in import COMPILER, StandIn, build_stand_in, own_kernels, text_image
 from test_operator import PARTS, PICTURES, cases, make_case
 
 from gan_regularizers.ops import TransformParams
 
 kernels_cpu = pytest.importorskip(
-    "gan_regularizers._kernels_cpu", reason="the CPU kernels are not built", exc_type=ImportError
-)
-HERE = Path(__file__).parent
-COMPILER = shutil.which("g++")
+    "gan_regularizers._kernels", reason="the kernels are not built", exc_type=ImportError
+).cpu
+pytestmark = pytest.mark.skipif(COMPILER is None, reason="no g++ to build the emulation with")
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory) -> Path:
-    pybind11 = pytest.importorskip("pybind11")
-    if COMPILER is None:
-        pytest.skip("no g++ to build the emulation with")
-    path = tmp_path_factory.mktemp("emulation") / "_kernels_cuda.so"
-    csrc, emulation = HERE.parent / "csrc", HERE / "cuda_emulation"
-    includes = (emulation, csrc, pybind11.get_include(), sysconfig.get_paths()["include"])
-    command = [COMPILER, "-std=c++17", "-O1", "-fPIC", "-shared", "-fvisibility=hidden"]
-    # A GPU faults on addresses that are not aligned; x86 does not.
-    command += ["-fsanitize=undefined", "-fno-sanitize-recover=all"]
-    # The pass follows the sums of its sample at once, so that it has to wait for them, and threads take several turns.
-    command += ["-DGR_RUNNING_BLOCKS=1", "-pthread"]
-    command += [f"-I{folder}" for folder in includes]
-    command += [emulation / "emulation.cpp", csrc / "bind_cuda.cpp", "-o", path]
-    subprocess.run(command, check=True)
-    return path
-
-
-def load(name: str, path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def emulated(tmp_path_factory) -> ModuleType:
+    """The launcher of the CUDA kernels."""
+    return own_kernels(tmp_path_factory.mktemp("kernels"))
 
 
 @pytest.fixture(scope="module")
-def emulated(library) -> ModuleType:
-    """The emulation as _kernels_cuda."""
-    return load("_kernels_cuda", library)
+def emulation(emulated, tmp_path_factory) -> StandIn:
+    """The driver that it has opened."""
+    stand_in = StandIn(build_stand_in(tmp_path_factory.mktemp("emulation"), emulated.kernels()))
+    emulated.open_driver(str(stand_in.path))
+    emulated.set_images(text_image)
+    return stand_in
 
 
-@pytest.fixture(scope="module")
-def emulation(library) -> ModuleType:
-    """What else a test may ask of it (cuda_emulation/emulation.cpp)."""
-    return load("_emulation", library)
+@pytest.fixture(autouse=True)
+def _opened(emulation):
+    return emulation
 
 
 def check(emulated: ModuleType, x: torch.Tensor, params: TransformParams) -> None:
@@ -157,7 +134,7 @@ def test_a_sample_of_more_than_2_to_the_31_elements(emulation, emulated):
     given, _kept = arguments(x, y, params, adjoint=False)
     emulation.run_last_blocks(8)  # whose threads take turns, the last of which reach the end
     try:
-        emulated.transform(**given, workspace=0, device=0, stream=0)
+        emulated.transform(**given, workspace=None, device=0, stream=0)
     finally:
         emulation.run_last_blocks(2**63 - 1)
     first = (x.numel() - last) // 4
@@ -166,24 +143,6 @@ def test_a_sample_of_more_than_2_to_the_31_elements(emulation, emulated):
     torch.testing.assert_close(y[0, 0, 0, -last:].float(), expected, rtol=2**-11, atol=4e-6)
     total = emulation.sum_of_halves(x.data_ptr(), x.numel(), x.numel() - last, x.numel())
     assert total == pytest.approx(float(x[..., -last:].float().sum()), abs=1e-4)
-
-
-NVCC = shutil.which("nvcc")
-
-
-@pytest.mark.skipif(NVCC is None, reason="no nvcc")
-def test_what_blocks_exchange_is_volatile_on_a_gpu(tmp_path):
-    """The emulation has a type of its own for it."""
-    ptx = tmp_path / "kernels.ptx"
-    source = HERE.parent / "csrc" / "kernels_cuda.cu"
-    subprocess.run([NVCC, "-std=c++17", "-arch=sm_75", "-ptx", source, "-o", ptx], check=True)
-    text = ptx.read_text()
-    kernels = text.count(".entry ") - 2  # a draw and a look-up exchange nothing
-    assert kernels == 21
-    # Each waits for slices and reads their sums.
-    assert text.count("ld.volatile.global.u32") >= kernels
-    assert text.count("ld.volatile.global.f32") >= kernels
-    assert text.count("st.volatile.global.f32") == kernels
 
 
 @pytest.mark.parametrize("value", [2**31, 2**32, -(2**32), 2**63 - 1, -(2**63)])
@@ -243,7 +202,7 @@ def test_what_the_kernels_refuse(emulated):
         on_cuda(emulated, case.x.float(), case.params._replace(channels=(0, 4)))
 
     def transform(dtype: int, shape: tuple[int, ...], parts: list[int], picture: tuple[int, int]) -> None:
-        emulated.transform(dtype, shape, False, 4, 2**50, False, parts, 2, 4, picture, 0.0, 0, 0, 0)
+        emulated.transform(dtype, shape, False, 4, 2**50, False, parts, 2, 4, picture, 0.0, lambda floats: 0, 0, 0)
 
     shifted, contrasted, scaled = ([8 * (part == only) for part in range(8)] for only in (3, 2, 5))
     with pytest.raises(ValueError, match="2\\^31"):

@@ -1,6 +1,7 @@
-// Just enough of CUDA to run csrc/kernels_cuda.cu on a CPU: every thread of a block is a fiber, and a few blocks run at
-// once. Slow, and it says nothing of speed, but indices, windows, sums, barriers and what blocks wait for are those of
-// the real kernels, memory orders no more than CUDA promises, and approximations are as far off as they may be.
+// Just enough of a device to run csrc/kernels_cuda.cu on a CPU: every thread of a block is a fiber, and a few blocks
+// run at once. Slow, and it says nothing of speed, but indices, windows, sums, barriers and what blocks wait for are
+// those of the real kernels, memory orders no more than CUDA promises, and approximations are as far off as they may
+// be.
 #pragma once
 
 #include <ucontext.h>
@@ -16,7 +17,10 @@
 #include <mutex>
 #include <numeric>
 #include <set>
+#include <string>
 #include <thread>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "bits.h"
@@ -30,9 +34,6 @@
 
 struct Index {
   unsigned x;
-};
-struct float2 {
-  float x, y;
 };
 struct alignas(8) uint2 {
   uint32_t x, y;
@@ -215,37 +216,64 @@ void __stcs(Words* address, Words words) {
   *address = words;
 }
 
-enum cudaError_t { cudaSuccess };
-inline const char* cudaGetErrorString(cudaError_t) { return "no error"; }
-inline cudaError_t cudaGetDevice(int* device) {
-  *device = 0;
-  return cudaSuccess;
-}
-inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
-using cudaStream_t = void*;
-inline cudaError_t cudaMemsetAsync(void* address, int value, size_t bytes, cudaStream_t) {
-  std::memset(address, value, bytes);
-  return cudaSuccess;
+namespace emulation {
+
+// A kernel with its arguments taken from where a launch points to them.
+using Kernel = std::function<std::function<void()>(void** arguments)>;
+
+struct Entry {
+  Kernel kernel;
+  unsigned most_threads;
+};
+
+// By the names under which a driver finds them.
+inline std::map<std::string, Entry>& entries() {
+  static std::map<std::string, Entry> all;
+  return all;
 }
 
-template <typename... Parameters, typename... Arguments>
-void launch(void (*kernel)(Parameters...), int64_t blocks, int threads, void*, Arguments... arguments) {
-  if (threads < 1 || threads > 1024 || threads % 32) std::abort();
+template <typename... Arguments, size_t... i>
+Kernel unpacking(void (*kernel)(Arguments...), std::index_sequence<i...>) {
+  return [kernel](void** addresses) -> std::function<void()> {
+    // Copied, as a launch does.
+    return [kernel, arguments = std::tuple<Arguments...>(*static_cast<Arguments*>(addresses[i])...)] {
+      std::apply(kernel, arguments);
+    };
+  };
+}
+
+template <typename... Arguments>
+bool enter(const char* name, unsigned most_threads, void (*kernel)(Arguments...)) {
+  return entries()
+      .emplace(name, Entry{unpacking(kernel, std::index_sequence_for<Arguments...>()), most_threads})
+      .second;
+}
+
+inline void launch(const std::function<void()>& kernel, int64_t blocks, unsigned threads) {
   // Blocks begin in any order that the device likes; here in one that is far from that of their indices.
-  const int64_t stride = blocks / 2 | 1, running = std::min(blocks, emulation::last_blocks);
+  const int64_t stride = blocks / 2 | 1, running = std::min(blocks, last_blocks);
   const int64_t order = running == blocks && std::gcd(stride, blocks) == 1 ? stride : 1;
   std::atomic<int64_t> begun = 0;
-  emulation::memory.forget();
+  memory.forget();
   const auto run_blocks = [&] {
-    emulation::block.kernel = [=] { kernel(arguments...); };
-    blockDim.x = static_cast<unsigned>(threads);
+    block.kernel = kernel;
+    blockDim.x = threads;
     for (int64_t turn; (turn = begun++) < running;) {
       blockIdx.x = static_cast<unsigned>((blocks - 1 - turn) * order % blocks);
-      emulation::run_block(blockDim.x);
+      run_block(blockDim.x);
     }
   };
   std::vector<std::thread> workers;
-  for (int64_t i = 1; i < std::min(running, emulation::running_blocks); ++i) workers.emplace_back(run_blocks);
+  for (int64_t i = 1; i < std::min(running, running_blocks); ++i) workers.emplace_back(run_blocks);
   run_blocks();
   for (std::thread& worker : workers) worker.join();
 }
+
+}  // namespace emulation
+
+#define GR_KERNEL(name, threads, blocks, arguments, call) \
+  static void name##_on_a_cpu arguments {                 \
+    using namespace gan_regularizers;                     \
+    call;                                                 \
+  }                                                       \
+  static const bool name##_is_there = emulation::enter("gan_regularizers_" #name, threads, name##_on_a_cpu);
