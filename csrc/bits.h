@@ -21,11 +21,9 @@ GR_INLINE To bit_cast(From from) {
 
 // Half precision as its bits.
 struct Float16 {
-  static constexpr bool is_brain = false;
   uint16_t bits;
 };
 struct BFloat16 {
-  static constexpr bool is_brain = true;
   uint16_t bits;
 };
 
@@ -34,10 +32,14 @@ GR_INLINE float widen(BFloat16 value) { return bit_cast<float>(static_cast<uint3
 // Rounded to nearest, ties to even, as everywhere: what falls away is added to just under a half, or to a half where
 // the bit that stays is odd.
 GR_INLINE void narrow(float value, BFloat16& out) {
+#if defined(__CUDACC__) && __CUDA_ARCH__ >= 800
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(out.bits) : "f"(value));
+#else
   const uint32_t bits = bit_cast<uint32_t>(value);
   const uint32_t rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
   const uint32_t quiet = (bits >> 16) | 0x40u;
   out.bits = static_cast<uint16_t>((bits & 0x7FFFFFFFu) > 0x7F800000u ? quiet : rounded);
+#endif
 }
 
 #if defined(__CUDACC__)

@@ -30,20 +30,25 @@ __device__ __forceinline__ void unpack(uint32_t word, float (&values)[2]) {
 }
 template <typename T>
 __device__ __forceinline__ uint32_t pack(float first, float second) {
-#if defined(__CUDACC__) && __CUDA_ARCH__ >= 800
-  uint32_t word;
-  if constexpr (T::is_brain)
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(second), "f"(first));
-  else
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(second), "f"(first));
-  return word;
-#else
   T low, high;
   narrow(first, low);
   narrow(second, high);
   return low.bits | static_cast<uint32_t>(high.bits) << 16;
-#endif
 }
+#if defined(__CUDACC__) && __CUDA_ARCH__ >= 800
+template <>
+__device__ __forceinline__ uint32_t pack<Float16>(float first, float second) {
+  uint32_t word;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(second), "f"(first));
+  return word;
+}
+template <>
+__device__ __forceinline__ uint32_t pack<BFloat16>(float first, float second) {
+  uint32_t word;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(second), "f"(first));
+  return word;
+}
+#endif
 
 // The unsigned integer of as many bytes.
 template <int bytes>
@@ -512,6 +517,12 @@ __device__ __forceinline__ void look_up_steps(const LookUp& look_up) {
   look_up.noise_std[n] = look_up.noise_table[t];
 }
 
+// Blocks of most_threads that a multiprocessor must be able to run. Two leave 64 registers for a thread, which the code
+// for older architectures, and for any number of channels, would have to spill.
+GR_CONSTEXPR int blocks_of_apply(int channels, bool mixes) {
+  return __CUDA_ARCH__ >= 900 || (__CUDA_ARCH__ >= 750 && !(mixes && channels == 0)) ? 2 : 1;
+}
+
 }  // namespace gan_regularizers
 
 // A line of GR_FLAT, GR_APPLY, GR_DRAW or GR_LOOK_UP makes one kernel; launch_cuda.cpp has the lines.
@@ -527,9 +538,9 @@ __device__ __forceinline__ void look_up_steps(const LookUp& look_up) {
    gan_regularizers::Progress progress)
 #define GR_FLAT(name, type) \
   GR_KERNEL(name, gan_regularizers::most_threads, 1, GR_PASS_ARGUMENTS, apply_flat<type>(pass, plan, by, progress))
-#define GR_APPLY(name, type, channels, mixes, channels_last)            \
-  GR_KERNEL(name, gan_regularizers::most_threads, 2, GR_PASS_ARGUMENTS, \
-            (apply<type, channels, mixes, channels_last>(pass, plan, by, progress)))
+#define GR_APPLY(name, type, channels, mixes, channels_last)                                          \
+  GR_KERNEL(name, gan_regularizers::most_threads, gan_regularizers::blocks_of_apply(channels, mixes), \
+            GR_PASS_ARGUMENTS, (apply<type, channels, mixes, channels_last>(pass, plan, by, progress)))
 #define GR_DRAW(name) \
   GR_KERNEL(name, gan_regularizers::block_threads, 1, (gan_regularizers::Draw draw), draw_columns(draw))
 #define GR_LOOK_UP(name) \

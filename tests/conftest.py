@@ -37,3 +37,13 @@ settings.load_profile("suite")
 def _seeded() -> None:
     """Start every test from one state of torch's global generator, in whatever order tests run."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def stand_in_library(tmp_path_factory) -> Path:
+    """The stand-in of CUDA's driver, with all kernels."""
+    stand_in = pytest.importorskip("stand_in")
+    if stand_in.COMPILER is None:
+        pytest.skip("no g++ to build the stand-in of CUDA's driver with")
+    folder = tmp_path_factory.mktemp("stand-in")
+    return stand_in.build_stand_in(folder, stand_in.own_kernels(folder).kernels())

@@ -53,9 +53,7 @@ def on_cpu(
     return out
 
 
-def on_cuda(
-    kernels: ModuleType, x: Tensor, params: TransformParams, adjoint: bool = False, device: int = 0
-) -> Tensor:
+def on_cuda(kernels: ModuleType, x: Tensor, params: TransformParams, adjoint: bool = False, device: int = 0) -> Tensor:
     """A pass on the CUDA kernels, or on their emulation with tensors of the CPU."""
     out = torch.full_like(x, torch.nan)
     given, _kept = arguments(x, out, params, adjoint)

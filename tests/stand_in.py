@@ -60,6 +60,7 @@ def build_stand_in(folder: Path, kernels: dict[str, str]) -> Path:
     (folder / "kernels.inc").write_text("\n".join(kernels.values()) + "\n")
     path = folder / "libcuda_stand_in.so"
     command = [COMPILER, "-std=c++17", "-O1", "-fPIC", "-shared", "-fvisibility=hidden", "-pthread"]
+    command += ["-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Werror"]
     # A GPU faults on addresses that are not aligned; x86 does not.
     command += ["-fsanitize=undefined", "-fno-sanitize-recover=all"]
     command += [f"-I{include}" for include in (_SOURCES, _CSRC, folder)]

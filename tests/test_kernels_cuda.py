@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_calls import arguments, on_cpu, on_cuda
 from plain_normals import BLOCKS, normal_block
-from stand_in import COMPILER, StandIn, build_stand_in, own_kernels, text_image
+from stand_in import StandIn, own_kernels, text_image
 from test_operator import PARTS, PICTURES, cases, make_case
 
 from gan_regularizers.ops import TransformParams
@@ -19,7 +19,6 @@ from gan_regularizers.ops import TransformParams
 kernels_cpu = pytest.importorskip(
     "gan_regularizers._kernels", reason="the kernels are not built", exc_type=ImportError
 ).cpu
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="no g++ to build the emulation with")
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -30,9 +29,9 @@ def emulated(tmp_path_factory) -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def emulation(emulated, tmp_path_factory) -> StandIn:
+def emulation(emulated, stand_in_library) -> StandIn:
     """The driver that it has opened."""
-    stand_in = StandIn(build_stand_in(tmp_path_factory.mktemp("emulation"), emulated.kernels()))
+    stand_in = StandIn(stand_in_library)
     emulated.open_driver(str(stand_in.path))
     emulated.set_images(text_image)
     return stand_in
@@ -202,7 +201,7 @@ def test_what_the_kernels_refuse(emulated):
         on_cuda(emulated, case.x.float(), case.params._replace(channels=(0, 4)))
 
     def transform(dtype: int, shape: tuple[int, ...], parts: list[int], picture: tuple[int, int]) -> None:
-        emulated.transform(dtype, shape, False, 4, 2**50, False, parts, 2, 4, picture, 0.0, lambda floats: 0, 0, 0)
+        emulated.transform(dtype, shape, False, 4, 2**50, False, parts, 2, 4, picture, 0.0, lambda _floats: 0, 0, 0)
 
     shifted, contrasted, scaled = ([8 * (part == only) for part in range(8)] for only in (3, 2, 5))
     with pytest.raises(ValueError, match="2\\^31"):

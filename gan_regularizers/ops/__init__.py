@@ -47,9 +47,9 @@ def backend(device: str = "cpu", dtype: torch.dtype | None = None) -> tuple[str,
     """
     if _choice not in _BACKENDS:
         raise ValueError(f"{_choice_from}: {_choice!r} is no backend; choose 'auto', 'reference' or 'native'")
-    missing = native.missing(device, dtype)
     if _choice == "reference":
         return "reference", f"chosen by {_choice_from}"
+    missing = native.missing(device, dtype)
     if missing and _choice == "native":
         raise RuntimeError(f"{_choice_from}: 'native', but {missing}")
     if missing:
