@@ -424,23 +424,27 @@ def _describe(kernels: building.Kernels) -> str:
 
 
 def _cuda() -> dict[str, str]:
-    """What CUDA's kernels need, and what each device has of it."""
+    """What the CUDA kernels need, and what each device has of it."""
     devices = native.cuda_devices
     if devices is None:
-        return {}
-    rows = {"CUDA": torch.version.cuda or "not in this torch"}
+        return {"CUDA": torch.version.cuda or "none in this torch"}
+    if torch.version.hip or not torch.backends.cuda.is_built():
+        return {"CUDA": devices.without_devices()}
     driver = devices.driver()
-    rows["CUDA driver"] = driver if isinstance(driver, str) else f"for CUDA {driver // 1000}.{driver % 1000 // 10}"
     try:
-        rows["CUDA compiler"] = f"NVRTC {devices.nvrtc()} ({devices.nvrtc().path})"
+        compiler = f"NVRTC {devices.nvrtc()} ({devices.nvrtc().path})"
     except NvrtcError as error:
-        rows["CUDA compiler"] = str(error)
+        compiler = str(error)
+    rows = {
+        "CUDA": torch.version.cuda,
+        "CUDA driver": driver if isinstance(driver, str) else f"for CUDA {driver // 1000}.{driver % 1000 // 10}",
+        "CUDA compiler": compiler,
+    }
     if reason := devices.without_devices():
-        return {**rows, "CUDA kernels": f"missing: {reason}"}
+        return {**rows, "CUDA kernels": f"none: {reason}"}
     for index in range(torch.cuda.device_count()):
         major, minor = torch.cuda.get_device_capability(index)
-        device = devices[index]
-        kernels = f"missing: {device.missing}" if device.missing else f"{device.cubins}"
+        kernels = devices[index].missing or devices[index].cubins
         rows[f"cuda:{index}"] = f"{torch.cuda.get_device_name(index)}, sm_{major}{minor}; {kernels}"
     return rows
 

@@ -141,9 +141,12 @@ def make_shipped(package: Path, architectures: tuple[int, ...], nvrtc: Nvrtc) ->
     """``make`` in a package that has the kernel module.
 
     Raises:
-        ImportError: the module does not load.
+        ImportError: the module is not there, or does not load.
     """
-    spec = importlib.util.spec_from_file_location("_kernels", package / file_name())
+    path = package / file_name()
+    if not path.exists():
+        raise ImportError(f"CUDA images need the kernel module, and {path} is not there; run: gan-regularizers build")
+    spec = importlib.util.spec_from_file_location("_kernels", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return make(package / SHIPPED, module.cuda.kernels(), architectures, nvrtc)

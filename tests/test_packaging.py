@@ -12,13 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from gan_regularizers import building
+from gan_regularizers import building, cubins
 from gan_regularizers.cli import main
+from gan_regularizers.nvrtc import NvrtcError, find
 
 ROOT = Path(__file__).parent.parent
+try:
+    NVRTC = find()
+except NvrtcError:
+    NVRTC = None
 SOURCES = ("LICENSE", "MANIFEST.in", "README.md", "csrc", "gan_regularizers", "patches", "pyproject.toml", "setup.py")
-NO_COMPILERS = {"PATH": "", "CXX": "", "CUDACXX": "/nonexistent/nvcc"}
-NO_NVCC = {"CUDACXX": "/nonexistent/nvcc"}
+NO_COMPILERS = {"PATH": "", "CXX": ""}
 
 
 def tree(folder: Path) -> Path:
@@ -26,7 +30,7 @@ def tree(folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
     for name in SOURCES:
         if (ROOT / name).is_dir():
-            built = shutil.ignore_patterns("__pycache__", "*.so", "kernels.json")
+            built = shutil.ignore_patterns("__pycache__", "*.so", "kernels.json", cubins.SHIPPED)
             shutil.copytree(ROOT / name, folder / name, ignore=built)
         elif (ROOT / name).exists():
             shutil.copy(ROOT / name, folder / name)
@@ -82,8 +86,7 @@ def package(tmp_path, monkeypatch):
     shutil.copytree(ROOT / "csrc", folder / "csrc")
     monkeypatch.setattr(building, "PACKAGE", folder)
     monkeypatch.delenv("CXX", raising=False)
-    for name in ("PATH", "CUDACXX"):
-        monkeypatch.setenv(name, NO_COMPILERS[name])
+    monkeypatch.setenv("PATH", NO_COMPILERS["PATH"])
     return folder
 
 
@@ -98,8 +101,8 @@ def sdist(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def wheel(sdist, tmp_path_factory) -> Path:
-    """The wheel that this machine builds, from the sdist, for one architecture."""
-    return wheel_of(sdist, tmp_path_factory.mktemp("wheel"), GAN_REGULARIZERS_CUDA_ARCHS="90")
+    """The wheel that this machine builds, from the sdist, with images for one kind of GPU where there is NVRTC."""
+    return wheel_of(sdist, tmp_path_factory.mktemp("wheel"), **({"GAN_REGULARIZERS_CUDA_ARCHS": "90"} if NVRTC else {}))
 
 
 def test_the_sdist_has_the_sources_alone(sdist):
@@ -117,18 +120,33 @@ def test_the_wheel_carries_kernels_and_sources(wheel):
     assert {f"gan_regularizers/{path.as_posix()}" for path in carried} <= names
     assert not [name for name in names if "test" in name]
     built = [name for name, entry in record(wheel).items() if "missing" not in entry]
-    assert any(name.startswith("_kernels_cpu.") for name in built)
-    assert {f"gan_regularizers/{name}" for name in built} == {name for name in names if "/_kernels_" in name}
+    assert any(name.startswith("_kernels.") for name in built)
+    assert {f"gan_regularizers/{name}" for name in built} == {name for name in names if "/_kernels." in name}
 
 
 def test_the_wheel_runs_its_kernels(wheel, tmp_path):
     install(wheel, tmp_path)
-    cpu, cuda = (line for line in info(tmp_path) if line.startswith("kernels"))
-    assert cpu.startswith("kernels, CPU      built by ")
-    assert "baseline" in cpu
-    assert "(this machine runs " in cpu
-    assert "nvcc" in cuda
-    assert "sm_90" in cuda or "missing: " in cuda
+    (line,) = (line for line in info(tmp_path) if line.startswith("kernels"))
+    assert line.startswith("kernels           built by ")
+    assert "baseline" in line
+    assert "(this machine runs " in line
+
+
+@pytest.mark.skipif(not NVRTC, reason="no NVRTC")
+def test_the_wheel_carries_the_images_that_were_asked_for(wheel, tmp_path):
+    install(wheel, tmp_path)
+    (folder,) = (tmp_path / "gan_regularizers" / cubins.SHIPPED).glob("*/nvrtc-*/sm_*")
+    assert folder.name == "sm_90"
+    script = (
+        "import sys; sys.modules['torch'] = None; from pathlib import Path; import types\n"
+        "package = sys.modules['gan_regularizers'] = types.ModuleType('gan_regularizers')\n"
+        "package.__path__ = ['gan_regularizers']\n"
+        "from gan_regularizers import _kernels, cubins\n"
+        "images = cubins.Cubins(_kernels.cuda.kernels(), 90, 13, None)\n"
+        "print(images.origin, all(images.image(kernel)[:4] == b'\\x7fELF' for kernel in _kernels.cuda.kernels()))"
+    )
+    done = run_in(tmp_path, "-c", script)
+    assert done.stdout == f"sm_90 in {folder.parents[2]} True\n", done.stderr
 
 
 def test_the_wheel_has_its_patches(wheel, tmp_path):
@@ -146,10 +164,8 @@ def test_a_machine_without_compilers_gets_a_wheel_and_the_reason(tmp_path):
         "no C++ compiler was found; install one (Debian, Ubuntu: apt install g++), then run: gan-regularizers build"
     )
     rows = info(target)
-    assert f"kernels, CPU      missing: {reason}" in rows
+    assert f"kernels           missing: {reason}" in rows
     assert f"backend           reference ({reason})" in rows
-    no_nvcc = "no CUDA compiler (nvcc) was found; install the CUDA toolkit, then run: gan-regularizers build"
-    assert f"kernels, CUDA     missing: {no_nvcc}" in rows
 
     script = "import torch, gan_regularizers as g; [g.DiffAugment()(torch.zeros(1, 3, 8, 8)) for _ in range(2)]"
     auto = run_in(target, "-c", script, GAN_REGULARIZERS_BACKEND="auto")
@@ -164,9 +180,9 @@ def test_sources_that_do_not_compile_give_a_wheel_and_the_line(tmp_path):
     folder = tree(tmp_path / "tree")
     header = folder / "csrc" / "kernels.h"
     header.write_text("int broken = ;\n" + header.read_text())
-    cpu, _ = record(wheel_of(folder, tmp_path / "wheel", **NO_NVCC)).values()
-    assert cpu["missing"].startswith("compiling failed: kernels.h:1:")
-    assert cpu["missing"].endswith("run: gan-regularizers build --verbose")
+    (entry,) = record(wheel_of(folder, tmp_path / "wheel")).values()
+    assert entry["missing"].startswith("compiling failed: kernels.h:1:")
+    assert entry["missing"].endswith("run: gan-regularizers build --verbose")
 
 
 @pytest.mark.parametrize("archs", ["9.0", "sm_90", "75;;x", "90+PTX"])
@@ -193,9 +209,9 @@ def test_the_command_needs_its_tools(package, monkeypatch, capsys):
     assert main(["build"]) == 1
     said = "building needs pybind11; pip install cmake ninja pybind11"
     assert capsys.readouterr().err == f"gan-regularizers: {said}\n"
-    (cpu, _) = building.build(package, package.parent / "work").values()
+    built = building.build(package, package.parent / "work")
     command = "pip install cmake ninja pybind11 && gan-regularizers build"
-    assert cpu.missing == f"pybind11 not installed; run: {command}"
+    assert built.missing == f"pybind11 not installed; run: {command}"
 
 
 def test_the_command_needs_to_write(package, monkeypatch, capsys):
@@ -209,40 +225,43 @@ def test_the_command_needs_to_write(package, monkeypatch, capsys):
 def test_the_command_without_compilers_says_so(package, capsys):
     assert main(["build"]) == 1
     captured = capsys.readouterr()
-    assert [line[:27] for line in captured.out.splitlines()] == [
-        "kernels, CPU      missing: ",
-        "kernels, CUDA     missing: ",
-    ]
-    assert captured.err == "gan-regularizers: no kernels were built for CPU\n"
+    assert captured.out == ""
+    assert captured.err.startswith("gan-regularizers: no kernels were built: no C++ compiler was found; install one")
+    assert "no C++ compiler" in building.report(package).missing
+
+
+@pytest.mark.skipif(not NVRTC, reason="no NVRTC")
+def test_images_need_the_module(package, capsys):
     assert main(["build", "--cuda-archs", "90"]) == 1
-    assert capsys.readouterr().err == "gan-regularizers: no kernels were built for CPU and CUDA\n"
-    assert "no C++ compiler" in building.report(package)["cpu"].missing
+    said = f"gan-regularizers: CUDA images need the kernel module, and {package / building.file_name()} is not there"
+    assert capsys.readouterr().err == f"{said}; run: gan-regularizers build\n"
+    assert not (package / cubins.SHIPPED).exists()
 
 
 def test_a_failed_build_leaves_the_kernels_of_these_sources(package):
-    module = package / building._file_name("cpu")
+    module = package / building.file_name()
     module.write_bytes(b"kernels")
-    assert "never built" in building.report(package)["cpu"].missing  # there, but on no record
+    assert "never built" in building.report(package).missing  # there, but on no record
 
     entry = building.Kernels("GCC 12.2.0", ["baseline"], building._digest(package / "csrc"))
     (package / "kernels.json").write_text(json.dumps({module.name: {**vars(entry)}}))
-    assert "no C++ compiler" in building.build(package, package.parent / "work")["cpu"].missing
-    assert building.report(package)["cpu"] == entry
+    assert "no C++ compiler" in building.build(package, package.parent / "work").missing
+    assert building.report(package) == entry
 
     with (package / "csrc" / "kernels.h").open("a") as header:
         header.write("// changed\n")
-    assert "from other sources" in building.report(package)["cpu"].missing
+    assert "from other sources" in building.report(package).missing
     building.build(package, package.parent / "work")
-    assert "no C++ compiler" in building.report(package)["cpu"].missing
+    assert "no C++ compiler" in building.report(package).missing
 
 
 def test_a_tree_that_was_never_built_says_so(package):
-    name = f"_kernels_cpu{importlib.machinery.EXTENSION_SUFFIXES[0]}"
+    name = f"_kernels{importlib.machinery.EXTENSION_SUFFIXES[0]}"
     for content in (None, "", "{", "[]", json.dumps({name: {"of": "another version"}}), json.dumps({name: 3})):
         if content is not None:
             (package / "kernels.json").write_text(content)
-        for kernels in building.report(package).values():
-            assert kernels.missing == "the kernels were never built for this Python; run: gan-regularizers build"
+        said = building.report(package).missing
+        assert said == "the kernels were never built for this Python; run: gan-regularizers build"
 
 
 def test_the_digest_is_of_the_sources_alone(package):
@@ -260,8 +279,7 @@ def test_the_digest_is_of_the_sources_alone(package):
     ("log", "said"),
     [
         ("[1/2] cc\nFAILED: x.o\ncc -c x.cpp\nx.cpp:5:9: error: expected ';'\nninja: stopped", "x.cpp:5:9: error: exp"),
-        ("x.cu(12): error: identifier\n1 error detected", "failed: x.cu(12): error: identifier;"),
-        ("nvcc fatal   : Unsupported gpu architecture 'compute_70'", "failed: nvcc fatal   : Unsupported gpu"),
+        ("x.cpp(12): error C2065: undeclared\nninja: stopped", "failed: x.cpp(12): error C2065: undeclared;"),
         (
             "CMake Error at CMakeLists.txt:2 (cmake_minimum_required):\n  CMake 3.24 or higher is required.\n\n--",
             "3.24",

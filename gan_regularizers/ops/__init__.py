@@ -38,8 +38,8 @@ class BackendWarning(UserWarning):
     """The operator runs without its fused kernels, though nobody asked for that."""
 
 
-def backend(device: str = "cpu", dtype: torch.dtype | None = None) -> tuple[str, str]:
-    """The name of the backend in force for a type of device (and a dtype on it), and why it is.
+def backend(device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> tuple[str, str]:
+    """The name of the backend in force for a device (and a dtype on it), and why it is.
 
     Raises:
         ValueError: the choice, by ``use_backend`` or ``GAN_REGULARIZERS_BACKEND``, names no backend.
@@ -138,7 +138,7 @@ def look_up(words: Tensor, t: Tensor | None, t_list: Tensor, *tables: Tensor) ->
 def _backend_for(x: Tensor, dtype: torch.dtype | None = None) -> ModuleType:
     if _sees_only_torch(x):
         return reference
-    name, reason = backend(x.device.type, dtype)
+    name, reason = backend(x.device, dtype)
     if name == "native":
         return native
     if _choice == "auto" and not torch.compiler.is_compiling() and reason not in _warned:

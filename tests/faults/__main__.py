@@ -33,10 +33,10 @@ SECONDS = 300.0  # that the tests of one fault may take: several times what they
 RECORD = """
 import json
 from gan_regularizers import building
-sources = building._digest(building._sources(building.PACKAGE))
-record = {building._file_name("cpu"): {"sources": sources}}
+sources = building._digest(building.sources())
+record = {building.file_name(): {"sources": sources}}
 (building.PACKAGE / building._RECORD).write_text(json.dumps(record))
-assert not building.report()["cpu"].missing
+assert not building.report().missing
 print(building.PACKAGE)
 """
 
@@ -65,7 +65,6 @@ class Copy:
         }
         pybind11 = self._run(sys.executable, "-m", "pybind11", "--cmakedir").strip()
         options = {
-            "GR_MODULE": "cpu",
             "CMAKE_LIBRARY_OUTPUT_DIRECTORY": package,
             "Python_EXECUTABLE": sys.executable,
             "pybind11_DIR": pybind11,
