@@ -68,6 +68,26 @@ def test_a_kernel_compiles_for_the_ends_of_what_a_compiler_knows(nvrtc, kernel):
         assert f"gan_regularizers_{kernel}".encode() in image
 
 
+def test_what_blocks_exchange_is_volatile_on_a_gpu(nvrtc, monkeypatch):
+    """The emulation has a type of its own for it."""
+    get = nvrtc._get
+    monkeypatch.setattr(nvrtc, "_get", lambda what, program: get("PTX" if what == "CUBIN" else what, program))
+    for kernel in ("flat_float32", "channels_float16_nhwc", "rgb_bfloat16_nchw", "mixed_float32_nchw"):
+        ptx = cubins.compile_kernel(KERNELS[kernel], nvrtc, 80).decode()
+        # A kernel waits for slices, reads their sums and writes some.
+        for access in ("ld.volatile.global.u32", "ld.volatile.global.f32", "st.volatile.global.f32"):
+            assert access in ptx
+
+
+def test_half_precision_is_converted_by_instructions(nvrtc, monkeypatch):
+    get = nvrtc._get
+    monkeypatch.setattr(nvrtc, "_get", lambda what, program: get("PTX" if what == "CUBIN" else what, program))
+    for dtype, packed in (("float16", "cvt.rn.f16x2.f32"), ("bfloat16", "cvt.rn.bf16x2.f32")):
+        line = KERNELS[f"flat_{dtype}"]
+        assert packed in cubins.compile_kernel(line, nvrtc, 80).decode()
+        assert packed not in cubins.compile_kernel(line, nvrtc, 75).decode()
+
+
 def test_a_compiler_that_fails_says_its_first_error(nvrtc):
     with pytest.raises(
         NvrtcError, match=rf"^NVRTC {nvrtc} failed for sm_90: .*error: identifier \"nothing\" is undefined"

@@ -87,12 +87,21 @@ class Devices:
         major, minor = torch.cuda.get_device_capability(index)
         try:
             cubins = Cubins(self._lines, 10 * major + minor, self.driver() // 1000, self.nvrtc)
-            self._devices[index] = Device(cubins)
+            device = self._devices[index] = Device(cubins)
             # The smallest kernel, which every draw needs, shows whether the compiler and the driver do their work.
             self.kernels.load("draw", index)
         except (NvrtcError, RuntimeError) as error:
-            return Device(missing=f"the kernels do not run on cuda:{index}: {error}")
-        return Device(cubins)
+            return Device(missing=f"the kernels do not run on cuda:{index}: {error.__cause__ or error}")
+        return device
 
     def _image(self, kernel: str, index: int) -> bytes:
-        return self[index].cubins.image(kernel)
+        device = self[index]
+        if device.missing:
+            raise RuntimeError(device.missing)
+        try:
+            return device.cubins.image(kernel)
+        except NvrtcError as error:
+            raise RuntimeError(
+                f"the kernel {kernel} cannot be made for cuda:{index}: {error}; GAN_REGULARIZERS_BACKEND=reference does "
+                f"without it"
+            ) from error
