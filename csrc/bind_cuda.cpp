@@ -35,24 +35,10 @@ PYBIND11_MODULE(_kernels_cuda, module) {
 
   module.def(
       "draw",
-      [](Address words, int64_t word_rows, int64_t samples, const std::vector<float>& scale,
-         const std::vector<float>& low, const std::vector<int>& source, const std::vector<int64_t>& count,
-         const std::vector<int64_t>& offset, Address reals, Address integers, int device, Address stream) {
-        draw_cuda(draw_of(words, word_rows, samples, scale, low, source, count, offset, reals, integers), device,
-                  pointer<void>(stream));
+      [](Address words, int64_t word_rows, int64_t samples, const Columns& columns, const Levels& levels,
+         const std::array<Address, 3>& outputs, int device, Address stream) {
+        draw_cuda(draw_of(words, word_rows, samples, columns, levels, outputs), device, pointer<void>(stream));
       },
-      py::arg("words"), py::arg("word_rows"), py::arg("samples"), py::arg("scale"), py::arg("low"), py::arg("source"),
-      py::arg("count"), py::arg("offset"), py::arg("reals"), py::arg("integers"), py::arg("device"), py::arg("stream"));
-
-  module.def(
-      "look_up",
-      [](Address words, Address given, int64_t samples, Address t_list, int64_t length, Address gain_table,
-         Address noise_table, int64_t steps, Address t, Address gain, Address noise_std, int device, Address stream) {
-        look_up_cuda(
-            look_up_of(words, given, samples, t_list, length, gain_table, noise_table, steps, t, gain, noise_std),
-            device, pointer<void>(stream));
-      },
-      py::arg("words"), py::arg("given"), py::arg("samples"), py::arg("t_list"), py::arg("length"),
-      py::arg("gain_table"), py::arg("noise_table"), py::arg("steps"), py::arg("t"), py::arg("gain"),
-      py::arg("noise_std"), py::arg("device"), py::arg("stream"));
+      py::arg("words"), py::arg("word_rows"), py::arg("samples"), py::arg("columns"), py::arg("levels"),
+      py::arg("outputs"), py::arg("device"), py::arg("stream"));
 }

@@ -18,6 +18,7 @@
 
 #include "bits.h"
 #include "checks.h"
+#include "draw.h"
 #include "input_transform.h"
 #include "kernels.h"
 #include "philox.h"
@@ -548,26 +549,9 @@ __global__ void __launch_bounds__(most_threads, 2) apply(Pass pass, Plan plan, D
 __global__ void __launch_bounds__(block_threads) draw_columns(Draw draw) {
   const int64_t n = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (n >= draw.samples) return;
-  for (int row = 0; row < draw.real_rows; ++row) {
-    const int64_t at = row * draw.samples + n;
-    // Not fused: the same bits as on the CPU.
-    draw.reals[at] = __fadd_rn(__fmul_rn(draw.scale[row], uniform_of(draw.words[at])), draw.low[row]);
-  }
-  for (int column = 0; column < draw.integer_columns; ++column) {
-    const float uniform = uniform_of(draw.words[draw.source[column] * draw.samples + n]);
-    draw.integers[n * draw.integer_columns + column] =
-        static_cast<int64_t>(static_cast<float>(draw.count[column]) * uniform) + draw.offset[column];
-  }
-}
-
-__global__ void __launch_bounds__(block_threads) look_up_steps(LookUp look_up) {
-  const int64_t n = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (n >= look_up.samples) return;
-  const int64_t t = look_up.given ? look_up.given[n] : look_up.t_list[look_up.words[n] & (look_up.length - 1)];
-  if (t < 0 || t >= look_up.steps) __trap();  // as torch's own index out of range
-  look_up.t[n] = t;
-  look_up.gain[n] = look_up.gain_table[t];
-  look_up.noise_std[n] = look_up.noise_table[t];
+  const int64_t step = draw.gain_table ? step_of(draw, n) : 0;
+  if (draw.gain_table && (step < 0 || step >= draw.steps)) __trap();  // as torch's own index out of range
+  draw_sample(draw, n, step);
 }
 
 void check_cuda(cudaError_t status) {
@@ -674,13 +658,6 @@ void draw_cuda(const Draw& draw, int device, void* stream) {
   if (draw.samples == 0) return;
   const OnDevice on_device(device);
   launch(draw_columns, ceil_div(draw.samples, block_threads), block_threads, stream, draw);
-}
-
-void look_up_cuda(const LookUp& look_up, int device, void* stream) {
-  check(look_up);
-  if (look_up.samples == 0) return;
-  const OnDevice on_device(device);
-  launch(look_up_steps, ceil_div(look_up.samples, block_threads), block_threads, stream, look_up);
 }
 
 }  // namespace gan_regularizers
