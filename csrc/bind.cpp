@@ -9,6 +9,7 @@
 #include <functional>
 #include <map>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "checks.h"
@@ -50,46 +51,51 @@ Pass pass_of(int dtype, const std::array<int64_t, 4>& shape, bool channels_last,
   return pass;
 }
 
-Draw draw_of(Address words, int64_t word_rows, int64_t samples, const std::vector<float>& scale,
-             const std::vector<float>& low, const std::vector<int>& source, const std::vector<int64_t>& count,
-             const std::vector<int64_t>& offset, Address reals, Address integers) {
-  const size_t rows = scale.size(), columns = source.size();
-  if (low.size() != rows) refuse("scale and low differ in length");
-  if (count.size() != columns || offset.size() != columns) refuse("source, count and offset differ in length");
-  if (rows > Draw::max_columns || columns > Draw::max_columns) refuse("a draw has at most 16 rows and 16 columns");
+// real_row, scale, low, neutral; row, count, offset; touched_row and p.
+using Columns = std::tuple<std::vector<int>, std::vector<float>, std::vector<float>, std::vector<float>,
+                           std::vector<int>, std::vector<int64_t>, std::vector<int64_t>, int, float>;
+// entry_row; given, t_list and the two tables; the lengths of the list and of the tables.
+using Levels = std::tuple<int, Address, Address, Address, Address, int64_t, int64_t>;
+
+template <typename T>
+void put(T (&to)[Draw::max_columns], const std::vector<T>& from, int count) {
+  if (from.size() != static_cast<size_t>(count)) refuse("columns differ in length");
+  for (int i = 0; i < count; ++i) to[i] = from[i];
+}
+
+// outputs: reals, integers and t.
+Draw draw_of(Address words, int64_t word_rows, int64_t samples, const Columns& columns, const Levels& levels,
+             const std::array<Address, 3>& outputs) {
+  const auto& [real_row, scale, low, neutral, row, count, offset, touched_row, p] = columns;
+  const auto& [entry_row, given, t_list, gain_table, noise_table, length, steps] = levels;
+  if (real_row.size() > Draw::max_columns || row.size() > Draw::max_columns)
+    refuse("a draw has at most 16 reals and 16 integers");
   Draw draw = {};
   draw.words = pointer<const int64_t>(words);
   draw.word_rows = word_rows;
   draw.samples = samples;
-  draw.real_rows = static_cast<int>(rows);
-  draw.integer_columns = static_cast<int>(columns);
-  for (size_t row = 0; row < rows; ++row) {
-    draw.scale[row] = scale[row];
-    draw.low[row] = low[row];
-  }
-  for (size_t column = 0; column < columns; ++column) {
-    draw.source[column] = source[column];
-    draw.count[column] = count[column];
-    draw.offset[column] = offset[column];
-  }
-  draw.reals = pointer<float>(reals);
-  draw.integers = pointer<int64_t>(integers);
+  draw.reals_drawn = static_cast<int>(real_row.size());
+  put(draw.real_row, real_row, draw.reals_drawn);
+  put(draw.scale, scale, draw.reals_drawn);
+  put(draw.low, low, draw.reals_drawn);
+  put(draw.neutral, neutral, draw.reals_drawn);
+  draw.integers_drawn = static_cast<int>(row.size());
+  put(draw.row, row, draw.integers_drawn);
+  put(draw.count, count, draw.integers_drawn);
+  put(draw.offset, offset, draw.integers_drawn);
+  draw.touched_row = touched_row;
+  draw.p = p;
+  draw.entry_row = entry_row;
+  draw.given = pointer<const int64_t>(given);
+  draw.t_list = pointer<const int64_t>(t_list);
+  draw.gain_table = pointer<const float>(gain_table);
+  draw.noise_table = pointer<const float>(noise_table);
+  draw.length = length;
+  draw.steps = steps;
+  draw.reals = pointer<float>(outputs[0]);
+  draw.integers = pointer<int64_t>(outputs[1]);
+  draw.t = pointer<int64_t>(outputs[2]);
   return draw;
-}
-
-LookUp look_up_of(Address words, Address given, int64_t samples, Address t_list, int64_t length, Address gain_table,
-                  Address noise_table, int64_t steps, Address t, Address gain, Address noise_std) {
-  return {pointer<const int64_t>(words),
-          pointer<const int64_t>(given),
-          samples,
-          pointer<const int64_t>(t_list),
-          length,
-          pointer<const float>(gain_table),
-          pointer<const float>(noise_table),
-          steps,
-          pointer<int64_t>(t),
-          pointer<float>(gain),
-          pointer<float>(noise_std)};
 }
 
 void bind_cpu(py::module_ module) {
@@ -113,24 +119,12 @@ void bind_cpu(py::module_ module) {
 
   module.def(
       "draw",
-      [](Address words, int64_t word_rows, int64_t samples, const std::vector<float>& scale,
-         const std::vector<float>& low, const std::vector<int>& source, const std::vector<int64_t>& count,
-         const std::vector<int64_t>& offset, Address reals, Address integers) {
-        draw_cpu(draw_of(words, word_rows, samples, scale, low, source, count, offset, reals, integers));
+      [](Address words, int64_t word_rows, int64_t samples, const Columns& columns, const Levels& levels,
+         const std::array<Address, 3>& outputs) {
+        draw_cpu(draw_of(words, word_rows, samples, columns, levels, outputs));
       },
-      py::arg("words"), py::arg("word_rows"), py::arg("samples"), py::arg("scale"), py::arg("low"), py::arg("source"),
-      py::arg("count"), py::arg("offset"), py::arg("reals"), py::arg("integers"));
-
-  module.def(
-      "look_up",
-      [](Address words, Address given, int64_t samples, Address t_list, int64_t length, Address gain_table,
-         Address noise_table, int64_t steps, Address t, Address gain, Address noise_std) {
-        look_up_cpu(
-            look_up_of(words, given, samples, t_list, length, gain_table, noise_table, steps, t, gain, noise_std));
-      },
-      py::arg("words"), py::arg("given"), py::arg("samples"), py::arg("t_list"), py::arg("length"),
-      py::arg("gain_table"), py::arg("noise_table"), py::arg("steps"), py::arg("t"), py::arg("gain"),
-      py::arg("noise_std"));
+      py::arg("words"), py::arg("word_rows"), py::arg("samples"), py::arg("columns"), py::arg("levels"),
+      py::arg("outputs"));
 
   module.def(
       "philox_4x32",
@@ -197,26 +191,12 @@ void bind_cuda(py::module_ module) {
 
   module.def(
       "draw",
-      [](Address words, int64_t word_rows, int64_t samples, const std::vector<float>& scale,
-         const std::vector<float>& low, const std::vector<int>& source, const std::vector<int64_t>& count,
-         const std::vector<int64_t>& offset, Address reals, Address integers, int device, Address stream) {
-        draw_cuda(draw_of(words, word_rows, samples, scale, low, source, count, offset, reals, integers), device,
-                  pointer<void>(stream));
+      [](Address words, int64_t word_rows, int64_t samples, const Columns& columns, const Levels& levels,
+         const std::array<Address, 3>& outputs, int device, Address stream) {
+        draw_cuda(draw_of(words, word_rows, samples, columns, levels, outputs), device, pointer<void>(stream));
       },
-      py::arg("words"), py::arg("word_rows"), py::arg("samples"), py::arg("scale"), py::arg("low"), py::arg("source"),
-      py::arg("count"), py::arg("offset"), py::arg("reals"), py::arg("integers"), py::arg("device"), py::arg("stream"));
-
-  module.def(
-      "look_up",
-      [](Address words, Address given, int64_t samples, Address t_list, int64_t length, Address gain_table,
-         Address noise_table, int64_t steps, Address t, Address gain, Address noise_std, int device, Address stream) {
-        look_up_cuda(
-            look_up_of(words, given, samples, t_list, length, gain_table, noise_table, steps, t, gain, noise_std),
-            device, pointer<void>(stream));
-      },
-      py::arg("words"), py::arg("given"), py::arg("samples"), py::arg("t_list"), py::arg("length"),
-      py::arg("gain_table"), py::arg("noise_table"), py::arg("steps"), py::arg("t"), py::arg("gain"),
-      py::arg("noise_std"), py::arg("device"), py::arg("stream"));
+      py::arg("words"), py::arg("word_rows"), py::arg("samples"), py::arg("columns"), py::arg("levels"),
+      py::arg("outputs"), py::arg("device"), py::arg("stream"));
 }
 
 }  // namespace

@@ -52,27 +52,28 @@ inline int64_t checked_elements(const Pass& pass) {
   return bytes / element;
 }
 
-inline void check(const Draw& draw) {
-  if (draw.samples < 0) refuse("samples is negative");
-  if (draw.real_rows > draw.word_rows) refuse("there are more real rows than rows of words");
-  for (int column = 0; column < draw.integer_columns; ++column)
-    if (draw.source[column] < 0 || draw.source[column] >= draw.word_rows)
-      refuse("source row " + std::to_string(draw.source[column]) + " is not one of the words'");
-  if (draw.samples == 0) return;
-  if (!draw.words) refuse("words is a null pointer");
-  if (draw.real_rows && !draw.reals) refuse("reals is a null pointer");
-  if (draw.integer_columns && !draw.integers) refuse("integers is a null pointer");
+inline void check_row(const Draw& draw, int row) {
+  if (row < 0 || row >= draw.word_rows) refuse("row " + std::to_string(row) + " is not one of the words'");
 }
 
-inline void check(const LookUp& look_up) {
-  if (look_up.samples < 0) refuse("samples is negative");
-  if (look_up.steps < 1) refuse("the tables are empty");
-  if (look_up.samples == 0) return;
-  if (!look_up.gain_table || !look_up.noise_table) refuse("a table is a null pointer");
-  if (!look_up.t || !look_up.gain || !look_up.noise_std) refuse("an output is a null pointer");
-  if (look_up.given) return;
-  if (!look_up.words || !look_up.t_list) refuse("words or t_list is a null pointer");
-  if (look_up.length < 1 || (look_up.length & (look_up.length - 1))) refuse("the list's length is no power of two");
+inline void check(const Draw& draw) {
+  if (draw.samples < 0) refuse("samples is negative");
+  for (int i = 0; i < draw.reals_drawn; ++i) check_row(draw, draw.real_row[i]);
+  for (int i = 0; i < draw.integers_drawn; ++i) check_row(draw, draw.row[i]);
+  if (draw.touched_row >= 0) check_row(draw, draw.touched_row);
+  const bool looks_up = draw.gain_table || draw.noise_table || draw.given || draw.t_list;
+  if (looks_up && draw.steps < 1) refuse("the tables are empty");
+  if (draw.samples == 0) return;
+  if (!draw.words) refuse("words is a null pointer");
+  if ((draw.reals_drawn || looks_up) && !draw.reals) refuse("reals is a null pointer");
+  if (draw.integers_drawn && !draw.integers) refuse("integers is a null pointer");
+  if (!looks_up) return;
+  if (!draw.gain_table || !draw.noise_table) refuse("a table is a null pointer");
+  if (!draw.t) refuse("t is a null pointer");
+  if (draw.given) return;
+  check_row(draw, draw.entry_row);
+  if (!draw.t_list) refuse("t_list is a null pointer");
+  if (draw.length < 1 || (draw.length & (draw.length - 1))) refuse("the list's length is no power of two");
 }
 
 }  // namespace gan_regularizers

@@ -109,7 +109,4 @@ GR_INLINE Coefficients<Real> coefficients_of(const Pass& pass, int64_t sample, R
           centre};
 }
 
-// The top 24 bits of a word as a uniform in [0, 1).
-GR_INLINE float uniform_of(int64_t word) { return static_cast<float>(static_cast<uint64_t>(word) >> 40) * 0x1p-24f; }
-
 }  // namespace gan_regularizers

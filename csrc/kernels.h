@@ -24,7 +24,6 @@ void transform_cpu(const Pass& pass, int threads, int instruction_set);
 std::array<double, 4> normal_block_cpu(uint64_t seed, uint64_t block, Dtype dtype, int instruction_set);
 
 void draw_cpu(const Draw& draw);
-void look_up_cpu(const LookUp& look_up);
 
 // Opens CUDA's driver, by the name of its library, and returns its version, such as 13000. Throws std::runtime_error
 // where it cannot be opened, lacks a function or finds no device.
@@ -44,6 +43,5 @@ void load_cuda(const std::string& kernel, int device);
 // workspace on the device, which it asks for as a number of floats.
 void transform_cuda(const Pass& pass, const std::function<float*(int64_t)>& workspace, int device, void* stream);
 void draw_cuda(const Draw& draw, int device, void* stream);
-void look_up_cuda(const LookUp& look_up, int device, void* stream);
 
 }  // namespace gan_regularizers

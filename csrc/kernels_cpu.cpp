@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "checks.h"
+#include "draw.h"
 #include "input_transform.h"
 #include "kernels.h"
 #include "kernels_cpu.h"
@@ -172,33 +173,11 @@ std::array<double, 4> normal_block_cpu(uint64_t seed, uint64_t block, Dtype dtyp
 
 void draw_cpu(const Draw& draw) {
   check(draw);
-  for (int row = 0; row < draw.real_rows; ++row)
-    for (int64_t n = 0; n < draw.samples; ++n) {
-      const int64_t at = row * draw.samples + n;
-      draw.reals[at] = draw.scale[row] * uniform_of(draw.words[at]) + draw.low[row];
-    }
-  for (int column = 0; column < draw.integer_columns; ++column)
-    for (int64_t n = 0; n < draw.samples; ++n) {
-      const float uniform = uniform_of(draw.words[draw.source[column] * draw.samples + n]);
-      draw.integers[n * draw.integer_columns + column] =
-          static_cast<int64_t>(static_cast<float>(draw.count[column]) * uniform) + draw.offset[column];
-    }
-}
-
-void look_up_cpu(const LookUp& look_up) {
-  check(look_up);
-  const auto step = [&](int64_t n) {
-    return look_up.given ? look_up.given[n] : look_up.t_list[look_up.words[n] & (look_up.length - 1)];
-  };
-  for (int64_t n = 0; n < look_up.samples; ++n)
-    if (step(n) < 0 || step(n) >= look_up.steps)
-      refuse("t is " + std::to_string(step(n)) + "; allowed are 0 to " + std::to_string(look_up.steps - 1));
-  for (int64_t n = 0; n < look_up.samples; ++n) {
-    const int64_t t = step(n);
-    look_up.t[n] = t;
-    look_up.gain[n] = look_up.gain_table[t];
-    look_up.noise_std[n] = look_up.noise_table[t];
-  }
+  const auto step = [&](int64_t n) { return draw.gain_table ? step_of(draw, n) : 0; };
+  for (int64_t n = 0; draw.gain_table && n < draw.samples; ++n)
+    if (step(n) < 0 || step(n) >= draw.steps)
+      refuse("t is " + std::to_string(step(n)) + "; allowed are 0 to " + std::to_string(draw.steps - 1));
+  for (int64_t n = 0; n < draw.samples; ++n) draw_sample(draw, n, step(n));
 }
 
 }  // namespace gan_regularizers

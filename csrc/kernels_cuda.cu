@@ -7,6 +7,7 @@
 // the pass and the shape of a sample, not on the batch.
 
 #include "bits.h"
+#include "draw.h"
 #include "input_transform.h"
 #include "philox.h"
 #include "plan.h"
@@ -495,26 +496,9 @@ __device__ __forceinline__ void apply(const Pass& pass, const Plan& plan, const 
 __device__ __forceinline__ void draw_columns(const Draw& draw) {
   const int64_t n = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (n >= draw.samples) return;
-  for (int row = 0; row < draw.real_rows; ++row) {
-    const int64_t at = row * draw.samples + n;
-    // Not fused: the same bits as on the CPU.
-    draw.reals[at] = __fadd_rn(__fmul_rn(draw.scale[row], uniform_of(draw.words[at])), draw.low[row]);
-  }
-  for (int column = 0; column < draw.integer_columns; ++column) {
-    const float uniform = uniform_of(draw.words[draw.source[column] * draw.samples + n]);
-    draw.integers[n * draw.integer_columns + column] =
-        static_cast<int64_t>(static_cast<float>(draw.count[column]) * uniform) + draw.offset[column];
-  }
-}
-
-__device__ __forceinline__ void look_up_steps(const LookUp& look_up) {
-  const int64_t n = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (n >= look_up.samples) return;
-  const int64_t t = look_up.given ? look_up.given[n] : look_up.t_list[look_up.words[n] & (look_up.length - 1)];
-  if (t < 0 || t >= look_up.steps) __trap();  // as torch's own index out of range
-  look_up.t[n] = t;
-  look_up.gain[n] = look_up.gain_table[t];
-  look_up.noise_std[n] = look_up.noise_table[t];
+  const int64_t step = draw.gain_table ? step_of(draw, n) : 0;
+  if (draw.gain_table && (step < 0 || step >= draw.steps)) __trap();  // as torch's own index out of range
+  draw_sample(draw, n, step);
 }
 
 // Blocks of most_threads that a multiprocessor must be able to run. Two leave 64 registers for a thread, which the code
@@ -525,7 +509,7 @@ GR_CONSTEXPR int blocks_of_apply(int channels, bool mixes) {
 
 }  // namespace gan_regularizers
 
-// A line of GR_FLAT, GR_APPLY, GR_DRAW or GR_LOOK_UP makes one kernel; launch_cuda.cpp has the lines.
+// A line of GR_FLAT, GR_APPLY or GR_DRAW makes one kernel; launch_cuda.cpp has the lines.
 #if defined(__CUDACC__)
 #define GR_KERNEL(name, threads, blocks, arguments, call)                                           \
   extern "C" __global__ void __launch_bounds__(threads, blocks) gan_regularizers_##name arguments { \
@@ -543,5 +527,3 @@ GR_CONSTEXPR int blocks_of_apply(int channels, bool mixes) {
             GR_PASS_ARGUMENTS, (apply<type, channels, mixes, channels_last>(pass, plan, by, progress)))
 #define GR_DRAW(name) \
   GR_KERNEL(name, gan_regularizers::block_threads, 1, (gan_regularizers::Draw draw), draw_columns(draw))
-#define GR_LOOK_UP(name) \
-  GR_KERNEL(name, gan_regularizers::block_threads, 1, (gan_regularizers::LookUp look_up), look_up_steps(look_up))

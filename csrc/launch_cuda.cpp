@@ -31,7 +31,6 @@ enum Kernel : int {
   mixed = 5,
   of_dtype = 7,
   draw_kernel = 3 * of_dtype,
-  look_up_kernel,
   kernel_count
 };
 
@@ -49,7 +48,6 @@ const std::vector<std::pair<std::string, std::string>>& kernels() {
           add("GR_APPLY", name + dtype + layout, ", " + dtype + arguments + last);
     }
     add("GR_DRAW", "draw");
-    add("GR_LOOK_UP", "look_up");
     return all;
   }();
   return table;
@@ -173,14 +171,6 @@ int kernel_of(const Pass& pass, const Plan& plan) {
   return first + (picture_channels(pass) == 3 && (!last || shape.channels == 3) ? rgb : mixed) + last;
 }
 
-// One thread a sample.
-template <typename Task>
-void launch_small(int kernel, const Task& task, int device, void* stream) {
-  check(task);
-  if (task.samples == 0) return;
-  OnDevice(device).launch(kernel, ceil_div(task.samples, block_threads), block_threads, stream, task);
-}
-
 }  // namespace
 
 int open_cuda_driver(const std::string& library) {
@@ -233,9 +223,10 @@ void transform_cuda(const Pass& pass, const std::function<float*(int64_t)>& work
   on_device.launch(kernel_of(pass, plan), rounds * turns, plan.threads, stream, pass, plan, by, progress);
 }
 
-void draw_cuda(const Draw& draw, int device, void* stream) { launch_small(draw_kernel, draw, device, stream); }
-void look_up_cuda(const LookUp& look_up, int device, void* stream) {
-  launch_small(look_up_kernel, look_up, device, stream);
+void draw_cuda(const Draw& draw, int device, void* stream) {
+  check(draw);
+  if (draw.samples == 0) return;
+  OnDevice(device).launch(draw_kernel, ceil_div(draw.samples, block_threads), block_threads, stream, draw);
 }
 
 }  // namespace gan_regularizers

@@ -1,4 +1,4 @@
-// What a pass, a draw and a look-up are, for host and device: sizes and raw pointers, nothing of the standard library.
+// What a pass and a draw are, for host and device: sizes and raw pointers, nothing of the standard library.
 //
 //     y = gain * mask . shift( k s (x - mu_pixel) + k (mu_pixel - mu) + mu + b ) + noise_std * normals
 //
@@ -51,34 +51,33 @@ struct Pass {
   bool adjoint;
 };
 
-// A draw for N samples from rows of random 64-bit words [rows, N]. The top 24 bits of a word are a uniform in [0, 1).
+// What one pass draws for N samples from rows of random 64-bit words [rows, N], and the noise levels of the samples.
+// The top 24 bits of a word are a uniform in [0, 1).
 struct Draw {
   static constexpr int max_columns = 16;
   const int64_t* words;
   int64_t word_rows, samples;
-  int real_rows, integer_columns;
-  // reals[row][n] = scale * uniform(words[row][n]) + low
-  float scale[max_columns], low[max_columns];
-  // integers[n][column] = floor(count * uniform(words[source][n])) + offset
-  int source[max_columns];
+  // reals[i][n] = scale * uniform(words[real_row][n]) + low
+  int reals_drawn, real_row[max_columns];
+  float scale[max_columns], low[max_columns], neutral[max_columns];
+  // integers[n][i] = floor(count * uniform(words[row][n])) + offset
+  int integers_drawn, row[max_columns];
   int64_t count[max_columns], offset[max_columns];
-  float* reals;
-  int64_t* integers;
-};
-
-// The noise levels of N samples: t = given ? given[n] : t_list[words[n] mod length], and two tables read at t.
-struct LookUp {
-  const int64_t* words;
+  // Where uniform(words[touched_row][n]) is not below p, the reals are neutral and the integers 0. Negative: nowhere.
+  int touched_row;
+  float p;
+  // t = given ? given[n] : t_list[words[entry_row][n] mod length], and two tables read at t, which are the last two
+  // rows of the reals. Null tables: none of it.
+  int entry_row;
   const int64_t* given;
-  int64_t samples;
   const int64_t* t_list;
-  int64_t length;  // of t_list, a power of two
   const float* gain_table;
   const float* noise_table;
-  int64_t steps;  // of the tables
+  int64_t length;  // of t_list, a power of two
+  int64_t steps;   // of the tables
+  float* reals;
+  int64_t* integers;
   int64_t* t;
-  float* gain;
-  float* noise_std;
 };
 
 }  // namespace gan_regularizers

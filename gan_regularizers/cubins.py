@@ -25,7 +25,7 @@ CACHE_VARIABLE = "GAN_REGULARIZERS_CACHE"
 SHIPPED = "cubins"  # the folder of the package
 
 _SOURCE = "kernels_cuda.cu"
-_HEADERS = ("bits.h", "input_transform.h", "pass.h", "philox.h", "plan.h", "platform.h")
+_HEADERS = ("bits.h", "draw.h", "input_transform.h", "pass.h", "philox.h", "plan.h", "platform.h")
 # The square root of Box-Muller may be off by an ulp; the exact one is a call. Subnormal numbers, which float32 images
 # do not hold, would cost every logarithm and square root five instructions.
 _OPTIONS = ("--std=c++17", "--prec-sqrt=false", "--ftz=true")

@@ -1,12 +1,14 @@
 """DiffAugment (Zhao et al., arXiv 2006.10738): differentiable colour, translation and cutout."""
 
+import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .ops import TransformParams, check_floating, draw, input_transform, random_words
+from .ops import Columns, TransformParams, check_floating, draw, input_transform, random_words
 from .picture import Picture, Range
 from .settings import choice, number, pair
 
@@ -64,6 +66,7 @@ class DiffAugment(nn.Module):
         super().__init__()
         self.policy = policy
         self.passes = _passes(policy)
+        self._words = sum([_WORDS[part] for parts in self.passes for part in parts])
         self.brightness = pair("brightness", brightness, may_be_equal=True)
         self.saturation = pair("saturation", saturation, may_be_equal=True)
         self.contrast = pair("contrast", contrast, may_be_equal=True)
@@ -102,17 +105,26 @@ class DiffAugment(nn.Module):
     @property
     def words(self) -> int:
         """Random words that a draw takes per sample."""
-        return sum(_WORDS[part] for parts in self.passes for part in parts) + (self.p < 1.0)
+        return self._words + (self.p < 1.0)
+
+    def columns(self, x: Tensor, row: int = 0) -> tuple[Columns, ...]:
+        """What each pass draws for a batch like x, from random words that begin at a row."""
+        colours = self.brightness, self.saturation, self.contrast, self.picture.half_range
+        shares = self.translation, self.cutout, self.p
+        size = tuple(x.shape[2:])
+        # A compiler and a trace have sizes that are no numbers.
+        known = not torch.compiler.is_compiling() and type(size[0]) is type(size[1]) is int
+        touched_row = row + self._words if self.p < 1.0 else -1
+        return (_columns if known else _columns.__wrapped__)(self.passes, colours, shares, size, row, touched_row)
 
     def params_from(self, words: Tensor, x: Tensor) -> tuple[TransformParams, ...]:
         """What ``sample`` draws, from random words, int64 [self.words, N]."""
-        touched = self._touched(words[-1:]) if self.p < 1.0 else None
-        params, row = [], 0
-        for parts in self.passes:
-            end = row + sum(_WORDS[part] for part in parts)
-            params.append(self._pass_from(parts, words[row:end], x, touched))
-            row = end
-        return tuple(params)
+        drawn, _ = draw(words, self.columns(x))
+        return self.params_of(drawn, x)
+
+    def params_of(self, drawn: Sequence[tuple[Sequence[Tensor], Tensor]], x: Tensor) -> tuple[TransformParams, ...]:
+        """The passes over a batch like x, from what ``ops.draw`` made of their columns."""
+        return tuple([self._pass_of(*one, x) for one in zip(self.passes, drawn, strict=True)])
 
     def forward(
         self,
@@ -147,32 +159,19 @@ class DiffAugment(nn.Module):
     def extra_repr(self) -> str:
         return f"{self.policy!r}, p={self.p}, value_range={self.picture.value_range}, channels={self.picture.channels}"
 
-    def _touched(self, words: Tensor) -> Tensor:
-        """Which samples are touched, bool [N], from one row of words."""
-        (uniform,), _ = draw(words, [(0.0, 1.0)], [])
-        return uniform < self.p
-
-    def _pass_from(self, parts: tuple[str, ...], words: Tensor, x: Tensor, touched: Tensor | None) -> TransformParams:
-        ranges, integers = [], []
-        if "color" in parts:
-            brightness = [bound * self.picture.half_range for bound in self.brightness]
-            ranges = [brightness, self.saturation, self.contrast]
-        row = len(ranges)
-        if "translation" in parts:
-            integers += [_shift(row + axis, size, self.translation) for axis, size in enumerate(x.shape[2:])]
-            row += 2
-        if "cutout" in parts:
-            for axis, size in enumerate(x.shape[2:]):
-                integers += _interval(row + axis, size, self.cutout)
-        reals, whole = draw(words, ranges, integers)
-        if touched is not None:
-            # What changes nothing: no shift, an empty box, and these factors.
-            whole = whole * touched[:, None]
-            reals = [torch.where(touched, real, neutral) for real, neutral in zip(reals, (0.0, 1.0, 1.0), strict=False)]
+    def _pass_of(self, parts: tuple[str, ...], drawn: tuple[Sequence[Tensor], Tensor], x: Tensor) -> TransformParams:
+        colours, whole = drawn
+        shift = cutout = None
+        if "translation" in parts and "cutout" in parts:
+            shift, cutout = whole.split_with_sizes((2, 4), 1)
+        elif "translation" in parts:
+            shift = whole
+        elif "cutout" in parts:
+            cutout = whole
         return TransformParams(
-            *(reals if ranges else (None, None, None)),
-            shift=whole[:, :2] if "translation" in parts else None,
-            cutout=whole[:, -4:] if "cutout" in parts else None,
+            *(colours or (None, None, None)),
+            shift=shift,
+            cutout=cutout,
             centre=self.picture.centre,
             channels=self.picture.channels_of(x),
         )
@@ -180,7 +179,48 @@ class DiffAugment(nn.Module):
 
 # Random words per sample of each part.
 _WORDS = {"color": 3, "translation": 2, "cutout": 2}
-Column = tuple[int, int, int]  # of ops.draw: row of the words, count, offset
+Whole = tuple[int, int, int]  # number of ops.Columns: row, count, offset
+
+
+@functools.lru_cache
+def _columns(
+    passes: tuple[tuple[str, ...], ...],
+    colours: tuple[Range, Range, Range, float],
+    shares: tuple[float, float, float],
+    size: tuple[int, int],
+    row: int,
+    touched_row: int,
+) -> tuple[Columns, ...]:
+    """The columns of each pass, whose words begin at a row."""
+    brightness, saturation, contrast, half_range = colours
+    translation, cutout, p = shares
+    columns = []
+    for parts in passes:
+        ranges, first, whole = [], row, []
+        if "color" in parts:
+            ranges = [[bound * half_range for bound in brightness], saturation, contrast]
+            row += 3
+        if "translation" in parts:
+            whole += [_shift(row + axis, size[axis], translation) for axis in range(2)]
+            row += 2
+        if "cutout" in parts:
+            for axis in range(2):
+                whole += _interval(row + axis, size[axis], cutout)
+            row += 2
+        columns.append(
+            Columns(
+                real_row=tuple(range(first, first + len(ranges))),
+                scale=tuple([high - low for low, high in ranges]),
+                low=tuple([low for low, _ in ranges]),
+                neutral=(0.0, 1.0, 1.0)[: len(ranges)],  # what changes nothing; so do no shift and an empty box
+                row=tuple([number[0] for number in whole]),
+                count=tuple([number[1] for number in whole]),
+                offset=tuple([number[2] for number in whole]),
+                touched_row=touched_row,
+                p=p,
+            )
+        )
+    return tuple(columns)
 
 
 def _share(size: int, ratio: float) -> int:
@@ -188,12 +228,12 @@ def _share(size: int, ratio: float) -> int:
     return math.floor(size * ratio + 0.5)
 
 
-def _shift(row: int, size: int, ratio: float) -> Column:
+def _shift(row: int, size: int, ratio: float) -> Whole:
     largest = _share(size, ratio)
     return row, 2 * largest + 1, -largest
 
 
-def _interval(row: int, size: int, ratio: float) -> tuple[Column, Column]:
+def _interval(row: int, size: int, ratio: float) -> tuple[Whole, Whole]:
     """First zeroed pixel of one axis and the one after the last; the box may overhang the border."""
     length = _share(size, ratio)
     count, offset = size + 1 - length % 2, -(length // 2)

@@ -1,7 +1,7 @@
 """The forward diffusion of Diffusion-GAN (Wang et al., arXiv 2206.02262) as noise on the discriminator's input."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .chain import Chain, Chains
 from .exact_buffers import ExactBuffers
-from .ops import TransformParams, check_floating, input_transform, look_up, memory_format, random_words
+from .ops import Levels, Steps, TransformParams, check_floating, draw, input_transform, memory_format, random_words
 from .picture import Picture
 from .settings import choice, number, whole_number
 
@@ -278,16 +278,30 @@ class DiffusionNoise(ExactBuffers):
         self, words: Tensor, chain: Chain, t: int | Tensor | None = None, *, alpha_bar: float | Tensor | None = None
     ) -> NoiseParams:
         """What ``sample`` draws, from random words, int64 [self.words, N] ([self.words, N, C] with ``per_channel``)."""
-        entry, seed = words
+        seed = words[1]
         if t is not None and alpha_bar is not None:
             raise ValueError("t and alpha_bar are both given; a sample has one noise level")
         if alpha_bar is not None:
             level = _external("alpha_bar", alpha_bar, 1.0, seed.shape, seed.device, torch.float32)
             noise_std = (1.0 - level).sqrt() * (self.noise_std * self.picture.half_range)
             return NoiseParams(None, level.sqrt(), noise_std, seed)
+        steps = self.steps(chain, t, seed.shape, seed.device)
+        if not self.per_channel:
+            return self.params_of(draw(words, (), steps)[1], words)
+        _, levels = draw(words.flatten(1), (), steps)
+        return NoiseParams(*[value.view(seed.shape) for value in levels], seed)
+
+    def steps(
+        self, chain: Chain, t: int | Tensor | None, shape: Sequence[int], device: torch.device, row: int = 0
+    ) -> Steps:
+        """What ``ops.draw`` looks the noise levels up by, with random words that begin at a row."""
         if t is not None:
-            t = _external("t", t, self.t_max, seed.shape, seed.device, torch.int64)
-        return NoiseParams(*look_up(entry, t, *chain), seed)
+            t = _external("t", t, self.t_max, shape, device, torch.int64).flatten()
+        return Steps(row, t, *chain)
+
+    def params_of(self, levels: Levels, words: Tensor, row: int = 0) -> NoiseParams:
+        """The parameters from what ``ops.draw`` made of the steps, with random words that begin at a row."""
+        return NoiseParams(*levels, words[row + 1])
 
     def forward(
         self,
@@ -394,10 +408,10 @@ class DiffusionNoise(ExactBuffers):
         Where they lie on a device, they are read back, which waits for it, only if torch has counted a write to them or
         the caller would wait anyway.
         """
-        p = self.p
+        p, redraws = self._buffers["p"], self._buffers["redraws"]  # in less of the host's time than self.p
         if not _is_readable(p) or not (wait or p.is_cpu or self._seen != self._versions()):
             return
-        p, redraws = float(p), int(self.redraws)
+        p, redraws = float(p), int(redraws)
         if (p, redraws) != self._made_of:
             # Averages may miss the bounds by a rounding.
             if not -1e-3 < p < 1.001:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .diffaugment import DiffAugment
 from .diffusion_noise import DiffusionNoise, NoiseParams
-from .ops import TransformParams, input_transform, random_words
+from .ops import Steps, TransformParams, draw, input_transform, random_words
 
 
 class RegularizerParams(NamedTuple):
@@ -30,9 +30,12 @@ class RegularizerParams(NamedTuple):
 
 
 class Draw(NamedTuple):
-    """What is drawn for a batch, whatever the size of its images; by part, like RegularizerParams."""
+    """What is drawn for a batch, whatever the size of its images."""
 
-    parts: tuple[Tensor | NoiseParams | None, ...]  # random words of a DiffAugment
+    words: Tensor | None  # int64 [R, N], for all parts that share them
+    # By part, like RegularizerParams: the row where a DiffAugment's words begin; what the noise's levels are looked up
+    # by, or all of it where it has words of its own.
+    parts: tuple[int | Steps | NoiseParams | None, ...]
 
 
 class InputRegularizer(nn.Module):
@@ -85,7 +88,8 @@ class InputRegularizer(nn.Module):
     @property
     def parts(self) -> list[nn.Module]:
         """In the order in which images go through them."""
-        return [getattr(self, name) for name in self._order]
+        modules = self._modules
+        return [modules[name] for name in self._order]
 
     @contextlib.contextmanager
     def off(self) -> Iterator[None]:
@@ -108,36 +112,47 @@ class InputRegularizer(nn.Module):
     def draw(self, x: Tensor, t: int | Tensor | None = None, generator: torch.Generator | None = None) -> Draw:
         """Draw for a batch like x, for images of any size; ``params_of`` fits the draw to one."""
         parts = self.parts
-        active, together = [], []  # those that draw, and those of them whose words come in one launch
-        chain = None
+        chain, rows, first_rows = None, 0, []  # of the words, which come in one launch
         for part in parts:
-            draws = isinstance(part, (DiffAugment, DiffusionNoise)) and part.active
-            active.append(draws)
-            together.append(draws and not (isinstance(part, DiffusionNoise) and part.per_channel))
-            if together[-1]:
+            if not isinstance(part, (DiffAugment, DiffusionNoise)) or not part.active:
+                first_rows.append(None)
+            elif isinstance(part, DiffusionNoise) and part.per_channel:
+                first_rows.append(0)
+            else:
                 part.check(x)
                 if isinstance(part, DiffusionNoise):
                     chain = part.chain(x.device, generator)
-        words, row, drawn = None, 0, []
-        if any(together):
-            rows = sum([part.words for part, shares in zip(parts, together, strict=True) if shares])
-            words = random_words((rows, x.shape[0]), x.device, generator)
-        for part, draws, shares in zip(parts, active, together, strict=True):
-            if not draws:
-                drawn.append(None)
-            elif not shares:
+                first_rows.append(rows)
+                rows += part.words
+        words = random_words((rows, x.shape[0]), x.device, generator) if rows else None
+        drawn = []
+        for part, row in zip(parts, first_rows, strict=True):
+            if row is None or isinstance(part, DiffAugment):
+                drawn.append(row)
+            elif part.per_channel:
                 drawn.append(part.sample(x, t, generator=generator))
             else:
-                own, row = words[row : row + part.words], row + part.words
-                drawn.append(part.params_from(own, chain, t) if isinstance(part, DiffusionNoise) else own)
-        return Draw(tuple(drawn))
+                drawn.append(part.steps(chain, t, x.shape[:1], x.device, row))
+        return Draw(words, tuple(drawn))
 
-    def params_of(self, draw: Draw, x: Tensor) -> RegularizerParams:
+    def params_of(self, drawn: Draw, x: Tensor) -> RegularizerParams:
         """The parameters of a draw for images of x's size."""
-        parts = zip(self.parts, draw.parts, strict=True)
-        return RegularizerParams(
-            tuple(part.params_from(drawn, x) if isinstance(drawn, Tensor) else drawn for part, drawn in parts)
-        )
+        passes, steps = [], None
+        for part, of_part in zip(self.parts, drawn.parts, strict=True):
+            if isinstance(of_part, Steps):
+                steps = of_part
+            elif isinstance(of_part, int):
+                passes += part.columns(x, of_part)
+        made, levels = draw(drawn.words, passes, steps) if passes or steps is not None else ((), None)
+        params = []
+        for part, of_part in zip(self.parts, drawn.parts, strict=True):
+            if isinstance(of_part, Steps):
+                of_part = part.params_of(levels, drawn.words, of_part.row)
+            elif isinstance(of_part, int):
+                count = len(part.passes)
+                of_part, made = part.params_of(made[:count], x), made[count:]
+            params.append(of_part)
+        return RegularizerParams(tuple(params))
 
     def forward(
         self,
@@ -190,7 +205,10 @@ class InputRegularizer(nn.Module):
                     continue
                 if waiting is not None and not part.per_channel and part.picture == waiting[0]:
                     drawn[i].check(x.shape[:1])
-                    x, waiting = input_transform(x, waiting[1].with_noise(**drawn[i].flat())), None
+                    x, waiting = (
+                        input_transform(x, waiting[1].with_noise(drawn[i].gain, drawn[i].noise_std, drawn[i].seed)),
+                        None,
+                    )
                     continue
             elif isinstance(part, DiffAugment) and not (drawn[i] and part.enabled):
                 continue

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gan_regularizers.ops import TransformParams, memory_format
+from gan_regularizers.ops import Columns, Steps, TransformParams, memory_format
 
 CODES = {torch.float16: 0, torch.bfloat16: 1, torch.float32: 2, torch.float64: 3}
 
@@ -65,3 +65,38 @@ def on_cuda(kernels: ModuleType, x: Tensor, params: TransformParams, adjoint: bo
 
     kernels.transform(**given, workspace=workspace, device=device, stream=0)
     return out
+
+
+def draw(
+    kernels: ModuleType, words: Tensor, columns: Columns, steps: Steps | None = None, /, *place: int, **changed: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The reals, whole numbers and steps of either module's ``draw``; place is the device and stream on CUDA.
+
+    An argument, or a part of ``levels`` and ``outputs`` by its name, may be another one.
+    """
+    samples = words.shape[1]
+    reals = torch.full((len(columns.scale) + 2 * (steps is not None), samples), torch.nan)
+    whole = torch.full((samples, len(columns.count)), -1)
+    t = torch.full((samples if steps is not None else 0,), -1)
+    row, *tables = (0, *[None] * 4) if steps is None else steps
+    named = {
+        "entry_row": row,
+        **dict(zip(("given", "t_list", "gain_table", "noise_table"), map(_address, tables), strict=True)),
+        "length": 0 if steps is None else len(steps.t_list),
+        "table_length": 0 if steps is None else len(steps.gain),
+    }
+    named = {name: changed.pop(name, value) for name, value in named.items()}
+    outputs = {"reals": reals.data_ptr(), "integers": whole.data_ptr(), "t": t.data_ptr()}
+    outputs = {name: changed.pop(name, value) for name, value in outputs.items()}
+    given = {"words": words.data_ptr(), "word_rows": len(words), "samples": samples, "columns": columns} | changed
+    try:
+        kernels.draw(*given.values(), tuple(named.values()), list(outputs.values()), *place)
+    except ValueError:
+        assert reals.isnan().all()
+        assert (torch.cat([whole.flatten(), t]) == -1).all()
+        raise
+    return reals, whole, t
+
+
+def _address(value: Tensor | None) -> int:
+    return 0 if value is None else value.data_ptr()

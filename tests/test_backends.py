@@ -74,7 +74,7 @@ def only_reference(monkeypatch) -> None:
     def refuse(*_):
         raise AssertionError("a kernel was called")
 
-    for name in ("input_transform", "draw", "look_up", "missing"):
+    for name in ("input_transform", "draw", "missing"):
         monkeypatch.setattr(native, name, (lambda *_: "") if name == "missing" else refuse)
     with use_backend("native"):
         yield

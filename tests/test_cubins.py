@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from unittest import mock
 
 import pytest
 import torch
@@ -12,11 +13,11 @@ from kernel_calls import on_cuda
 from stand_in import StandIn, own_kernels
 from test_operator import PARTS, make_case
 
-from gan_regularizers import cubins, ops
+from gan_regularizers import DiffAugment, DiffusionNoise, InputRegularizer, cubins, ops
 from gan_regularizers.cli import main
 from gan_regularizers.cubins import Cubins, architecture_for
 from gan_regularizers.nvrtc import Nvrtc, NvrtcError, find
-from gan_regularizers.ops import native
+from gan_regularizers.ops import TransformParams, native
 from gan_regularizers.ops.cuda import Devices
 
 kernels_module = pytest.importorskip(
@@ -317,6 +318,36 @@ def test_devices_run_images_of_their_own(devices, launcher, driver, cache):
     architectures = {path.parent.name for path in cache.rglob("*.cubin")}
     assert architectures == {"sm_90", "sm_75"}
     assert driver.count("launches on 0") == driver.count("launches on 1") == 1
+
+
+def test_the_operator_launches_what_a_device_has(devices, driver, monkeypatch):
+    """Regularizers in training, with the launcher for tensors of the CPU: R1's gradient, in three launches."""
+    regularizer = InputRegularizer(DiffAugment(), DiffusionNoise(clean_share=0.0))
+    x, D = torch.rand(2, 3, 72, 80, requires_grad=True), torch.nn.Conv2d(3, 1, 3)
+    words = ops.random_words((9, 2), x.device)
+    results = []
+    for on_device in (False, True):
+        if on_device:
+            monkeypatch.setattr(native, "_kernels_for", lambda _: (devices.kernels_on(0), (0, 0)))
+        with mock.patch("gan_regularizers.regularizer.random_words", lambda *_: words):
+            y = regularizer(x)
+        (gradient,) = torch.autograd.grad(D(y).square().sum(), x, create_graph=True)
+        penalties = torch.autograd.grad(gradient.square().sum(), [x, D.weight])
+        results.append((y, gradient, *penalties))
+    for actual, expected in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
+    assert not torch.equal(results[0][0], results[1][0])  # the other normals' logarithms
+    # The draw, forward, backward, and backward of both.
+    assert driver.count("cuLaunchKernel") == 5
+
+
+def test_a_kernel_that_does_not_compile_later_says_what_to_do(devices, monkeypatch):
+    assert devices.missing(0) == ""
+    monkeypatch.setattr(cubins, "_texts", lambda: {cubins._SOURCE: "int broken = ;"})
+    with pytest.raises(
+        RuntimeError, match=r"the kernel flat_float32 cannot be made for cuda:0: .*BACKEND=reference does"
+    ):
+        on_cuda(devices.kernels_on(0), torch.rand(1, 1, 2, 2), TransformParams(gain=torch.ones(1)))
 
 
 def test_a_second_process_compiles_nothing(devices, tmp_path_factory, monkeypatch):

@@ -25,7 +25,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from gan_regularizers import AdaptiveT, DiffAugment, DiffusionNoise, InputRegularizer, use_backend, wrap
 from gan_regularizers.benchmark.footprint import kernel_launches, peak_bytes
 from gan_regularizers.chain import Chain
-from gan_regularizers.ops import TransformParams, backend, input_transform, native
+from gan_regularizers.ops import Columns, Steps, TransformParams, backend, input_transform, native
 from gan_regularizers.spider import Cascade, ImageLatents, signed_inception_distance
 
 DEVICE = os.environ.get("GAN_REGULARIZERS_TEST_DEVICE", "cuda")
@@ -202,15 +202,22 @@ def test_bits_repeat_and_do_not_depend_on_layout_or_batch():
 
 def test_draws_equal_the_cpus_to_the_bit():
     words = torch.randint(-(2**63), 2**63 - 1, (7, 1000))
-    ranges, integers = [(-0.5, 0.5), (0.0, 2.0), (0.5, 1.5)], [(3, 9, -4), (4, 9, -4), (5, 33, -8), (5, 33, 8)]
-    for actual, expected in zip(
-        native.draw(words.to(DEVICE), ranges, integers), native.draw(words, ranges, integers), strict=True
-    ):
-        assert torch.equal(actual.cpu(), expected)
     noise = DiffusionNoise(100)
-    expected = native.look_up(words[0], None, noise.t_list, noise.gain, noise.noise_scale)
-    noise.to(DEVICE)
-    actual = native.look_up(words[0].to(DEVICE), None, noise.t_list, noise.gain, noise.noise_scale)
+    columns = Columns(
+        [0, 1, 2],
+        [1.0, 2.0, 1.0],
+        [-0.5, 0.0, 0.5],
+        [0.0, 1.0, 1.0],
+        [3, 4, 5, 5],
+        [9, 9, 33, 33],
+        [-4, -4, -8, 8],
+        6,
+        0.4,
+    )
+    steps = Steps(5, None, noise.t_list, noise.gain, noise.noise_scale)
+    expected = native.draw(words, columns, steps)
+    steps = Steps(*[value.to(DEVICE) if isinstance(value, torch.Tensor) else value for value in steps])
+    actual = native.draw(words.to(DEVICE), columns, steps)
     assert all(torch.equal(a.cpu(), b) for a, b in zip(actual, expected, strict=True))
 
 

@@ -2,17 +2,18 @@
 
 import hashlib
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from kernel_calls import CODES, arguments, each, on_cpu
+from kernel_calls import CODES, arguments, draw, each, on_cpu
 from plain_normals import BLOCKS, normal_block
 from test_operator import PARTS, PICTURES, cases, make_case
 
-from gan_regularizers.ops import TransformParams
+from gan_regularizers.ops import Columns, Steps, TransformParams
 from gan_regularizers.ops.philox import philox_4x32, philox_normal
 
 kernels = pytest.importorskip("gan_regularizers._kernels", reason="the kernels are not built", exc_type=ImportError).cpu
@@ -279,22 +280,32 @@ def test_shifts_and_boxes_beyond_all_bounds(value):
         assert not on_cpu(kernels, x, both, adjoint).any()
 
 
-def draw_call(**changed) -> None:
-    words = torch.zeros(2, 3, dtype=torch.int64)
-    reals, integers = torch.empty(1, 3), torch.empty(3, 1, dtype=torch.int64)
-    given = {
-        "words": words.data_ptr(),
-        "word_rows": 2,
-        "samples": 3,
-        "scale": [1.0],
-        "low": [0.0],
-        "source": [1],
-        "count": [4],
-        "offset": [0],
-        "reals": reals.data_ptr(),
-        "integers": integers.data_ptr(),
-    }
-    kernels.draw(**{**given, **changed})
+COLUMNS = Columns([0], [1.0], [0.0], [0.0], [1], [4], [0])
+TABLE = torch.rand(10)
+STEPS = Steps(0, None, torch.tensor([0, 5, 9, 9]), TABLE, -TABLE)
+
+
+def draw_call(columns: Columns = COLUMNS, steps: Steps | None = STEPS, **changed: Any) -> tuple[torch.Tensor, ...]:
+    return draw(kernels, torch.tensor([[0, 1, 2], [0, 0, 0]]), columns, steps, **changed)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"low": []}, "differ in length"),
+        ({"neutral": [0.0, 1.0]}, "differ in length"),
+        ({"count": [1, 2]}, "differ in length"),
+        ({"real_row": [0] * 17}, "at most 16"),
+        ({"row": [0] * 17}, "at most 16"),
+        ({"row": [-1]}, "row -1"),
+        ({"row": [2]}, "row 2"),
+        ({"real_row": [2]}, "row 2"),
+        ({"touched_row": 2}, "row 2"),
+    ],
+)
+def test_columns_that_cannot_be_drawn(columns, message):
+    with pytest.raises(ValueError, match=message):
+        draw_call(COLUMNS._replace(**columns), None)
 
 
 @pytest.mark.parametrize(
@@ -304,61 +315,28 @@ def draw_call(**changed) -> None:
         ({"reals": 0}, "reals is a null"),
         ({"integers": 0}, "integers is a null"),
         ({"samples": -1}, "samples is negative"),
-        ({"low": []}, "differ in length"),
-        ({"count": [1, 2]}, "differ in length"),
-        ({"scale": [1.0] * 17, "low": [0.0] * 17}, "at most 16"),
-        ({"source": [-1]}, "source row -1"),
-        ({"source": [2]}, "source row 2"),
-        ({"scale": [1.0] * 3, "low": [0.0] * 3}, "more real rows than rows of words"),
+        ({"t": 0}, "t is a null"),
+        ({"t_list": 0}, "t_list is a null"),
+        ({"gain_table": 0}, "table is a null"),
+        ({"noise_table": 0}, "table is a null"),
+        ({"entry_row": -1}, "row -1"),
+        ({"entry_row": 2}, "row 2"),
+        ({"length": 3}, "no power of two"),
+        ({"length": 0}, "no power of two"),
+        ({"table_length": 0}, "tables are empty"),
+        ({"table_length": 9}, "t is 9; allowed are 0 to 8"),
     ],
 )
 def test_a_draw_that_cannot_be_made(changed, message):
-    draw_call()
     with pytest.raises(ValueError, match=message):
         draw_call(**changed)
 
 
-def look_up_call(**changed) -> tuple[torch.Tensor, ...]:
-    words, t_list, table = torch.tensor([0, 1, 2]), torch.tensor([0, 5, 9, 9]), torch.rand(10)
-    t, gain, noise_std = torch.full((3,), -1), torch.zeros(3), torch.zeros(3)
-    given = {
-        "words": words.data_ptr(),
-        "given": 0,
-        "samples": 3,
-        "t_list": t_list.data_ptr(),
-        "length": 4,
-        "gain_table": table.data_ptr(),
-        "noise_table": table.data_ptr(),
-        "steps": 10,
-        "t": t.data_ptr(),
-        "gain": gain.data_ptr(),
-        "noise_std": noise_std.data_ptr(),
-    }
-    try:
-        kernels.look_up(**{**given, **changed})
-    finally:
-        assert changed == {} or (t == -1).all()
-    return t, gain, table
-
-
-def test_look_up():
-    t, gain, table = look_up_call()
+def test_draw():
+    reals, whole, t = draw_call()
     assert t.tolist() == [0, 5, 9]
-    assert torch.equal(gain, table[t])
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"words": 0}, "words or t_list is a null"),
-        ({"gain_table": 0}, "table is a null"),
-        ({"noise_std": 0}, "output is a null"),
-        ({"samples": -1}, "samples is negative"),
-        ({"length": 3}, "no power of two"),
-        ({"steps": 0}, "tables are empty"),
-        ({"steps": 9}, "t is 9; allowed are 0 to 8"),
-    ],
-)
-def test_a_look_up_that_cannot_be_made(changed, message):
-    with pytest.raises(ValueError, match=message):
-        look_up_call(**changed)
+    assert torch.equal(reals, torch.stack([torch.zeros(3), TABLE[t], -TABLE[t]]))
+    assert whole.tolist() == [[0]] * 3
+    (reals, _, t), given_t = draw_call(steps=STEPS._replace(t=torch.tensor([9, 0, 3]))), [9, 0, 3]
+    assert t.tolist() == given_t
+    assert torch.equal(reals[1], TABLE[given_t])

@@ -9,12 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_calls import arguments, on_cpu, on_cuda
+from kernel_calls import arguments, draw, on_cpu, on_cuda
 from plain_normals import BLOCKS, normal_block
 from stand_in import StandIn, own_kernels, text_image
 from test_operator import PARTS, PICTURES, cases, make_case
 
-from gan_regularizers.ops import TransformParams
+from gan_regularizers.ops import Columns, Steps, TransformParams
 
 kernels_cpu = pytest.importorskip(
     "gan_regularizers._kernels", reason="the kernels are not built", exc_type=ImportError
@@ -164,33 +164,32 @@ def test_addresses_that_are_not_aligned(emulated):
         torch.testing.assert_close(on_cuda(emulated, x, case.params), on_cuda(emulated, case.x, case.params))
 
 
-@given(st.integers(0, 600), st.integers(0, 2**32))
-def test_draws_are_equal_to_the_bit(emulated, samples, seed):
-    words = torch.randint(-(2**63), 2**63 - 1, (5, samples), generator=torch.Generator().manual_seed(seed))
-    scale, low, source = [1.0, 2.0, 0.3], [-0.5, 0.0, 0.7], [3, 4, 4]
-    results = []
-    for module, place in ((emulated, (0, 0)), (kernels_cpu, ())):
-        reals, integers = torch.empty(3, samples), torch.empty(samples, 3, dtype=torch.int64)
-        columns = (source, [9, 33, 33], [-4, 0, 16])
-        module.draw(words.data_ptr(), 5, samples, scale, low, *columns, reals.data_ptr(), integers.data_ptr(), *place)
-        results.append((reals, integers))
-    assert torch.equal(results[0][0], results[1][0])
-    assert torch.equal(results[0][1], results[1][1])
-
-
-@given(st.integers(0, 600), st.booleans())
-def test_look_ups_are_equal_to_the_bit(emulated, samples, given):
-    words = torch.randint(-(2**63), 2**63 - 1, (samples,))
-    steps = words % 500 if given else None
-    t_list, gain, noise = torch.randint(0, 500, (64,)), torch.rand(500), torch.rand(500)
-    results = []
-    for module, place in ((emulated, (0, 0)), (kernels_cpu, ())):
-        out = torch.empty(samples, dtype=torch.int64), torch.empty(samples), torch.empty(samples)
-        tables = (t_list.data_ptr(), 64, gain.data_ptr(), noise.data_ptr(), 500)
-        address = 0 if steps is None else steps.data_ptr()
-        module.look_up(words.data_ptr(), address, samples, *tables, *(tensor.data_ptr() for tensor in out), *place)
-        results.append(out)
-    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+@given(
+    st.integers(0, 600),
+    st.integers(0, 2**32),
+    st.integers(-1, 5),
+    st.sampled_from([None, False, True]),
+)
+def test_draws_are_equal_to_the_bit(emulated, samples, seed, touched_row, given_t):
+    generator = torch.Generator().manual_seed(seed)
+    words = torch.randint(-(2**63), 2**63 - 1, (6, samples), generator=generator)
+    columns = Columns(
+        [0, 1, 2],
+        [1.0, 2.0, 0.3],
+        [-0.5, 0.0, 0.7],
+        [0.0, 1.0, 1.0],
+        [3, 4, 4],
+        [9, 33, 33],
+        [-4, 0, 16],
+        touched_row,
+        0.4,
+    )
+    steps = None
+    if given_t is not None:
+        t_list, gain, noise = torch.randint(0, 500, (64,)), torch.rand(500), torch.rand(500)
+        steps = Steps(5, words[5] % 500 if given_t else None, t_list, gain, noise)
+    results = zip(draw(emulated, words, columns, steps, 0, 0), draw(kernels_cpu, words, columns, steps), strict=True)
+    assert all(torch.equal(a, b) for a, b in results)
 
 
 def test_what_the_kernels_refuse(emulated):

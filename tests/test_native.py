@@ -5,16 +5,20 @@ test_operator.py runs on both backends; here is what the native one alone must s
 
 import copy
 import re
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from test_operator import PARTS, SHAPE, cases, make_case
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gan_regularizers import DiffAugment, DiffusionNoise, InputRegularizer, use_backend
-from gan_regularizers.ops import TransformParams, input_transform, native, reference
+from gan_regularizers.ops import Columns, Steps, TransformParams, input_transform, native, reference
 
 ops = torch.ops.gan_regularizers
 pytestmark = pytest.mark.skipif(bool(native.missing("cpu")), reason=native.missing("cpu"))
@@ -51,37 +55,165 @@ def test_value_and_gradients_equal_the_references(dtype, data):
         torch.testing.assert_close(actual, expected, rtol=4 * tolerance, atol=4 * tolerance)
 
 
-@given(st.integers(0, 5), st.integers(0, 2**32), st.lists(st.floats(-3, 3, width=32), min_size=2, max_size=6))
-def test_draws_equal_the_references_to_the_bit(samples, seed, bounds):
-    words = torch.randint(-(2**63), 2**63 - 1, (7, samples), generator=torch.Generator().manual_seed(seed))
-    ranges = [tuple(sorted(bounds[i : i + 2])) for i in range(0, len(bounds) - 1, 2)]
-    integers = [(5, 9, -4), (6, 1025, 0), (6, 1025, 512)]
-    for actual, expected in zip(
-        native.draw(words, ranges, integers), reference.draw(words, ranges, integers), strict=True
-    ):
+def assert_same_draw(words: torch.Tensor, columns: Columns, steps: Steps | None = None) -> None:
+    for actual, expected in zip(native.draw(words, columns, steps), reference.draw(words, columns, steps), strict=True):
         assert torch.equal(actual, expected)
         assert actual.dtype == expected.dtype
+
+
+def columns_of(bounds: list[float], touched_row: int = -1) -> Columns:
+    """As many reals as there are pairs of bounds, and three whole numbers, from seven rows of words."""
+    ranges = [sorted(bounds[i : i + 2]) for i in range(0, len(bounds) - 1, 2)]
+    return Columns(
+        real_row=list(range(len(ranges))),
+        scale=[high - low for low, high in ranges],
+        low=[low for low, _ in ranges],
+        neutral=[0.0, 1.0, -2.5][: len(ranges)],
+        row=[5, 6, 6],
+        count=[9, 1025, 1025],
+        offset=[-4, 0, 512],
+        touched_row=touched_row,
+        p=0.3,
+    )
+
+
+@given(
+    st.integers(0, 5),
+    st.integers(0, 2**32),
+    st.lists(st.floats(-3, 3, width=32), max_size=6),
+    st.integers(-1, 6),
+    st.sampled_from([None, False, True]),
+)
+def test_draws_equal_the_references_to_the_bit(samples, seed, bounds, touched_row, given_t):
+    words = torch.randint(-(2**63), 2**63 - 1, (7, samples), generator=torch.Generator().manual_seed(seed))
+    noise = DiffusionNoise(100)
+    steps = None
+    if given_t is not None:
+        steps = Steps(3, words[2] % 101 if given_t else None, noise.t_list, noise.gain, noise.noise_scale)
+    assert_same_draw(words, columns_of(bounds, touched_row), steps)
 
 
 def test_whole_numbers_of_wide_ranges_equal_the_references():
     """A product in float32 is now and then rounded up to a whole number."""
     words = torch.randint(-(2**63), 2**63 - 1, (1, 50_000))
-    integers = [(0, count, 0) for count in (1025, 2**20 + 1)]
-    (_, actual), (_, expected) = (draws(words, [], integers) for draws in (native.draw, reference.draw))
-    assert torch.equal(actual, expected)
+    columns = Columns(row=[0, 0], count=[1025, 2**20 + 1], offset=[0, 0])
+    assert_same_draw(words, columns)
     exact = (words[0] >> 40 & 0xFFFFFF) * (2**20 + 1) >> 24
-    assert not torch.equal(actual[:, 1], exact)
+    assert not torch.equal(native.draw(words, columns)[1][:, 1], exact)
 
 
-@pytest.mark.parametrize("shape", [(4,), (0,), (2, 3)])
-@pytest.mark.parametrize("is_given", [False, True])
-def test_look_ups_equal_the_references_to_the_bit(shape, is_given):
-    noise = DiffusionNoise(100)
-    words = torch.randint(-(2**63), 2**63 - 1, shape)
-    t = torch.randint(0, 101, shape) if is_given else None
-    arguments = (words, t, noise.t_list, noise.gain, noise.noise_scale)
-    for actual, expected in zip(native.look_up(*arguments), reference.look_up(*arguments), strict=True):
-        assert torch.equal(actual, expected)
+def test_only_where_p_says_so_is_a_sample_touched():
+    words = torch.randint(-(2**63), 2**63 - 1, (7, 4096))
+    columns = columns_of([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], touched_row=4)
+    (reals, whole, _), (all_reals, all_whole, _) = (
+        native.draw(words, drawn) for drawn in (columns, columns._replace(touched_row=-1))
+    )
+    touched = (words[4] >> 40 & 0xFFFFFF).double() / 2**24 < columns.p
+    assert 0.25 < touched.double().mean() < 0.35
+    assert torch.equal(reals, torch.where(touched, all_reals, torch.tensor(columns.neutral)[:, None]))
+    assert torch.equal(whole, all_whole * touched[:, None])
+
+
+class Launches:
+    """The kernels, which note their calls."""
+
+    def __init__(self, kernels: ModuleType) -> None:
+        self.kernels, self.calls = kernels, []
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        def launch(*arguments: Any) -> None:
+            self.calls.append(name)
+            getattr(self.kernels, name)(*arguments)
+
+        return launch
+
+
+@pytest.fixture
+def launches(monkeypatch) -> Launches:
+    noted = Launches(native._kernels.cpu)
+    monkeypatch.setattr(native, "_kernels_for", lambda _: (noted, ()))
+    return noted
+
+
+@pytest.mark.parametrize("p", [1.0, 0.5])
+def test_a_forward_is_two_launches_and_a_backward_one(launches, p):
+    regularizer = InputRegularizer(DiffAugment(p=p), DiffusionNoise())
+    x = torch.rand(4, 3, 8, 8).requires_grad_()
+    y = regularizer(x)
+    assert launches.calls == ["draw", "transform"]
+    torch.autograd.grad(y.sum(), x)
+    assert launches.calls == ["draw", "transform", "transform"]
+
+
+def test_each_pass_is_drawn_in_one_launch(launches):
+    InputRegularizer(DiffAugment("cutout,color,translation,color", p=0.5), DiffusionNoise())(torch.rand(4, 3, 8, 8))
+    assert launches.calls == ["draw"] * 3 + ["transform"] * 3
+    launches.calls.clear()
+    InputRegularizer(DiffusionNoise())(torch.rand(4, 3, 8, 8))
+    assert launches.calls == ["draw", "transform"]
+
+
+def test_plain_tensors_take_no_way_through_the_dispatcher(monkeypatch):
+    def refuse(*_: Any) -> None:
+        raise AssertionError("an operator was called")
+
+    operators = dict.fromkeys(("input_transform", "input_transform_adjoint", "draw"), refuse)
+    monkeypatch.setattr(native, "_operators", SimpleNamespace(**operators))
+    regularizer = InputRegularizer(DiffAugment(), DiffusionNoise())
+    x = torch.nn.Parameter(torch.rand(4, 3, 8, 8))
+    (gradient,) = torch.autograd.grad(regularizer(x).square().sum(), x, create_graph=True)
+    torch.autograd.grad(gradient.square().sum(), x)
+    with torch.inference_mode():
+        regularizer(x)
+
+    class Other(torch.Tensor):
+        pass
+
+    with pytest.raises(AssertionError, match="an operator was called"):
+        regularizer(x.detach().as_subclass(Other))
+
+
+class Seen(TorchDispatchMode):
+    """The names of the operators that a mode is shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, operator, _, args=(), kwargs=None):
+        self.names.append(operator.__name__)
+        return operator(*args, **(kwargs or {}))
+
+
+def test_a_mode_is_shown_operators():
+    regularizer = InputRegularizer(DiffAugment(), DiffusionNoise())
+    x = torch.rand(4, 3, 8, 8).requires_grad_()
+    with Seen() as seen:
+        regularizer(x).sum().backward()
+    assert {"draw.default", "input_transform.default", "input_transform_adjoint.default"} <= set(seen.names)
+
+
+def test_views_of_another_sign_are_read_as_what_they_are():
+    """The imaginary part of a conjugate is the memory of its negative."""
+    case = make_case(SHAPE, PARTS, dtype=torch.float32)
+    x = torch.complex(case.x, -case.x).conj().imag
+    gain = torch.complex(case.params.gain, -case.params.gain).conj().imag
+    assert x.is_neg()
+    assert gain.is_neg()
+    expected = input_transform(case.x, case.params)
+    assert torch.equal(input_transform(x, case.params._replace(gain=gain)), expected)
+    assert torch.equal(input_transform(case.x, case.params._replace(gain=gain)), expected)
+
+
+def test_gradients_of_a_batch_of_cotangents():
+    """Torch makes them of tensors that only its dispatcher can read."""
+    case = make_case(SHAPE, PARTS, dtype=torch.float32)
+    x = case.x.requires_grad_()
+    cotangents = torch.rand(3, *SHAPE)
+    y = input_transform(x, case.params)
+    (batched,) = torch.autograd.grad(y, x, cotangents, is_grads_batched=True, retain_graph=True)
+    for actual, cotangent in zip(batched, cotangents, strict=True):
+        assert torch.equal(actual, torch.autograd.grad(y, x, cotangent, retain_graph=True)[0])
 
 
 def test_modules_draw_the_same_on_both_backends():
@@ -120,7 +252,7 @@ def test_opcheck(name, layout):
     torch.library.opcheck(ops.input_transform_adjoint, (x, *linear, case.params.channels))
 
 
-@pytest.mark.parametrize("name", ["input_transform", "input_transform_adjoint", "draw", "look_up"])
+@pytest.mark.parametrize("name", ["input_transform", "input_transform_adjoint", "draw"])
 def test_a_compiler_keeps_the_order_of_strides(name):
     """The fake kernels give the output the layout of the input that was traced; on GPUs compilers change layouts."""
     assert torch.Tag.needs_fixed_stride_order in getattr(ops, name).default.tags
@@ -128,12 +260,11 @@ def test_a_compiler_keeps_the_order_of_strides(name):
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 def test_opcheck_of_the_draws():
-    words = torch.randint(-(2**63), 2**63 - 1, (5, 4))
-    torch.library.opcheck(ops.draw, (words, [1.0, 2.0], [0.0, -1.0], [2, 3, 3], [9, 8, 8], [-4, 0, 4]))
+    words = torch.randint(-(2**63), 2**63 - 1, (7, 4))
     noise = DiffusionNoise(100)
     tables = (noise.t_list, noise.gain, noise.noise_scale)
-    torch.library.opcheck(ops.look_up, (words[0], None, *tables))
-    torch.library.opcheck(ops.look_up, (words[0], words[0] % 101, *tables))
+    for steps in (Steps(3, None, *tables), Steps(3, words[0] % 101, *tables), Steps(-1, None, None, None, None)):
+        torch.library.opcheck(ops.draw, (words, *columns_of([0.0, 1.0, 2.0, 4.0], 4), *steps))
 
 
 @pytest.mark.parametrize("picture", [{}, {"centre": 0.5, "channels": (1, 3)}])

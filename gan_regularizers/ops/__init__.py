@@ -3,7 +3,7 @@
 import contextlib
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 
 import torch
@@ -11,17 +11,20 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from . import native, reference
+from .draws import Columns, Levels, Steps
 from .params import DTYPES, TransformParams, arithmetic_dtype, memory_format
 from .philox import philox_normal
 
 __all__ = [
     "BackendWarning",
+    "Columns",
+    "Levels",
+    "Steps",
     "TransformParams",
     "backend",
     "check_floating",
     "draw",
     "input_transform",
-    "look_up",
     "memory_format",
     "random_words",
     "use_backend",
@@ -121,18 +124,32 @@ def input_transform(x: Tensor, params: TransformParams) -> Tensor:
 def random_words(shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None = None) -> Tensor:
     """Random 64-bit words, int64 of this shape, from torch's generator of the device or the one given."""
     # With generator=None torch takes another overload, which cannot be compiled for a batch size that varies.
-    given = {} if generator is None else {"generator": generator}
-    return torch.randint(-(2**63), 2**63 - 1, shape, device=device, **given)
+    if generator is None:
+        return torch.randint(-(2**63), 2**63 - 1, shape, device=device)
+    return torch.randint(-(2**63), 2**63 - 1, shape, device=device, generator=generator)
 
 
-def draw(words: Tensor, *args) -> tuple[Tensor, Tensor]:
-    """``reference.draw`` on the backend in force."""
-    return _backend_for(words).draw(words, *args)
+def draw(
+    words: Tensor, passes: Sequence[Columns], steps: Steps | None = None
+) -> tuple[list[tuple[Sequence[Tensor], Tensor]], Levels | None]:
+    """Draw the parameters of a batch from random words, int64 [R, N], in one launch for each pass.
 
+    The noise levels are looked up in the launch of the last pass, or in one of their own where there is no pass.
 
-def look_up(words: Tensor, t: Tensor | None, t_list: Tensor, *tables: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """``reference.look_up`` on the backend in force."""
-    return _backend_for(words).look_up(words, t, t_list, *tables)
+    Returns:
+        The reals and whole numbers of each pass as in ``reference.draw``, and the levels at the steps.
+    """
+    run = _backend_for(words).draw
+    drawn, levels = [], None
+    for i, columns in enumerate(passes or (Columns(),)):
+        last = i + 1 >= len(passes)
+        reals, whole, t = run(words, columns, steps if last else None)
+        rows = reals.unbind()
+        if last and steps is not None:
+            *rows, gain, noise_std = rows
+            levels = Levels(t, gain, noise_std)
+        drawn.append((rows, whole))
+    return drawn[: len(passes)], levels
 
 
 def _backend_for(x: Tensor, dtype: torch.dtype | None = None) -> ModuleType:
@@ -153,6 +170,6 @@ def _sees_only_torch(x: Tensor) -> bool:
         return False
     return (
         torch._C._functorch.peek_interpreter_stack() is not None
-        or torch.jit.is_tracing()
-        or forward_ad.unpack_dual(x).tangent is not None
+        or torch._C._get_tracing_state() is not None
+        or (forward_ad._current_level >= 0 and forward_ad.unpack_dual(x).tangent is not None)
     )

@@ -24,7 +24,7 @@ class Devices:
     """The devices of this machine, on the kernels of ``_kernels.cuda``."""
 
     def __init__(self, kernels: ModuleType) -> None:
-        self.kernels = kernels
+        self._kernels = kernels
         self._lines: dict[str, str] = kernels.kernels()
         self._driver: int | str | None = None  # the version of CUDA that it is for, or why there is none
         self._devices: dict[int, Device] = {}
@@ -52,6 +52,16 @@ class Devices:
             return reason
         return self[torch.cuda.current_device() if index is None else index].missing
 
+    def kernels_on(self, index: int) -> ModuleType:
+        """The kernels, for a device that runs them.
+
+        Raises:
+            RuntimeError: it does not.
+        """
+        if reason := self[index].missing:
+            raise RuntimeError(reason)
+        return self._kernels
+
     def without_devices(self) -> str:
         """What this machine, its driver and its torch lack before a device is looked at; empty where it is nothing."""
         if torch.version.hip is not None:
@@ -69,7 +79,7 @@ class Devices:
         """The version of CUDA that the driver is for, such as 13000, or why there is none."""
         if self._driver is None:
             try:
-                self._driver = self.kernels.open_driver(_DRIVER)
+                self._driver = self._kernels.open_driver(_DRIVER)
             except RuntimeError as error:
                 self._driver = str(error)
         return self._driver
@@ -89,19 +99,16 @@ class Devices:
             cubins = Cubins(self._lines, 10 * major + minor, self.driver() // 1000, self.nvrtc)
             device = self._devices[index] = Device(cubins)
             # The smallest kernel, which every draw needs, shows whether the compiler and the driver do their work.
-            self.kernels.load("draw", index)
+            self._kernels.load("draw", index)
         except (NvrtcError, RuntimeError) as error:
             return Device(missing=f"the kernels do not run on cuda:{index}: {error.__cause__ or error}")
         return device
 
     def _image(self, kernel: str, index: int) -> bytes:
-        device = self[index]
-        if device.missing:
-            raise RuntimeError(device.missing)
         try:
-            return device.cubins.image(kernel)
+            return self[index].cubins.image(kernel)
         except NvrtcError as error:
             raise RuntimeError(
-                f"the kernel {kernel} cannot be made for cuda:{index}: {error}; GAN_REGULARIZERS_BACKEND=reference does "
-                f"without it"
+                f"the kernel {kernel} cannot be made for cuda:{index}: {error}; GAN_REGULARIZERS_BACKEND=reference "
+                f"does without it"
             ) from error

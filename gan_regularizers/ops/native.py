@@ -4,13 +4,16 @@
 
 - ``input_transform`` is one pass, ``input_transform_adjoint`` the transpose of its derivative. Each is the other's
   backward, so R1 and every higher order follow.
-- ``draw`` and ``look_up`` turn random words into the parameters of a batch, in one launch each.
+- ``draw`` turns random words into the parameters of a pass, in one launch.
+
+Where nobody looks on who would want to see operators, the kernels are called past torch's dispatcher, whose way takes
+more of the host's time than a small batch takes on a GPU.
 
 The module ``_kernels`` takes addresses and knows nothing of torch (``csrc/``).
 """
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -19,9 +22,16 @@ from torch import Tensor
 
 from .. import building
 from .cuda import Devices
+from .draws import Columns, Steps
 from .params import TransformParams, arithmetic_dtype, memory_format
 
 _DTYPE_CODES = {torch.float16: 0, torch.bfloat16: 1, torch.float32: 2, torch.float64: 3}
+Run = Callable[[Tensor, bool, TransformParams], Tensor]
+_NO_STEPS = Steps(-1, None, None, None, None)
+_PLAIN_TYPES = {Tensor, torch.nn.Parameter, type(None), bool, int, float, tuple}
+_PLAIN_KEYS = 0  # of the dispatcher, for tensors that are memory and nothing else
+for _key in ("CPU", "CUDA", "ADInplaceOrView", "AutogradCPU", "AutogradCUDA", "AutocastCPU", "AutocastCUDA"):
+    _PLAIN_KEYS |= torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, _key)).raw_repr()
 
 
 def _load(reason: str) -> ModuleType | str:
@@ -55,33 +65,47 @@ def missing(device: torch.device | str, dtype: torch.dtype | None = None) -> str
 
 def input_transform(x: Tensor, params: TransformParams) -> Tensor:
     """``ops.input_transform``, for params that are checked."""
-    return torch.ops.gan_regularizers.input_transform(x, *params)
+    if not _is_plain(x, *params):
+        return _operators.input_transform(x, *params)
+    if x.requires_grad and torch.is_grad_enabled():
+        return _Transform.apply(x, params, _transform)
+    return _transform(x, False, params)
 
 
-def draw(
-    words: Tensor, ranges: Sequence[tuple[float, float]], integers: Sequence[tuple[int, int, int]]
-) -> tuple[Tensor, Tensor]:
+def draw(words: Tensor, columns: Columns, steps: Steps | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """``reference.draw``."""
-    scale = [high - low for low, high in ranges]
-    low = [low for low, _ in ranges]
-    row, count, offset = ([column[i] for column in integers] for i in range(3))
-    return torch.ops.gan_regularizers.draw(words, scale, low, row, count, offset)
+    steps = _NO_STEPS if steps is None else steps
+    return _draw_pass(words, columns, steps) if _is_plain(words, *steps) else _operators.draw(words, *columns, *steps)
 
 
-def look_up(
-    words: Tensor, t: Tensor | None, t_list: Tensor, gain: Tensor, noise_scale: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """``reference.look_up``."""
-    return torch.ops.gan_regularizers.look_up(words, t, t_list, gain, noise_scale)
+def _adjoint(cotangent: Tensor, linear: TransformParams) -> Tensor:
+    """The transpose of the derivative of a pass, whose brightness and noise are None."""
+    if not _is_plain(cotangent, *linear):
+        return _operators.input_transform_adjoint(cotangent, *linear[1:6], linear.channels)
+    if cotangent.requires_grad and torch.is_grad_enabled():
+        return _Adjoint.apply(cotangent, linear, _transform)
+    return _transform(cotangent, True, linear)
+
+
+def _is_plain(x: Tensor, *values: Any) -> bool:
+    """Whether nobody looks on, and tensors are memory and nothing else: no subclass, and x no view of another sign."""
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+        return False
+    if type(x) not in _PLAIN_TYPES or torch._C._dispatch_keys(x).raw_repr() & ~_PLAIN_KEYS:
+        return False
+    return _PLAIN_TYPES.issuperset(map(type, values))
 
 
 def _address(value: Tensor | None) -> int:
     return 0 if value is None else value.data_ptr()
 
 
-def _place(x: Tensor) -> tuple[int, ...]:
-    """Where a kernel for x runs: nothing more on the CPU, the device and the stream on CUDA."""
-    return (x.device.index, torch.cuda.current_stream(x.device).cuda_stream) if x.is_cuda else ()
+def _kernels_for(x: Tensor) -> tuple[ModuleType, tuple[int, ...]]:
+    """The kernels for x, and where they run: nothing more on the CPU, the device and the stream on CUDA."""
+    if not x.is_cuda:
+        return _kernels.cpu, ()
+    index = x.device.index
+    return cuda_devices.kernels_on(index), (index, torch._C._cuda_getCurrentRawStream(index))
 
 
 def _empty(x: Tensor) -> Tensor:
@@ -92,6 +116,8 @@ def _prepared(value: Tensor | None, dtype: torch.dtype, rows_may_lie_apart: bool
     """A part as the kernels read it; usually itself."""
     if value is None:
         return None
+    if value.is_neg():
+        value = value.resolve_neg()
     if value.dtype != dtype:
         value = value.to(dtype)
     if value.is_contiguous() or (rows_may_lie_apart and value.stride(1) == 1):
@@ -101,8 +127,9 @@ def _prepared(value: Tensor | None, dtype: torch.dtype, rows_may_lie_apart: bool
 
 def _transform(x: Tensor, adjoint: bool, params: TransformParams) -> Tensor:
     layout = memory_format(x)
-    x = x.contiguous(memory_format=layout)
-    y = _empty(x)
+    if not x.is_contiguous(memory_format=layout):
+        x = x.contiguous(memory_format=layout)
+    y = torch.empty_like(x, memory_format=layout)
     real = arithmetic_dtype(x.dtype)
     brightness, saturation, contrast, shift, cutout, gain, noise_std, seed, centre, channels = params
     parts = (
@@ -122,91 +149,100 @@ def _transform(x: Tensor, adjoint: bool, params: TransformParams) -> Tensor:
         x.data_ptr(),
         y.data_ptr(),
         adjoint,
-        tuple([_address(part) for part in parts]),
+        [0 if part is None else part.data_ptr() for part in parts],
         0 if shift is None else shift.stride(0),
         0 if cutout is None else cutout.stride(0),
         (0, x.shape[1]) if channels is None else channels,
         centre,
     )
-    if x.is_cuda:
-        kept = []
+    kernels, place = _kernels_for(x)
+    if not place:
+        kernels.transform(*arguments, torch.get_num_threads())
+        return y
+    kept = []  # until the pass is launched
 
-        def workspace(floats: int) -> int:
-            kept.append(x.new_empty(floats, dtype=torch.float32))
-            return kept[-1].data_ptr()
+    def workspace(floats: int) -> int:
+        kept.append(x.new_empty(floats, dtype=torch.float32))
+        return kept[-1].data_ptr()
 
-        _kernels.cuda.transform(*arguments, workspace, *_place(x))
-    else:
-        _kernels.cpu.transform(*arguments, torch.get_num_threads())
+    kernels.transform(*arguments, workspace, *place)
     return y
 
 
 _LINEAR = "Tensor? saturation, Tensor? contrast, Tensor? shift, Tensor? cutout, Tensor? gain"
 _NOISE = "Tensor? noise_std, Tensor? seed"
 _CHANNELS = "SymInt[]? channels=None"
+_COLUMNS = (
+    "int[] real_row, float[] scale, float[] low, float[] neutral, int[] row, SymInt[] count, SymInt[] offset, "
+    "int touched_row, float p"
+)
+_STEPS = "int entry_row, Tensor? t, Tensor? t_list, Tensor? gain, Tensor? noise_scale"
 
 _library = torch.library.Library("gan_regularizers", "DEF")
 for _schema in (
     f"input_transform(Tensor x, Tensor? brightness, {_LINEAR}, {_NOISE}, float centre=0.0, {_CHANNELS}) -> Tensor",
     f"input_transform_adjoint(Tensor cotangent, {_LINEAR}, {_CHANNELS}) -> Tensor",
-    "draw(Tensor words, float[] scale, float[] low, int[] row, SymInt[] count, SymInt[] offset) -> (Tensor, Tensor)",
-    "look_up(Tensor words, Tensor? t, Tensor t_list, Tensor gain, Tensor noise_scale) -> (Tensor, Tensor, Tensor)",
+    f"draw(Tensor words, {_COLUMNS}, {_STEPS}) -> (Tensor, Tensor, Tensor)",
 ):
     # A compiler must keep the order of the strides that it traced: the output takes it over.
     _library.define(_schema, tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order))
+_operators = torch.ops.gan_regularizers
 
 
 def _input_transform(x: Tensor, *params: Any) -> Tensor:
     return _transform(x, False, TransformParams(*params))
 
 
-def _input_transform_adjoint(
-    cotangent: Tensor,
+def _input_transform_adjoint(cotangent: Tensor, *linear: Any) -> Tensor:
+    return _transform(cotangent, True, _linear(*linear))
+
+
+def _linear(
     saturation: Tensor | None,
     contrast: Tensor | None,
     shift: Tensor | None,
     cutout: Tensor | None,
     gain: Tensor | None,
-    channels: list[int] | None = None,
-) -> Tensor:
-    linear = TransformParams(None, saturation, contrast, shift, cutout, gain, channels=channels)
-    return _transform(cotangent, True, linear)
+    channels: Sequence[int] | None = None,
+) -> TransformParams:
+    """The parts of a pass that its adjoint has."""
+    return TransformParams(None, saturation, contrast, shift, cutout, gain, channels=channels)
 
 
-def _draw(
-    words: Tensor, scale: list[float], low: list[float], row: list[int], count: list[int], offset: list[int]
-) -> tuple[Tensor, Tensor]:
+def _draw(words: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return _draw_pass(words, Columns(*arguments[:9]), Steps(*arguments[9:]))
+
+
+def _draw_pass(words: Tensor, columns: Columns, steps: Steps) -> tuple[Tensor, Tensor, Tensor]:
     words = _prepared(words, torch.int64)
-    reals, integers = _fake_draw(words, scale, low, row, count, offset)
-    columns = (scale, low, row, count, offset)
-    drawn = (words.data_ptr(), *words.shape, *columns, reals.data_ptr(), integers.data_ptr())
-    getattr(_kernels, words.device.type).draw(*drawn, *_place(words))
-    return reals, integers
-
-
-def _look_up(
-    words: Tensor, t: Tensor | None, t_list: Tensor, gain: Tensor, noise_scale: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    words, t, t_list = (_prepared(value, torch.int64) for value in (words, t, t_list))
-    gain, noise_scale = (_prepared(table, torch.float32) for table in (gain, noise_scale))
-    outputs = _fake_look_up(words, t, t_list, gain, noise_scale)
-    getattr(_kernels, words.device.type).look_up(
+    row, t, t_list, gain, noise_scale = steps
+    lengths = (0, 0)
+    if gain is not None:
+        t, t_list = _prepared(t, torch.int64), _prepared(t_list, torch.int64)
+        gain, noise_scale = _prepared(gain, torch.float32), _prepared(noise_scale, torch.float32)
+        lengths = (len(t_list), min(len(gain), len(noise_scale)))
+    reals, whole, chosen = outputs = _drawn(words, columns, steps)
+    kernels, place = _kernels_for(words)
+    kernels.draw(
         words.data_ptr(),
-        _address(t),
-        words.numel(),
-        t_list.data_ptr(),
-        t_list.numel(),
-        gain.data_ptr(),
-        noise_scale.data_ptr(),
-        gain.numel(),
-        *map(_address, outputs),
-        *_place(words),
+        *words.shape,
+        columns,
+        (row, _address(t), _address(t_list), _address(gain), _address(noise_scale), *lengths),
+        (reals.data_ptr(), whole.data_ptr(), chosen.data_ptr()),
+        *place,
     )
     return outputs
 
 
+def _drawn(words: Tensor, columns: Columns, steps: Steps) -> tuple[Tensor, Tensor, Tensor]:
+    """Memory for what is drawn."""
+    samples, looked_up = words.shape[1], steps.gain is not None
+    reals = words.new_empty((len(columns.scale) + 2 * looked_up, samples), dtype=torch.float32)
+    return reals, words.new_empty((samples, len(columns.count))), words.new_empty((samples * looked_up,))
+
+
 for _device in ("CPU", "CUDA"):
-    for _kernel in (_input_transform, _input_transform_adjoint, _draw, _look_up):
+    for _kernel in (_input_transform, _input_transform_adjoint, _draw):
         _library.impl(_kernel.__name__.removeprefix("_"), _kernel, _device)
 
 
@@ -221,54 +257,51 @@ def _fake_input_transform_adjoint(cotangent: Tensor, *_: Any) -> Tensor:
 
 
 @torch.library.register_fake("gan_regularizers::draw")
-def _fake_draw(
-    words: Tensor, scale: list[float], _low: list[float], row: list[int], _count: list[int], _offset: list[int]
-) -> tuple[Tensor, Tensor]:
-    samples = words.shape[1]
-    return words.new_empty((len(scale), samples), dtype=torch.float32), words.new_empty((samples, len(row)))
+def _fake_draw(words: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return _drawn(words, Columns(*arguments[:9]), Steps(*arguments[9:]))
 
 
-@torch.library.register_fake("gan_regularizers::look_up")
-def _fake_look_up(
-    words: Tensor, _t: Tensor | None, _t_list: Tensor, gain: Tensor, _noise_scale: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    return gain.new_empty(words.shape, dtype=torch.int64), gain.new_empty(words.shape), gain.new_empty(words.shape)
-
-
-# torch.library.register_autograd does the same as these two classes in more of the host's time, for which a small batch
-# on a GPU would wait.
+# torch.library.register_autograd does the same as these two classes in more of the host's time. Parameters are one
+# argument, which torch does not look into: none of them has a gradient. What runs is the kernel, or the operator.
 class _Transform(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, *params: Any) -> Tensor:
-        _brightness, *linear, _noise_std, _seed, _centre, ctx.channels = TransformParams(*params)
+    def forward(ctx, x: Tensor, params: TransformParams, run: Run) -> Tensor:
+        _brightness, *linear, _noise_std, _seed, _centre, ctx.channels = params
         ctx.save_for_backward(*linear)
-        with torch._C._AutoDispatchBelowAutograd():
-            return torch.ops.gan_regularizers.input_transform(x, *params)
+        return run(x, False, params)
 
     @staticmethod
-    def backward(ctx, cotangent: Tensor) -> tuple[Tensor | None, ...]:
-        gradient = torch.ops.gan_regularizers.input_transform_adjoint(cotangent, *ctx.saved_tensors, ctx.channels)
-        return _for_first(gradient, ctx)
+    def backward(ctx, cotangent: Tensor) -> tuple[Tensor, None, None]:
+        return _adjoint(cotangent, _linear(*ctx.saved_tensors, ctx.channels)), None, None
 
 
 class _Adjoint(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, cotangent: Tensor, *linear: Any) -> Tensor:
-        *parts, ctx.channels = linear if len(linear) == 6 else (*linear, None)
-        ctx.save_for_backward(*parts)
-        with torch._C._AutoDispatchBelowAutograd():
-            return torch.ops.gan_regularizers.input_transform_adjoint(cotangent, *linear)
+    def forward(ctx, cotangent: Tensor, linear: TransformParams, run: Run) -> Tensor:
+        ctx.channels = linear.channels
+        ctx.save_for_backward(*linear[1:6])
+        return run(cotangent, True, linear)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        linear = TransformParams(None, *ctx.saved_tensors, channels=ctx.channels)
-        return _for_first(torch.ops.gan_regularizers.input_transform(gradient, *linear), ctx)
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return input_transform(gradient, _linear(*ctx.saved_tensors, ctx.channels)), None, None
 
 
-def _for_first(gradient: Tensor, ctx: Any) -> tuple[Tensor | None, ...]:
-    """A gradient for the first input and none for the others."""
-    return gradient, *(None,) * (len(ctx.needs_input_grad) - 1)
+def _operator(x: Tensor, adjoint: bool, params: TransformParams) -> Tensor:
+    """``_transform`` through torch's dispatcher, below autograd."""
+    with torch._C._AutoDispatchBelowAutograd():
+        if adjoint:
+            return _operators.input_transform_adjoint(x, *params[1:6], params.channels)
+        return _operators.input_transform(x, *params)
 
 
-_library.impl("input_transform", _Transform.apply, "Autograd")
-_library.impl("input_transform_adjoint", _Adjoint.apply, "Autograd")
+def _differentiable(x: Tensor, *params: Any) -> Tensor:
+    return _Transform.apply(x, TransformParams(*params), _operator)
+
+
+def _differentiable_adjoint(cotangent: Tensor, *linear: Any) -> Tensor:
+    return _Adjoint.apply(cotangent, _linear(*linear), _operator)
+
+
+_library.impl("input_transform", _differentiable, "Autograd")
+_library.impl("input_transform_adjoint", _differentiable_adjoint, "Autograd")

@@ -39,34 +39,22 @@ class TransformParams(NamedTuple):
 
     def with_noise(self, gain: Tensor, noise_std: Tensor, seed: Tensor) -> "TransformParams":
         """The same pass with this noise in place of its own."""
-        # Field by field, since torch.compile cannot do _replace in torch 2.4.
-        return TransformParams(
-            brightness=self.brightness,
-            saturation=self.saturation,
-            contrast=self.contrast,
-            shift=self.shift,
-            cutout=self.cutout,
-            gain=gain,
-            noise_std=noise_std,
-            seed=seed,
-            centre=self.centre,
-            channels=self.channels,
-        )
+        # By position, since torch.compile cannot do _replace in torch 2.4.
+        return TransformParams(*self[:5], gain, noise_std, seed, self.centre, self.channels)
 
     def check(self, x: Tensor) -> None:
         """Raise ValueError where a part does not fit the batch x or asks for a gradient."""
-        columns = {"shift": (2,), "cutout": (4,)}
-        for name in _TENSORS:
-            value = getattr(self, name)
+        device, shapes = x.device, {1: (x.shape[0],), 2: (x.shape[0], 2), 4: (x.shape[0], 4)}
+        for (name, columns, whole), value in zip(_TENSORS, self, strict=False):
             if value is None:
                 continue
-            shape = (x.shape[0], *columns.get(name, ()))
-            if tuple(value.shape) != shape:
-                raise ValueError(f"params.{name} has shape {list(value.shape)}; this input needs {list(shape)}")
-            if name in ("shift", "cutout", "seed") and (value.is_floating_point() or value.is_complex()):
+            if value.shape != shapes[columns]:
+                needed = list(shapes[columns])
+                raise ValueError(f"params.{name} has shape {list(value.shape)}; this input needs {needed}")
+            if whole and (value.is_floating_point() or value.is_complex()):
                 raise ValueError(f"params.{name} has dtype {value.dtype}; whole numbers are needed, best int64")
-            if value.device != x.device:
-                raise ValueError(f"params.{name} lies on {value.device} and x on {x.device}; they need one device")
+            if value.device != device:
+                raise ValueError(f"params.{name} lies on {value.device} and x on {device}; they need one device")
             if value.requires_grad:
                 raise ValueError(f"params.{name} requires a gradient, but none is defined for it; pass {name}.detach()")
         if (self.noise_std is None) != (self.seed is None):
@@ -85,4 +73,14 @@ class TransformParams(NamedTuple):
             )
 
 
-_TENSORS = ("brightness", "saturation", "contrast", "shift", "cutout", "gain", "noise_std", "seed")
+# Name, numbers per sample and whether they are whole, in the order of the fields.
+_TENSORS = (
+    ("brightness", 1, False),
+    ("saturation", 1, False),
+    ("contrast", 1, False),
+    ("shift", 2, True),
+    ("cutout", 4, True),
+    ("gain", 1, False),
+    ("noise_std", 1, False),
+    ("seed", 1, True),
+)

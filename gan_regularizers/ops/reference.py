@@ -10,11 +10,10 @@ Where the range of values has another centre than 0, this is what happens to x -
 The bracket keeps its form then. Where not all channels are picture, colour, gain and noise are for those that are.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
+from .draws import Columns, Steps
 from .params import TransformParams, arithmetic_dtype, memory_format
 
 
@@ -44,50 +43,31 @@ def input_transform(x: Tensor, params: TransformParams, noise: Tensor | None = N
     return y.to(x.dtype).contiguous(memory_format=memory_format(x))
 
 
-def draw(
-    words: Tensor, ranges: Sequence[tuple[float, float]], integers: Sequence[tuple[int, int, int]]
-) -> tuple[Tensor, Tensor]:
-    """Real and whole random numbers for N samples from random words.
-
-    The top 24 bits of a word are a uniform u in [0, 1).
-
-    Args:
-        words: int64 [R, N].
-        ranges: (low, high) of each real number; number i comes from row i of the words.
-        integers: (row, count, offset) of each whole number, uniform over offset .. offset + count - 1.
+def draw(words: Tensor, columns: Columns, steps: Steps | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """What one pass draws for N samples from random words, int64 [R, N], and the noise levels where there are steps.
 
     Returns:
-        The reals, float32 [len(ranges), N], and the whole numbers, int64 [N, len(integers)].
+        The reals, float32 [len(columns.scale), N], with steps two more rows: the tables gain and noise_scale at t. The
+        whole numbers, int64 [N, len(columns.count)]. t, int64 [N], or [0] without steps.
     """
+    samples = words.shape[1]
+    real_row, scale, low, neutral, row, count, offset, touched_row, p = columns
     uniform = (words >> 40 & 0xFFFFFF).float() * 2.0**-24
-    reals = uniform.new_empty((len(ranges), words.shape[1]))
-    for i, (low, high) in enumerate(ranges):
-        reals[i] = uniform[i] * (high - low) + low
-    whole = words.new_empty((words.shape[1], len(integers)))
-    for i, (row, count, offset) in enumerate(integers):
+    touched = uniform[touched_row] < p if touched_row >= 0 else None
+    reals = uniform.new_empty((len(scale) + (0 if steps is None else 2), samples))
+    for i in range(len(scale)):
+        real = uniform[real_row[i]] * scale[i] + low[i]
+        reals[i] = real if touched is None else torch.where(touched, real, neutral[i])
+    whole = words.new_empty((samples, len(count)))
+    for i in range(len(count)):
         # No product of a float below 1 and a small integer rounds up to that integer, so the result stays below count.
-        whole[:, i] = (uniform[row] * count).long() + offset
-    return reals, whole
-
-
-def look_up(
-    words: Tensor, t: Tensor | None, t_list: Tensor, gain: Tensor, noise_scale: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Steps t, given or drawn from a list by the words' lowest bits, and the two tables at t.
-
-    Args:
-        words: int64 of any shape; not read where t is given.
-        t: int64 of the words' shape, in [0, len(gain)).
-        t_list: int64 [a power of two].
-        gain: float32 [steps + 1].
-        noise_scale: float32 [steps + 1].
-
-    Returns:
-        t, gain and noise scale, all of the words' shape.
-    """
-    if t is None:
-        t = t_list[words & len(t_list) - 1]
-    return t, *(table.index_select(0, t.flatten()).view(t.shape) for table in (gain, noise_scale))
+        number = (uniform[row[i]] * count[i]).long() + offset[i]
+        whole[:, i] = number if touched is None else torch.where(touched, number, 0)
+    if steps is None:
+        return reals, whole, words.new_empty((0,))
+    t = steps.t if steps.t is not None else steps.t_list[words[steps.row] & len(steps.t_list) - 1]
+    reals[-2], reals[-1] = (table.index_select(0, t) for table in (steps.gain, steps.noise_scale))
+    return reals, whole, t
 
 
 def _picture(x: Tensor, params: TransformParams) -> Tensor:
