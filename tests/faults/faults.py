@@ -955,7 +955,6 @@ _CUDA = [
             "      __threadfence();  // the sums are read after the word of them\n",
             "",
         ),
-        ("what blocks exchange is not volatile", "using Exchanged = volatile T;", "using Exchanged = T;"),
         (
             "done is read from a register",
             "while (progress.done[work.sample] <",
@@ -986,18 +985,7 @@ _CUDA = [
             "    __threadfence();  // the sum is there before the word of it\n"
             "    progress.sums[work.sample * plan.slices + work.block + plan.slices] = sum;\n",
         ),
-        (
-            "counters are not reset",
-            "  if (count) check_cuda(cudaMemsetAsync",
-            "  if (!workspace) check_cuda(cudaMemsetAsync",
-        ),
         ("turns are those of the blocks' indices", "turn = shared_turn;", "turn = static_cast<int>(blockIdx.x);"),
-        (
-            "a sample's pass follows its sums at once",
-            "plan.slices ? std::min(ceil_div(GR_RUNNING_BLOCKS, plan.slices + plan.blocks), shape.samples) : 0;",
-            "0;",
-            "blocks wait longer and give the same",
-        ),
         # Indices.
         (
             "the flat kernel's index has 32 bits",
@@ -1078,6 +1066,27 @@ _CUDA = [
             "warp_sum(lane < blockDim.x / warp_threads ?",
             "warp_sum(lane < blockDim.x / warp_threads / 2 ?",
         ),
+    ),
+    *_in(
+        "csrc/plan.h",
+        "cubins kernels_cuda",
+        ("what blocks exchange is not volatile", "using Exchanged = volatile T;", "using Exchanged = T;"),
+        ("a division is off by one", "+ divisor - 1) / divisor);", ") / divisor);"),
+    ),
+    *_in(
+        "csrc/launch_cuda.cpp",
+        "cuda_launcher kernels_cuda",
+        (
+            "counters are not reset",
+            "0, static_cast<size_t>(counters),",
+            "0, static_cast<size_t>(counters) - 1,",
+        ),
+        (
+            "a sample's pass follows its sums at once",
+            "plan.slices ? std::min(ceil_div(running, plan.slices + plan.blocks), shape.samples) : 0;",
+            "0;",
+            "blocks wait longer and give the same",
+        ),
         (
             "a pass has a block too few",
             "const int64_t most_blocks = ceil_div(items, plan.threads);",
@@ -1085,7 +1094,44 @@ _CUDA = [
             "its threads take another turn",
         ),
         ("noise of samples in channels_last is in the order of memory", "&& !planar_noise && whole", "&& whole"),
-        ("samples of any size have 32-bit indices", "if (!plan_of(pass).flat &&", "if (false &&"),
+        ("samples of any size have 32-bit indices", "if (!plan.flat &&", "if (false &&"),
+        ("devices share their kernels", "return devices[ordinal];", "return devices[0];"),
+        ("a context stays when a call is over", "if (pushed_) driver().cuCtxPopCurrent_v2(&context);", ""),
+        ("a kernel is loaded while a graph is captured", "    if (capturing)\n", "    if (false)\n"),
+        ("who comes second keeps a module", "    driver().cuModuleUnload(module);\n", ""),
+        (
+            "a launch that fails is nobody's business",
+            "check_cuda(driver().cuLaunchKernel(",
+            "(void)(driver().cuLaunchKernel(",
+        ),
+        ("four channels are three", "picture_channels(pass) == 3 &&", "picture_channels(pass) >= 3 &&"),
+    ),
+    *_in(
+        "gan_regularizers/cubins.py",
+        "cubins",
+        ("an image of which a part is there is loaded", "return image if _is_whole(image) else None", "return image"),
+        ("embedded devices run the images of others", " and not {known, capability} & set(_EMBEDDED)", ""),
+        ("a driver gets images of a newer CUDA", "        if major <= driver:\n", "        if major:\n"),
+        ("a compiler newer than the driver is taken", "if compiler.version[0] > driver:", "if not driver:"),
+        ("the cache is of no use", "if (kept := _read(path)) is not None:", "if (kept := None) is not None:"),
+        ("an image does not depend on its options", "sorted(kernels.items()), _OPTIONS)", "sorted(kernels.items()))"),
+    ),
+    *_in(
+        "gan_regularizers/nvrtc.py",
+        "cubins",
+        ("the NVRTC of another CUDA is taken", "if major in (None, found.version[0]):", "if found:"),
+        ("a compiler says its last error", "next((line for line in lines if", "next((line for line in lines[::-1] if"),
+    ),
+    *_in(
+        "gan_regularizers/ops/cuda.py",
+        "cubins",
+        ("a device is judged while a graph is captured", "if torch.cuda.is_current_stream_capturing():", "if False:"),
+        ("whether a device loads a kernel is not tried", '            self._kernels.load("draw", index)\n', ""),
+        (
+            "a device is looked at each time",
+            "device = self._devices[index] = self._look_at(index)",
+            "device = self._look_at(index)",
+        ),
     ),
 ]
 
