@@ -24,10 +24,6 @@ shift
 root=$(dirname "$0")/..
 export PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 COLUMNS=160 GAN_REGULARIZERS_TEST_DEVICE="${device:=cuda}"
 if ! python -c "import gan_regularizers" 2> /dev/null; then
-  if [[ $device == cuda ]]; then
-    GAN_REGULARIZERS_CUDA_ARCHS=$(python -c "import torch; print(*torch.cuda.get_device_capability(), sep='')") || exit 1
-    export GAN_REGULARIZERS_CUDA_ARCHS
-  fi
   pip install --quiet --no-build-isolation --no-deps "$root" || exit 1
 fi
 python -m gan_regularizers info

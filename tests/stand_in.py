@@ -1,6 +1,7 @@
 """The CUDA launcher on a CPU: a copy of the kernel module, and a stand-in of CUDA's driver that it opens."""
 
 import ctypes
+import importlib
 import importlib.util
 import shutil
 import subprocess
@@ -70,7 +71,7 @@ def build_stand_in(folder: Path, kernels: dict[str, str]) -> Path:
 
 def own_kernels(folder: Path) -> ModuleType:
     """The kernel module once more, with a driver and images of its own, as the CUDA half of it."""
-    path = shutil.copy(building.PACKAGE / building.file_name(), folder)
+    path = shutil.copy(importlib.import_module("gan_regularizers._kernels").__file__, folder)
     spec = importlib.util.spec_from_file_location("_kernels", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
