@@ -1,5 +1,6 @@
 """The images of the CUDA kernels: NVRTC, which makes them, their cache, and what each device is told."""
 
+import ctypes
 import ctypes.util
 import subprocess
 import sys
@@ -438,6 +439,20 @@ def test_the_choice_of_the_reference_looks_at_no_device(devices, monkeypatch):
     monkeypatch.setattr(devices, "missing", lambda _: pytest.fail("looked at"))
     with ops.use_backend("reference"):
         assert ops.backend("cuda")[0] == "reference"
+
+
+def test_a_compiler_takes_what_a_device_says(monkeypatch):
+    """It cannot look into what a device is asked."""
+
+    class Devices:
+        def missing(self, index: int) -> str:
+            return "" if ctypes.CDLL(None).abs(-index) == 1 else "missing"
+
+    monkeypatch.setattr(native, "cuda_devices", Devices())
+    compiled = torch.compile(
+        lambda x: x * (2 if ops.backend("cuda:1")[0] == "native" else 3), backend="eager", fullgraph=True
+    )
+    assert torch.equal(compiled(torch.ones(3)), torch.full((3,), 2.0))
 
 
 @pytest.mark.usefixtures("devices")

@@ -48,9 +48,11 @@ class Devices:
 
     def missing(self, index: int | None) -> str:
         """Why a device, by default the current one, runs no kernels; empty where it does."""
-        if reason := self.without_devices():
-            return reason
-        return self[torch.cuda.current_device() if index is None else index].missing
+        if index not in self._devices:
+            if reason := self.without_devices():
+                return reason
+            index = torch.cuda.current_device() if index is None else index
+        return self[index].missing
 
     def kernels_on(self, index: int) -> ModuleType:
         """The kernels, for a device that runs them.

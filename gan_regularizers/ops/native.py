@@ -58,9 +58,16 @@ def missing(device: torch.device | str, dtype: torch.dtype | None = None) -> str
         return f"there are no kernels for devices of type {device.type!r}"
     if device.type == "cuda" and dtype == torch.float64:
         return "the CUDA kernels take float16, bfloat16 and float32, not float64"
-    if _unbuilt or device.type == "cpu":
-        return _unbuilt
-    return cuda_devices.missing(device.index)
+    return _unbuilt if _unbuilt or device.type == "cpu" else _missing_on_cuda(device.index)
+
+
+def _missing_on_cuda(index: int | None) -> str:
+    return cuda_devices.missing(index)
+
+
+# A compiler asks when it traces and takes the answer. So says torch.compiler.assume_constant_result, whose import is a
+# compiler's.
+_missing_on_cuda._dynamo_marked_constant = True
 
 
 def input_transform(x: Tensor, params: TransformParams) -> Tensor:
