@@ -68,6 +68,11 @@ struct Progress {
   Exchanged<unsigned>* done;   // [samples]: slices; these counters are zero before the launch
 };
 
+// What a launch passes is laid out by two compilers, the host's and the device's.
+static_assert(sizeof(Pass) == 176 && sizeof(Plan) == 32 && sizeof(Divisors) == 60 && sizeof(Progress) == 24 &&
+                  sizeof(Draw) == 696,
+              "the arguments of a launch have another size here than for the other compiler");
+
 // Where the elements of the picture lie together in memory, only they are summed; else those of other channels count as
 // zeros.
 GR_INLINE bool picture_lies_together(const Pass& pass) {

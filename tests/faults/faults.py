@@ -1071,7 +1071,6 @@ _CUDA = [
         "csrc/plan.h",
         "cubins kernels_cuda",
         ("what blocks exchange is not volatile", "using Exchanged = volatile T;", "using Exchanged = T;"),
-        ("a division is off by one", "+ divisor - 1) / divisor);", ") / divisor);"),
     ),
     *_in(
         "csrc/launch_cuda.cpp",
