@@ -37,3 +37,9 @@ settings.load_profile("suite")
 def _seeded() -> None:
     """Start every test from one state of torch's global generator, in whatever order tests run."""
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def seeds_everywhere(monkeypatch) -> None:
+    """Noise as seeds on the reference too, so that backends, sizes and ranks can be compared."""
+    monkeypatch.setattr("gan_regularizers.diffusion_noise.runs_reference", lambda _: False)

@@ -21,12 +21,14 @@ __all__ = [
     "Levels",
     "Steps",
     "TransformParams",
+    "arithmetic_dtype",
     "backend",
     "check_floating",
     "draw",
     "input_transform",
     "memory_format",
     "random_words",
+    "runs_reference",
     "use_backend",
 ]
 
@@ -58,6 +60,11 @@ def backend(device: str = "cpu", dtype: torch.dtype | None = None) -> tuple[str,
     if missing:
         return "reference", missing
     return "native", "the kernels are there" if _choice == "auto" else f"chosen by {_choice_from}"
+
+
+def runs_reference(x: Tensor) -> bool:
+    """Whether the reference is in force for x's device and dtype, where normals from a seed would be slow."""
+    return backend(x.device.type, x.dtype)[0] == "reference"
 
 
 @contextlib.contextmanager
@@ -97,6 +104,8 @@ def check_floating(x: Tensor) -> None:
 def input_transform(x: Tensor, params: TransformParams) -> Tensor:
     """One pass of the operator (``gan_regularizers.ops.reference`` states it), with noise from ``params.seed``.
 
+    Where params hold normals in place of a seed, it runs on the reference, whatever the backend.
+
     Args:
         x: float16, bfloat16, float32 or float64 [N, C, H, W].
         params: the parts of the pass, on x's device.
@@ -113,9 +122,9 @@ def input_transform(x: Tensor, params: TransformParams) -> Tensor:
     if x.dim() != 4:
         raise ValueError(f"x has shape {list(x.shape)}; the operator needs [N, C, H, W]")
     params.check(x)
-    if _backend_for(x, x.dtype) is native:
+    if params.normals is None and _backend_for(x, x.dtype) is native:
         return native.input_transform(x, params)
-    noise = None
+    noise = params.normals
     if params.seed is not None:
         noise = philox_normal(params.seed, x[:1].numel(), arithmetic_dtype(x.dtype)).view(x.shape)
     return reference.input_transform(x, params, noise)

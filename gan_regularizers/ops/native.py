@@ -57,9 +57,9 @@ def missing(device: str, dtype: torch.dtype | None = None) -> str:
 
 
 def input_transform(x: Tensor, params: TransformParams) -> Tensor:
-    """``ops.input_transform``, for params that are checked."""
+    """``ops.input_transform``, for params that are checked and hold no normals."""
     if not _is_plain(x, *params):
-        return _operators.input_transform(x, *params)
+        return _operators.input_transform(x, *params[:10])
     if x.requires_grad and torch.is_grad_enabled():
         return _Transform.apply(x, params, _transform)
     return _transform(x, False, params)
@@ -121,7 +121,7 @@ def _transform(x: Tensor, adjoint: bool, params: TransformParams) -> Tensor:
         x = x.contiguous(memory_format=layout)
     y = torch.empty_like(x, memory_format=layout)
     real = arithmetic_dtype(x.dtype)
-    brightness, saturation, contrast, shift, cutout, gain, noise_std, seed, centre, channels = params
+    brightness, saturation, contrast, shift, cutout, gain, noise_std, seed, centre, channels, _normals = params
     parts = (
         _prepared(brightness, real),
         _prepared(saturation, real),
@@ -249,7 +249,7 @@ def _fake_draw(words: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
 class _Transform(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, params: TransformParams, run: Run) -> Tensor:
-        _brightness, *linear, _noise_std, _seed, _centre, ctx.channels = params
+        _brightness, *linear, _noise_std, _seed, _centre, ctx.channels, _normals = params
         ctx.save_for_backward(*linear)
         return run(x, False, params)
 
@@ -275,7 +275,7 @@ def _operator(x: Tensor, adjoint: bool, params: TransformParams) -> Tensor:
     with torch._C._AutoDispatchBelowAutograd():
         if adjoint:
             return _operators.input_transform_adjoint(x, *params[1:6], params.channels)
-        return _operators.input_transform(x, *params)
+        return _operators.input_transform(x, *params[:10])
 
 
 def _differentiable(x: Tensor, *params: Any) -> Tensor:

@@ -112,8 +112,8 @@ _DRAWS = [
         ),
         (
             "noise per channel ignores the given t",
-            "part.sample(x, t, generator=generator)",
-            "part.sample(x, generator=generator)",
+            "part.draw(x, t, generator=generator)",
+            "part.draw(x, generator=generator)",
         ),
     ),
     *_in(
@@ -310,14 +310,14 @@ _DIFFUSION = [
         ("the layout of the output is lost", "        y = y.contiguous(memory_format=memory_format(x))\n", ""),
         (
             "images are scaled towards 0 in every range of values",
-            "**params.flat(), centre=self.picture.centre,",
-            "**params.flat(),",
+            "            centre=self.picture.centre,\n",
+            "",
         ),
         ("sigmoids are steeper", "np.linspace(-6.0, 6.0, steps)", "np.linspace(-8.0, 8.0, steps)"),
         ("the last step of jsd keeps some of the image", "np.arange(steps, 0, -1)", "np.arange(steps + 1, 1, -1)"),
         ("the offset of cosine is forgotten", "max(steps, 1) + 0.008) / 1.008", "max(steps, 1))"),
         ("the slowest frequency is not the slowest", "max(dim // 2 - 1, 1)", "(dim // 2)"),
-        ("parameters of another batch are taken", "            params.check(x.shape[: 1 + self.per_channel])\n", ""),
+        ("parameters of another batch are taken", "            params.check(x, self.per_channel)\n", ""),
     ),
     *_in(
         "gan_regularizers/chain.py",
@@ -437,10 +437,29 @@ _WRAPPED = [
         ),
         (
             "parameters of another batch are taken",
-            "                    drawn[i].check(x.shape[:1])\n",
+            "                    drawn[i].check(x)\n",
             "",
             "the operator refuses what does not fit",
         ),
+    ),
+    *_in(
+        _REGULARIZER,
+        "normals",
+        ("behind a part of one's own there are normals", "shape_is_known = False", "shape_is_known = True"),
+    ),
+    *_in(
+        "gan_regularizers/normals.py",
+        "normals",
+        ("images of one draw have noise of their own", "            return known.again()\n", "            pass\n"),
+        (
+            "float64 shares the normals of float32",
+            "made[:3] == (x.shape, arithmetic_dtype(x.dtype), x.device)",
+            "made[0] == x.shape",
+        ),
+        ("a shared draw forgets the shapes of later calls", "self._earlier._made.append(made)", "pass"),
+        ("a shared draw gives later calls noise of their own", "made, normals = known, known.again()", "pass"),
+        ("normals are kept", "normals if state is None else None)", "normals)"),
+        ("the given generator is ignored", "device=device, generator=generator)", "device=device)"),
     ),
     *_in(
         "gan_regularizers/hook.py",
@@ -613,13 +632,13 @@ _OPERATOR = [
         ),
         (
             "shifts go the other way",
-            "torch.arange(size, device=x.device) - shift",
-            "torch.arange(size, device=x.device) + shift",
+            "torch.arange(height, device=x.device) - shift",
+            "torch.arange(height, device=x.device) + shift",
         ),
         (
             "what came around the edge stays by a pixel",
-            "(source < 0) | (source >= size)",
-            "(source < 0) | (source > size)",
+            "(column < 0) | (column >= width)",
+            "(column < 0) | (column > width)",
         ),
         ("boxes are closed", "rows = (row >= top) & (row < bottom)", "rows = (row >= top) & (row <= bottom)"),
         (
@@ -653,18 +672,24 @@ _OPERATOR = [
         ("one channel is channels_last", "x.dim() == 4 and not x.is_contiguous() and x", "x.dim() == 4 and x"),
         (
             "noise that rides along loses the picture",
-            "seed, self.centre, self.channels)",
-            "seed)",
+            "seed, self.centre, self.channels, normals)",
+            "seed, normals=normals)",
         ),
         (
             "shapes are not checked",
             "if value.shape != shapes[columns]:",
             "if len(value.shape) != len(shapes[columns]):",
         ),
+        (
+            "normals of any shape are taken",
+            "            shapes[0] = x.shape\n",
+            "            shapes[0] = self.normals.shape\n",
+        ),
+        ("a seed and normals may both be given", "if self.normals is not None and self.seed is not None:", "if False:"),
         ("channels may end beyond the input", "self.channels[1] <= x.shape[1]:", "self.channels[1]:"),
         (
             "no seed is needed",
-            "if (self.noise_std is None) != (self.seed is None):",
+            "if (self.noise_std is None) != (self.seed is None and self.normals is None):",
             "if self.noise_std is None and self.seed is not None:",
         ),
     ),
