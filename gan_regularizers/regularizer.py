@@ -149,7 +149,7 @@ class InputRegularizer(nn.Module):
                 steps = of_part
             elif isinstance(of_part, int):
                 passes += part.columns(x, of_part)
-        made, levels = draw(drawn.words, passes, steps) if passes or steps is not None else ((), None)
+        made, levels = draw(drawn.words, passes, steps)
         params, shape_is_known = [], True
         for part, of_part in zip(self.parts, drawn.parts, strict=True):
             if isinstance(part, DiffusionNoise) and of_part is not None:

@@ -148,8 +148,10 @@ def draw(
     Returns:
         The reals and whole numbers of each pass as in ``reference.draw``, and the levels at the steps.
     """
-    run = _backend_for(words).draw
     drawn, levels = [], None
+    if not passes and steps is None:
+        return drawn, levels
+    run = _backend_for(words).draw
     for i, columns in enumerate(passes or (Columns(),)):
         last = i + 1 >= len(passes)
         reals, whole, t = run(words, columns, steps if last else None)
