@@ -215,7 +215,6 @@ class InputRegularizer(nn.Module):
                 if drawn[i] is None or not part.enabled:
                     continue
                 if waiting is not None and not part.per_channel and part.picture == waiting[0]:
-                    drawn[i].check(x)
                     x, waiting = input_transform(x, waiting[1].with_noise(*drawn[i][1:])), None
                     continue
             elif isinstance(part, DiffAugment) and not (drawn[i] and part.enabled):

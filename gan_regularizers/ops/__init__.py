@@ -50,16 +50,18 @@ def backend(device: str = "cpu", dtype: torch.dtype | None = None) -> tuple[str,
         ValueError: the choice, by ``use_backend`` or ``GAN_REGULARIZERS_BACKEND``, names no backend.
         RuntimeError: it asks for kernels that are not there.
     """
+    missing = native.missing(device, dtype)
+    if _choice == "auto" and not missing:
+        return "native", "the kernels are there"
     if _choice not in _BACKENDS:
         raise ValueError(f"{_choice_from}: {_choice!r} is no backend; choose 'auto', 'reference' or 'native'")
-    missing = native.missing(device, dtype)
     if _choice == "reference":
         return "reference", f"chosen by {_choice_from}"
     if missing and _choice == "native":
         raise RuntimeError(f"{_choice_from}: 'native', but {missing}")
     if missing:
         return "reference", missing
-    return "native", "the kernels are there" if _choice == "auto" else f"chosen by {_choice_from}"
+    return "native", f"chosen by {_choice_from}"
 
 
 def runs_reference(x: Tensor) -> bool:

@@ -204,9 +204,9 @@ def _draw_pass(words: Tensor, columns: Columns, steps: Steps) -> tuple[Tensor, T
     if gain is not None:
         t, t_list = _prepared(t, torch.int64), _prepared(t_list, torch.int64)
         gain, noise_scale = _prepared(gain, torch.float32), _prepared(noise_scale, torch.float32)
-        lengths = (len(t_list), min(len(gain), len(noise_scale)))
+        lengths = (t_list.numel(), min(gain.numel(), noise_scale.numel()))
     reals, whole, chosen = outputs = _drawn(words, columns, steps)
-    _kernels[words.device.type].draw(
+    _kernels["cuda" if words.is_cuda else "cpu"].draw(
         words.data_ptr(),
         *words.shape,
         columns,

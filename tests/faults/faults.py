@@ -435,12 +435,6 @@ _WRAPPED = [
             "            if waiting is not None:\n                x, waiting =",
             "            if waiting is not None and isinstance(part, DiffAugment):\n                x, waiting =",
         ),
-        (
-            "parameters of another batch are taken",
-            "                    drawn[i].check(x)\n",
-            "",
-            "the operator refuses what does not fit",
-        ),
     ),
     *_in(
         _REGULARIZER,
