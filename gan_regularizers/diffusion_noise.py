@@ -10,7 +10,18 @@ from torch import Tensor
 
 from .chain import Chain, Chains
 from .exact_buffers import ExactBuffers
-from .ops import Levels, Steps, TransformParams, check_floating, draw, input_transform, memory_format, random_words
+from .normals import Normals
+from .ops import (
+    Levels,
+    Steps,
+    TransformParams,
+    check_floating,
+    draw,
+    input_transform,
+    memory_format,
+    random_words,
+    runs_reference,
+)
 from .picture import Picture
 from .settings import choice, number, whole_number
 
@@ -37,20 +48,18 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 class NoiseParams(NamedTuple):
-    """One draw of DiffusionNoise; all tensors have shape [N], or [N, C] with ``per_channel``."""
+    """One draw of DiffusionNoise; all tensors but the normals have shape [N], or [N, C] with ``per_channel``."""
 
     t: Tensor | None  # int64, None where alpha_bar was given
     gain: Tensor  # float32, sqrt(alpha_bar_t)
     noise_std: Tensor  # float32, sqrt(1 - alpha_bar_t) * sigma
-    seed: Tensor  # int64, the key of the normals
+    seed: Tensor | None  # int64, the key of the normals
+    normals: Tensor | None = None  # float of x's shape, in place of a seed where the reference backend is in force
 
-    def flat(self) -> dict[str, Tensor]:
-        """The operator's parts, an entry per row of noise."""
-        return {"gain": self.gain.flatten(), "noise_std": self.noise_std.flatten(), "seed": self.seed.flatten()}
-
-    def check(self, shape: torch.Size) -> None:
-        """Raise ValueError unless this draw is for a batch whose samples (and channels) are so many."""
+    def check(self, x: Tensor, per_channel: bool = False) -> None:
+        """Raise ValueError unless this draw is for a batch of x's samples (and channels); normals are for x's shape."""
         for name, value in zip(NoiseParams._fields, self, strict=True):
+            shape = x.shape if name == "normals" else x.shape[: 1 + per_channel]
             if value is not None and value.shape != shape:
                 raise ValueError(
                     f"params.{name} has shape {list(value.shape)}; this input needs {list(shape)}: params are drawn by "
@@ -253,14 +262,32 @@ class DiffusionNoise(ExactBuffers):
         alpha_bar: float | Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> NoiseParams:
-        """Draw t and the seeds of the normals for a batch like x; ``forward(x, params=...)`` replays them.
+        """Draw t and the noise for a batch like x; ``forward(x, params=...)`` replays them.
 
-        The arguments are those of ``forward``; of x only the shape and the device are read.
+        The arguments are those of ``forward``; of x only the shape, the dtype and the device are read.
         """
+        params = self.draw(x, t, alpha_bar=alpha_bar, generator=generator)
+        return self.fit(params, x, Normals(generator))
+
+    def draw(
+        self,
+        x: Tensor,
+        t: int | Tensor | None = None,
+        *,
+        alpha_bar: float | Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> NoiseParams:
+        """What ``sample`` draws for batches of any size: the noise as seeds."""
         self.check(x)
         chain = self.chain(x.device, generator)
         words = random_words((self.words, *x.shape[: 1 + self.per_channel]), x.device, generator)
         return self.params_from(words, chain, t, alpha_bar=alpha_bar)
+
+    def fit(self, params: NoiseParams, x: Tensor, normals: Normals) -> NoiseParams:
+        """The parameters for a batch like x: with normals in place of seeds where no kernels make these."""
+        if not runs_reference(x):
+            return params
+        return NoiseParams(params.t, params.gain, params.noise_std, None, normals.like(x))
 
     def check(self, x: Tensor) -> None:
         """Raise TypeError or ValueError unless x is a batch that can be diffused."""
@@ -341,14 +368,21 @@ class DiffusionNoise(ExactBuffers):
             params = self.sample(x, t, alpha_bar=alpha_bar, generator=generator)
         else:
             self.check(x)
-            params.check(x.shape[: 1 + self.per_channel])
+            params.check(x, self.per_channel)
         if x.dim() == 4 and not self.per_channel:
             rows = x
         elif self.picture.channels is None:
-            rows = _rows(x, params.seed.numel())
+            rows = _rows(x, params.gain.numel())
         else:
             rows = x.reshape(*x.shape[:2], 1, math.prod(x.shape[2:]))
-        one_pass = TransformParams(**params.flat(), centre=self.picture.centre, channels=self.picture.channels_of(rows))
+        one_pass = TransformParams(
+            gain=params.gain.flatten(),
+            noise_std=params.noise_std.flatten(),
+            seed=None if params.seed is None else params.seed.flatten(),
+            normals=None if params.normals is None else params.normals.reshape(rows.shape),
+            centre=self.picture.centre,
+            channels=self.picture.channels_of(rows),
+        )
         y = input_transform(rows, one_pass).view_as(x)
         y = y.contiguous(memory_format=memory_format(x))
         return (y, params.t) if return_t else y

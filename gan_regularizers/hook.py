@@ -195,7 +195,7 @@ class Hook:
         if drawn is not None:
             if wanted is not None and not runs_again():
                 raise ValueError("a t is given to a call that shares an earlier draw, whose t it has; leave one out")
-            return drawn
+            return _Drawn(drawn.draw.shared_with(own.draw), drawn.states)
         if self.shared is not None and not runs_again():
             self.shared.of_batch[key] = own
         return own

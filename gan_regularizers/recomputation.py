@@ -43,12 +43,10 @@ class Remembered:
         To be called before the generator is drawn from. In compiled code, captured graphs and transforms of torch.func
         the value is returned as it is: they save what their backward pass needs, or cannot run again.
         """
-        if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
-            return value
-        if device.type == "meta" or is_captured(device):
+        if not has_state(device):
             return value
         # With the device, since generators of two devices may be seeded alike.
-        state = device, hash(_state(device, generator).numpy().tobytes())
+        state = device, hash(generator_state(device, generator).numpy().tobytes())
         if runs_again():
             return self._values.get(state, value)
         self._values.pop(state, None)
@@ -58,7 +56,14 @@ class Remembered:
         return value
 
 
-def _state(device: torch.device, generator: torch.Generator | None) -> torch.Tensor:
+def has_state(device: torch.device) -> bool:
+    """Whether the state of the generator can be told."""
+    if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
+        return False
+    return device.type != "meta" and not is_captured(device)
+
+
+def generator_state(device: torch.device, generator: torch.Generator | None = None) -> torch.Tensor:
     """The generator's state, uint8 on the CPU; reading it does not wait for the device."""
     if generator is not None:
         return generator.get_state()

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .diffaugment import DiffAugment
 from .diffusion_noise import DiffusionNoise, NoiseParams
+from .normals import Normals
 from .ops import Steps, TransformParams, draw, input_transform, random_words
 
 
@@ -36,6 +37,11 @@ class Draw(NamedTuple):
     # By part, like RegularizerParams: the row where a DiffAugment's words begin; what the noise's levels are looked up
     # by, or all of it where it has words of its own.
     parts: tuple[int | Steps | NoiseParams | None, ...]
+    normals: Normals  # in place of the noise's seeds where the reference backend is in force
+
+    def shared_with(self, later: "Draw") -> "Draw":
+        """The same for a later call, which drew for itself."""
+        return Draw(self.words, self.parts, Normals(later.normals.generator, self.normals))
 
 
 class InputRegularizer(nn.Module):
@@ -130,10 +136,10 @@ class InputRegularizer(nn.Module):
             if row is None or isinstance(part, DiffAugment):
                 drawn.append(row)
             elif part.per_channel:
-                drawn.append(part.sample(x, t, generator=generator))
+                drawn.append(part.draw(x, t, generator=generator))
             else:
                 drawn.append(part.steps(chain, t, x.shape[:1], x.device, row))
-        return Draw(words, tuple(drawn))
+        return Draw(words, tuple(drawn), Normals(generator))
 
     def params_of(self, drawn: Draw, x: Tensor) -> RegularizerParams:
         """The parameters of a draw for images of x's size."""
@@ -143,11 +149,16 @@ class InputRegularizer(nn.Module):
                 steps = of_part
             elif isinstance(of_part, int):
                 passes += part.columns(x, of_part)
-        made, levels = draw(drawn.words, passes, steps) if passes or steps is not None else ((), None)
-        params = []
+        made, levels = draw(drawn.words, passes, steps)
+        params, shape_is_known = [], True
         for part, of_part in zip(self.parts, drawn.parts, strict=True):
-            if isinstance(of_part, Steps):
-                of_part = part.params_of(levels, drawn.words, of_part.row)
+            if isinstance(part, DiffusionNoise) and of_part is not None:
+                if isinstance(of_part, Steps):
+                    of_part = part.params_of(levels, drawn.words, of_part.row)
+                if shape_is_known:
+                    of_part = part.fit(of_part, x, drawn.normals)
+            elif not isinstance(part, (DiffAugment, DiffusionNoise)):
+                shape_is_known = False  # a part of somebody else's may make images of another size
             elif isinstance(of_part, int):
                 count = len(part.passes)
                 of_part, made = part.params_of(made[:count], x), made[count:]
@@ -204,11 +215,7 @@ class InputRegularizer(nn.Module):
                 if drawn[i] is None or not part.enabled:
                     continue
                 if waiting is not None and not part.per_channel and part.picture == waiting[0]:
-                    drawn[i].check(x.shape[:1])
-                    x, waiting = (
-                        input_transform(x, waiting[1].with_noise(drawn[i].gain, drawn[i].noise_std, drawn[i].seed)),
-                        None,
-                    )
+                    x, waiting = input_transform(x, waiting[1].with_noise(*drawn[i][1:])), None
                     continue
             elif isinstance(part, DiffAugment) and not (drawn[i] and part.enabled):
                 continue

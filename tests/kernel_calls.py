@@ -20,7 +20,7 @@ def each(params: TransformParams, change: Callable[[Tensor], Tensor]) -> Transfo
 def arguments(x: Tensor, out: Tensor, params: TransformParams, adjoint: bool) -> tuple[dict[str, Any], list[Tensor]]:
     """What both modules' ``transform`` takes, and the tensors that must outlive the call."""
     real = torch.float64 if x.dtype == torch.float64 else torch.float32
-    *tensors, centre, channels = params
+    *tensors, centre, channels, _normals = params
     kept = [None if v is None else (v if v.dtype == torch.int64 else v.to(real)).contiguous() for v in tensors]
     return {
         "dtype": CODES[x.dtype],

@@ -165,7 +165,7 @@ def test_forward_mode_differentiation(settings):
     torch.testing.assert_close(tangent.sum(), expected)
 
 
-@pytest.mark.usefixtures("only_reference")
+@pytest.mark.usefixtures("only_reference", "seeds_everywhere")
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:`torch.jit:DeprecationWarning")
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_torch_jit_trace(settings):

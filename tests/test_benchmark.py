@@ -103,6 +103,7 @@ def test_the_baseline_draws_the_official_distributions():
     assert normals.std().item() == pytest.approx(1, abs=0.01)
 
 
+@pytest.mark.usefixtures("seeds_everywhere")
 @pytest.mark.parametrize("part", ["noise", "color", "all"])
 def test_backends_of_ours_give_one_result(part):
     subject = subject_of(part)

@@ -33,8 +33,11 @@ def of_pass(name: str, params: TransformParams) -> Columns:
 
 def of_noise(params: NoiseParams) -> Columns:
     """The step; the seed by its lowest, middle and highest bits; the noise of the first elements, unscaled."""
-    t, seed = (value.flatten(1).T if value.dim() > 1 else value[None] for value in (params.t, params.seed))
+    t = params.t.flatten(1).T if params.t.dim() > 1 else params.t[None]
     columns = {f"t {c}": column for c, column in enumerate(t)}
+    if params.normals is not None:
+        return columns | {f"noise {i}": column for i, column in enumerate(params.normals.flatten(1)[:, ::97].T)}
+    seed = params.seed.view(N, -1).T
     columns |= {f"seed {c} {bit}": seed[c] >> bit & 63 for c in range(len(seed)) for bit in (0, 29, 58)}
     per_channel = params.seed.dim() > 1
     unscaled = NoiseParams(None, params.gain, torch.ones_like(params.noise_std), params.seed)
@@ -111,11 +114,13 @@ def test_whether_a_sample_is_touched_is_independent_of_its_noise():
 
 def test_no_two_samples_of_a_batch_share_a_draw():
     params = InputRegularizer(DiffAugment(), DiffusionNoise()).sample(torch.zeros(()).expand(N, 3, 16, 24))
-    assert len(params.noise.seed.unique()) == N
+    drawn = params.noise.seed[:, None] if params.noise.normals is None else params.noise.normals[:, 0, 0, :4]
+    assert len(drawn.unique(dim=0)) == N
     colours = torch.stack(params.augment[0][:3], 1)
     assert len(colours.unique(dim=0)) == N
 
 
+@pytest.mark.usefixtures("seeds_everywhere")
 def test_all_bits_of_a_seed_are_drawn():
     seed = DiffusionNoise().sample(torch.zeros(N, 1)).seed
     bits = (seed[:, None] >> torch.arange(64) & 1).double()

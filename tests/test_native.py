@@ -216,6 +216,7 @@ def test_gradients_of_a_batch_of_cotangents():
         assert torch.equal(actual, torch.autograd.grad(y, x, cotangent, retain_graph=True)[0])
 
 
+@pytest.mark.usefixtures("seeds_everywhere")
 def test_modules_draw_the_same_on_both_backends():
     regularizer = InputRegularizer(DiffAugment("cutout,color,translation"), DiffusionNoise())
     x = torch.rand(5, 3, 8, 6)
@@ -247,7 +248,7 @@ SAMPLES = {
 def test_opcheck(name, layout):
     case = SAMPLES[name]
     x = case.x.clone().contiguous(memory_format=layout).requires_grad_()
-    torch.library.opcheck(ops.input_transform, (x, *case.params))
+    torch.library.opcheck(ops.input_transform, (x, *case.params[:10]))
     linear = case.params[1:6]
     torch.library.opcheck(ops.input_transform_adjoint, (x, *linear, case.params.channels))
 

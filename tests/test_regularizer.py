@@ -144,6 +144,7 @@ def test_noise_takes_no_pass_of_its_own(monkeypatch):
     assert [one.noise_std is not None for one in passes] == [False, True]
 
 
+@pytest.mark.usefixtures("seeds_everywhere")
 def test_both_in_another_range_and_some_channels():
     """RGBA in [0, 1]: the same picture as RGB in [-1, 1], and alpha is only moved."""
     here = InputRegularizer(DiffAugment(), DiffusionNoise(100, noise_std=0.5))

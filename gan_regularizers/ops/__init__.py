@@ -21,12 +21,14 @@ __all__ = [
     "Levels",
     "Steps",
     "TransformParams",
+    "arithmetic_dtype",
     "backend",
     "check_floating",
     "draw",
     "input_transform",
     "memory_format",
     "random_words",
+    "runs_reference",
     "use_backend",
 ]
 
@@ -48,6 +50,9 @@ def backend(device: torch.device | str = "cpu", dtype: torch.dtype | None = None
         ValueError: the choice, by ``use_backend`` or ``GAN_REGULARIZERS_BACKEND``, names no backend.
         RuntimeError: it asks for kernels that are not there.
     """
+    missing = native.missing(device, dtype)
+    if _choice == "auto" and not missing:
+        return "native", "the kernels are there"
     if _choice not in _BACKENDS:
         raise ValueError(f"{_choice_from}: {_choice!r} is no backend; choose 'auto', 'reference' or 'native'")
     if _choice == "reference":
@@ -57,7 +62,12 @@ def backend(device: torch.device | str = "cpu", dtype: torch.dtype | None = None
         raise RuntimeError(f"{_choice_from}: 'native', but {missing}")
     if missing:
         return "reference", missing
-    return "native", "the kernels are there" if _choice == "auto" else f"chosen by {_choice_from}"
+    return "native", f"chosen by {_choice_from}"
+
+
+def runs_reference(x: Tensor) -> bool:
+    """Whether the reference is in force for x's device and dtype, where normals from a seed would be slow."""
+    return backend(x.device.type, x.dtype)[0] == "reference"
 
 
 @contextlib.contextmanager
@@ -97,6 +107,8 @@ def check_floating(x: Tensor) -> None:
 def input_transform(x: Tensor, params: TransformParams) -> Tensor:
     """One pass of the operator (``gan_regularizers.ops.reference`` states it), with noise from ``params.seed``.
 
+    Where params hold normals in place of a seed, it runs on the reference, whatever the backend.
+
     Args:
         x: float16, bfloat16, float32 or float64 [N, C, H, W].
         params: the parts of the pass, on x's device.
@@ -113,9 +125,9 @@ def input_transform(x: Tensor, params: TransformParams) -> Tensor:
     if x.dim() != 4:
         raise ValueError(f"x has shape {list(x.shape)}; the operator needs [N, C, H, W]")
     params.check(x)
-    if _backend_for(x, x.dtype) is native:
+    if params.normals is None and _backend_for(x, x.dtype) is native:
         return native.input_transform(x, params)
-    noise = None
+    noise = params.normals
     if params.seed is not None:
         noise = philox_normal(params.seed, x[:1].numel(), arithmetic_dtype(x.dtype)).view(x.shape)
     return reference.input_transform(x, params, noise)
@@ -139,8 +151,10 @@ def draw(
     Returns:
         The reals and whole numbers of each pass as in ``reference.draw``, and the levels at the steps.
     """
-    run = _backend_for(words).draw
     drawn, levels = [], None
+    if not passes and steps is None:
+        return drawn, levels
+    run = _backend_for(words).draw
     for i, columns in enumerate(passes or (Columns(),)):
         last = i + 1 >= len(passes)
         reals, whole, t = run(words, columns, steps if last else None)

@@ -30,8 +30,10 @@ Run = Callable[[Tensor, bool, TransformParams], Tensor]
 _NO_STEPS = Steps(-1, None, None, None, None)
 _PLAIN_TYPES = {Tensor, torch.nn.Parameter, type(None), bool, int, float, tuple}
 _PLAIN_KEYS = 0  # of the dispatcher, for tensors that are memory and nothing else
+_KEYS_ARE_BITS = hasattr(torch._C.DispatchKeySet, "raw_repr")  # not before torch 2.5
 for _key in ("CPU", "CUDA", "ADInplaceOrView", "AutogradCPU", "AutogradCUDA", "AutocastCPU", "AutocastCUDA"):
-    _PLAIN_KEYS |= torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, _key)).raw_repr()
+    if _KEYS_ARE_BITS:
+        _PLAIN_KEYS |= torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, _key)).raw_repr()
 
 
 def _load(reason: str) -> ModuleType | str:
@@ -71,9 +73,9 @@ _missing_on_cuda._dynamo_marked_constant = True
 
 
 def input_transform(x: Tensor, params: TransformParams) -> Tensor:
-    """``ops.input_transform``, for params that are checked."""
+    """``ops.input_transform``, for params that are checked and hold no normals."""
     if not _is_plain(x, *params):
-        return _operators.input_transform(x, *params)
+        return _operators.input_transform(x, *params[:10])
     if x.requires_grad and torch.is_grad_enabled():
         return _Transform.apply(x, params, _transform)
     return _transform(x, False, params)
@@ -96,7 +98,7 @@ def _adjoint(cotangent: Tensor, linear: TransformParams) -> Tensor:
 
 def _is_plain(x: Tensor, *values: Any) -> bool:
     """Whether nobody looks on, and tensors are memory and nothing else: no subclass, and x no view of another sign."""
-    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() or not _KEYS_ARE_BITS:
         return False
     if type(x) not in _PLAIN_TYPES or torch._C._dispatch_keys(x).raw_repr() & ~_PLAIN_KEYS:
         return False
@@ -138,7 +140,7 @@ def _transform(x: Tensor, adjoint: bool, params: TransformParams) -> Tensor:
         x = x.contiguous(memory_format=layout)
     y = torch.empty_like(x, memory_format=layout)
     real = arithmetic_dtype(x.dtype)
-    brightness, saturation, contrast, shift, cutout, gain, noise_std, seed, centre, channels = params
+    brightness, saturation, contrast, shift, cutout, gain, noise_std, seed, centre, channels, _normals = params
     parts = (
         _prepared(brightness, real),
         _prepared(saturation, real),
@@ -227,7 +229,7 @@ def _draw_pass(words: Tensor, columns: Columns, steps: Steps) -> tuple[Tensor, T
     if gain is not None:
         t, t_list = _prepared(t, torch.int64), _prepared(t_list, torch.int64)
         gain, noise_scale = _prepared(gain, torch.float32), _prepared(noise_scale, torch.float32)
-        lengths = (len(t_list), min(len(gain), len(noise_scale)))
+        lengths = (t_list.numel(), min(gain.numel(), noise_scale.numel()))
     reals, whole, chosen = outputs = _drawn(words, columns, steps)
     kernels, place = _kernels_for(words)
     kernels.draw(
@@ -273,7 +275,7 @@ def _fake_draw(words: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
 class _Transform(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, params: TransformParams, run: Run) -> Tensor:
-        _brightness, *linear, _noise_std, _seed, _centre, ctx.channels = params
+        _brightness, *linear, _noise_std, _seed, _centre, ctx.channels, _normals = params
         ctx.save_for_backward(*linear)
         return run(x, False, params)
 
@@ -299,7 +301,7 @@ def _operator(x: Tensor, adjoint: bool, params: TransformParams) -> Tensor:
     with torch._C._AutoDispatchBelowAutograd():
         if adjoint:
             return _operators.input_transform_adjoint(x, *params[1:6], params.channels)
-        return _operators.input_transform(x, *params)
+        return _operators.input_transform(x, *params[:10])
 
 
 def _differentiable(x: Tensor, *params: Any) -> Tensor:

@@ -36,16 +36,22 @@ class TransformParams(NamedTuple):
     seed: Tensor | None = None  # [N] int64, the key of each sample's normals
     centre: float = 0.0  # the grey that gain scales about, and that a shift brings in and a cutout leaves
     channels: tuple[int, int] | None = None  # the picture's, half open, 0 <= begin < end <= C; None for all
+    normals: Tensor | None = None  # float of the input's shape, in place of a seed; the pass runs on the reference
 
-    def with_noise(self, gain: Tensor, noise_std: Tensor, seed: Tensor) -> "TransformParams":
+    def with_noise(
+        self, gain: Tensor, noise_std: Tensor, seed: Tensor | None, normals: Tensor | None = None
+    ) -> "TransformParams":
         """The same pass with this noise in place of its own."""
         # By position, since torch.compile cannot do _replace in torch 2.4.
-        return TransformParams(*self[:5], gain, noise_std, seed, self.centre, self.channels)
+        return TransformParams(*self[:5], gain, noise_std, seed, self.centre, self.channels, normals)
 
     def check(self, x: Tensor) -> None:
         """Raise ValueError where a part does not fit the batch x or asks for a gradient."""
         device, shapes = x.device, {1: (x.shape[0],), 2: (x.shape[0], 2), 4: (x.shape[0], 4)}
-        for (name, columns, whole), value in zip(_TENSORS, self, strict=False):
+        if self.normals is not None:
+            shapes[0] = x.shape
+        parts = zip(_TENSORS, (*self[:8], self.normals), strict=True)
+        for (name, columns, whole), value in parts:
             if value is None:
                 continue
             if value.shape != shapes[columns]:
@@ -57,7 +63,9 @@ class TransformParams(NamedTuple):
                 raise ValueError(f"params.{name} lies on {value.device} and x on {device}; they need one device")
             if value.requires_grad:
                 raise ValueError(f"params.{name} requires a gradient, but none is defined for it; pass {name}.detach()")
-        if (self.noise_std is None) != (self.seed is None):
+        if self.normals is not None and self.seed is not None:
+            raise ValueError("params.seed and params.normals are both given; the noise comes from one of them")
+        if (self.noise_std is None) != (self.seed is None and self.normals is None):
             raise ValueError("params.noise_std and params.seed belong together; give both or neither")
         if not (isinstance(self.centre, (int, float)) and math.isfinite(self.centre)):
             raise ValueError(f"params.centre={self.centre!r} is no finite number")
@@ -73,7 +81,7 @@ class TransformParams(NamedTuple):
             )
 
 
-# Name, numbers per sample and whether they are whole, in the order of the fields.
+# Name, numbers per sample (0: as many as its elements) and whether they are whole, in the order of the fields.
 _TENSORS = (
     ("brightness", 1, False),
     ("saturation", 1, False),
@@ -83,4 +91,5 @@ _TENSORS = (
     ("gain", 1, False),
     ("noise_std", 1, False),
     ("seed", 1, True),
+    ("normals", 0, False),
 )

@@ -109,14 +109,14 @@ def _colour(x: Tensor, params: TransformParams) -> Tensor:
 def _shift(x: Tensor, shift: Tensor, fill: float) -> Tensor:
     # Rows and columns are read modulo the size, a permutation with no two outputs on one input, and what came around
     # the edge is then filled.
-    for dim in (2, 3):
-        size = x.shape[dim]
-        source = torch.arange(size, device=x.device) - shift[:, dim - 2, None]
-        outside = (source < 0) | (source >= size)
-        shape = [x.shape[0], 1, 1, 1]
-        shape[dim] = size
-        x = x.gather(dim, (source % max(size, 1)).view(shape).expand_as(x)).masked_fill(outside.view(shape), fill)
-    return x
+    height, width = x.shape[2:]
+    row = torch.arange(height, device=x.device) - shift[:, :1]
+    column = torch.arange(width, device=x.device) - shift[:, 1:]
+    source = (row % max(height, 1))[:, :, None] * width + (column % max(width, 1))[:, None, :]
+    outside = ((row < 0) | (row >= height))[:, :, None] | ((column < 0) | (column >= width))[:, None, :]
+    pixels = x.flatten(2)
+    moved = pixels.gather(2, source.flatten(1)[:, None].expand_as(pixels)).view(x.shape)
+    return moved.masked_fill(outside[:, None], fill)
 
 
 def _inside_box(box: Tensor, height: int, width: int) -> Tensor:
