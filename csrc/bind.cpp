@@ -110,7 +110,7 @@ void bind_cpu(py::module_ module) {
          const std::array<int64_t, 2>& picture, double centre, int threads, int instruction_set) {
         const Pass pass = pass_of(dtype, shape, channels_last, input, output, adjoint, parts, shift_stride,
                                   cutout_stride, picture, centre);
-        py::gil_scoped_release release;
+        const py::gil_scoped_release release;
         transform_cpu(pass, threads, instruction_set);
       },
       py::arg("dtype"), py::arg("shape"), py::arg("channels_last"), py::arg("input"), py::arg("output"),
@@ -147,7 +147,10 @@ void bind_cpu(py::module_ module) {
 void bind_cuda(py::module_ module) {
   module.doc() = "CUDA kernels; every address is one on the device. They return before the device is done.";
 
-  module.def("open_driver", open_cuda_driver, py::arg("library"),
+  py::register_exception<TransientError>(module, "TransientError", PyExc_RuntimeError).doc() =
+      "What the driver refuses now and may not refuse later.";
+
+  module.def("open_driver", open_cuda_driver, py::arg("library"), py::call_guard<py::gil_scoped_release>(),
              "Open the driver by the name of its library; returns its version, such as 13000.");
 
   module.def(
@@ -165,12 +168,14 @@ void bind_cuda(py::module_ module) {
         // Kept for ever: when the program ends it may go after Python.
         const auto kept = new py::function(std::move(images));
         set_cuda_images([kept](const std::string& kernel, int device) {
+          const py::gil_scoped_acquire acquire;
           return static_cast<std::string>((*kept)(kernel, device).cast<py::bytes>());
         });
       },
       py::arg("images"), "images(kernel, device): the cubin of a kernel, as bytes, for the first launch on a device.");
 
-  module.def("load", load_cuda, py::arg("kernel"), py::arg("device"), "Load a kernel before its first launch.");
+  module.def("load", load_cuda, py::arg("kernel"), py::arg("device"), py::call_guard<py::gil_scoped_release>(),
+             "Load a kernel before its first launch.");
 
   module.def(
       "transform",
@@ -178,10 +183,11 @@ void bind_cuda(py::module_ module) {
          bool adjoint, const std::array<Address, 8>& parts, int64_t shift_stride, int64_t cutout_stride,
          const std::array<int64_t, 2>& picture, double centre, const std::function<Address(int64_t)>& workspace,
          int device, Address stream) {
-        transform_cuda(
-            pass_of(dtype, shape, channels_last, input, output, adjoint, parts, shift_stride, cutout_stride, picture,
-                    centre),
-            [&](int64_t floats) { return pointer<float>(workspace(floats)); }, device, pointer<void>(stream));
+        const Pass pass = pass_of(dtype, shape, channels_last, input, output, adjoint, parts, shift_stride,
+                                  cutout_stride, picture, centre);
+        const py::gil_scoped_release release;
+        const auto on_device = [&](int64_t floats) { return pointer<float>(workspace(floats)); };
+        transform_cuda(pass, on_device, device, pointer<void>(stream));
       },
       py::arg("dtype"), py::arg("shape"), py::arg("channels_last"), py::arg("input"), py::arg("output"),
       py::arg("adjoint"), py::arg("parts"), py::arg("shift_stride"), py::arg("cutout_stride"), py::arg("picture"),
@@ -193,7 +199,9 @@ void bind_cuda(py::module_ module) {
       "draw",
       [](Address words, int64_t word_rows, int64_t samples, const Columns& columns, const Levels& levels,
          const std::array<Address, 3>& outputs, int device, Address stream) {
-        draw_cuda(draw_of(words, word_rows, samples, columns, levels, outputs), device, pointer<void>(stream));
+        const Draw draw = draw_of(words, word_rows, samples, columns, levels, outputs);
+        const py::gil_scoped_release release;
+        draw_cuda(draw, device, pointer<void>(stream));
       },
       py::arg("words"), py::arg("word_rows"), py::arg("samples"), py::arg("columns"), py::arg("levels"),
       py::arg("outputs"), py::arg("device"), py::arg("stream"));

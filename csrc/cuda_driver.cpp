@@ -8,8 +8,6 @@
 #include <dlfcn.h>
 #endif
 
-#include <stdexcept>
-
 namespace gan_regularizers {
 namespace {
 
@@ -48,7 +46,8 @@ const CudaDriver& open_driver(const std::string& name) {
   is_open = false;
   std::string error;
   void* const library = open_library(name, error);  // never closed: modules and functions of it may live on
-  if (!library) throw std::runtime_error("no NVIDIA driver was found (" + error + "); install it");
+  if (!library)
+    throw std::runtime_error("no NVIDIA driver was found (" + error + "); install it, or let a container have it");
   CudaDriver found = {};
 #define GR_FIND(function) find(library, #function, found.function)
   GR_FIND(cuInit);
@@ -65,13 +64,14 @@ const CudaDriver& open_driver(const std::string& name) {
   GR_FIND(cuLaunchKernel);
   GR_FIND(cuMemsetD32Async);
   GR_FIND(cuStreamIsCapturing);
+  GR_FIND(cuThreadExchangeStreamCaptureMode);
   GR_FIND(cuGetErrorName);
   GR_FIND(cuGetErrorString);
 #undef GR_FIND
   opened = found;
   is_open = true;
   try {
-    check_cuda(opened.cuInit(0), "starting the driver");
+    check_cuda(opened.cuInit(0), "starting the driver, which needs a GPU that this process may see,");
     check_cuda(opened.cuDriverGetVersion(&opened.version), "asking for the driver's version");
   } catch (...) {
     is_open = false;
@@ -90,7 +90,9 @@ void check_cuda(CudaResult result, const char* what) {
   const char *name = nullptr, *text = nullptr;
   if (opened.cuGetErrorName(result, &name) != cuda_success || !name) name = "an unknown error";
   if (opened.cuGetErrorString(result, &text) != cuda_success || !text) text = "no text";
-  throw std::runtime_error(std::string("CUDA: ") + what + " failed: " + name + " (" + text + ")");
+  const std::string sentence = std::string("CUDA: ") + what + " failed: " + name + " (" + text + ")";
+  if (result == 2 || (result >= 900 && result < 910)) throw TransientError(sentence);
+  throw std::runtime_error(sentence);
 }
 
 }  // namespace gan_regularizers

@@ -2,7 +2,10 @@
 #pragma once
 
 #include <cstddef>
+#include <stdexcept>
 #include <string>
+
+#include "kernels.h"
 
 namespace gan_regularizers {
 
@@ -16,6 +19,7 @@ using CudaAddress = unsigned long long;
 
 constexpr CudaResult cuda_success = 0;
 constexpr int cuda_multiprocessor_count = 16;  // an attribute of a device
+constexpr int cuda_capture_mode_relaxed = 2;   // in which a capture elsewhere forbids this thread nothing
 
 // The functions that are used, under the names by which the driver exports them.
 struct CudaDriver {
@@ -36,11 +40,12 @@ struct CudaDriver {
                                CudaStream stream, void** arguments, void** extra);
   CudaResult (*cuMemsetD32Async)(CudaAddress address, unsigned value, size_t count, CudaStream stream);
   CudaResult (*cuStreamIsCapturing)(CudaStream stream, int* status);
+  CudaResult (*cuThreadExchangeStreamCaptureMode)(int* mode);
   CudaResult (*cuGetErrorName)(CudaResult result, const char** name);
   CudaResult (*cuGetErrorString)(CudaResult result, const char** text);
 };
 
-// All throw std::runtime_error, with a sentence for a person.
+// All throw std::runtime_error, with a sentence for a person; TransientError where another time may do.
 
 // Opens the driver; throws where there is none, or one without these functions.
 const CudaDriver& open_driver(const std::string& library);

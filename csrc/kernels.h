@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
@@ -24,6 +25,12 @@ void transform_cpu(const Pass& pass, int threads, int instruction_set);
 std::array<double, 4> normal_block_cpu(uint64_t seed, uint64_t block, Dtype dtype, int instruction_set);
 
 void draw_cpu(const Draw& draw);
+
+// What the driver refuses now and may not refuse later: for want of memory, or since a graph is captured.
+class TransientError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
 
 // Opens CUDA's driver, by the name of its library, and returns its version, such as 13000. Throws std::runtime_error
 // where it cannot be opened, lacks a function or finds no device.

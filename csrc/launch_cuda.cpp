@@ -64,6 +64,16 @@ struct Device {
 };
 std::array<Device, most_devices> devices;
 
+// Lets this thread load modules while another one captures a graph.
+class Relaxed {
+ public:
+  Relaxed() { driver().cuThreadExchangeStreamCaptureMode(&mode_); }
+  ~Relaxed() { driver().cuThreadExchangeStreamCaptureMode(&mode_); }
+
+ private:
+  int mode_ = cuda_capture_mode_relaxed;
+};
+
 // Makes a device's context the current one for a while.
 class OnDevice {
  public:
@@ -83,23 +93,27 @@ class OnDevice {
   // A kernel, loaded at its first use.
   CudaFunction function(int kernel, CudaStream stream) {
     const CudaFunction known = device.functions[kernel].load(std::memory_order_acquire);
-    return known ? known : load(kernel, stream);
-  }
-
-  CudaFunction load(int kernel, CudaStream stream) {
-    const std::string& name = kernels()[kernel].first;
+    if (known) return known;
     int capturing = 0;
     check_cuda(driver().cuStreamIsCapturing(stream, &capturing), "asking whether a graph is captured");
     if (capturing)
-      throw std::runtime_error("the kernel " + name +
-                               " has not run on this device yet, and a CUDA graph that is being captured cannot load "
-                               "it; run the step once before it is captured");
+      throw TransientError("the kernel " + kernels()[kernel].first +
+                           " has not run on this device yet, and a CUDA graph that is being captured cannot load it; "
+                           "run the step once before it is captured");
+    return load(kernel);
+  }
+
+  CudaFunction load(int kernel) {
+    const std::string& name = kernels()[kernel].first;
     const std::string image = images(name, ordinal);
     CudaModule module;
     CudaFunction function;
-    check_cuda(driver().cuModuleLoadData(&module, image.data()), ("loading the kernel " + name).c_str());
-    check_cuda(driver().cuModuleGetFunction(&function, module, ("gan_regularizers_" + name).c_str()),
-               ("finding the kernel " + name).c_str());
+    {
+      const Relaxed relaxed;
+      check_cuda(driver().cuModuleLoadData(&module, image.data()), ("loading the kernel " + name).c_str());
+      check_cuda(driver().cuModuleGetFunction(&function, module, ("gan_regularizers_" + name).c_str()),
+                 ("finding the kernel " + name).c_str());
+    }
     CudaFunction before = nullptr;
     if (device.functions[kernel].compare_exchange_strong(before, function)) return function;
     driver().cuModuleUnload(module);
@@ -187,8 +201,12 @@ std::vector<std::pair<std::string, std::string>> cuda_kernels() { return kernels
 void set_cuda_images(CudaImages source) { images = std::move(source); }
 
 void load_cuda(const std::string& name, int device) {
-  for (int kernel = 0; kernel < kernel_count; ++kernel)
-    if (kernels()[kernel].first == name) return void(OnDevice(device).function(kernel, nullptr));
+  for (int kernel = 0; kernel < kernel_count; ++kernel) {
+    if (kernels()[kernel].first != name) continue;
+    OnDevice on_device(device);
+    if (!on_device.device.functions[kernel]) on_device.load(kernel);
+    return;
+  }
   refuse("no kernel is called " + name);
 }
 

@@ -94,7 +94,7 @@ def cuda_architectures(given: str | None = None) -> tuple[int, ...]:
     """
     name, text = (ARCHITECTURES, os.environ.get(ARCHITECTURES, "")) if given is None else ("--cuda-archs", given)
     architectures = [one for one in re.split(r"[;,\s]+", text) if one]
-    if not all(re.fullmatch(r"\d{2,3}", one) for one in architectures):
+    if not all(re.fullmatch(r"\d{2,3}", one) for one in architectures) or (given is not None and not architectures):
         raise ValueError(f"{name}: {text!r} is no list of compute capabilities such as 75;90")
     return tuple(sorted(set(map(int, architectures))))
 

@@ -1,8 +1,9 @@
 """The images of the CUDA kernels: made by NVRTC, one for each kernel and architecture, and kept on disk.
 
 An image is in the package, where ``gan-regularizers build --cuda-archs`` or a wheel put it, or in the cache, or it is
-made and put there. Below either folder its place names all that it depends on:
-``DIGEST OF THE SOURCES/nvrtc-13.0/sm_90/KERNEL.cubin``.
+made and put there. Below either folder its place says what it was made of, by which compiler and for which GPUs:
+``DIGEST OF THE SOURCES/nvrtc-13.0/sm_90/KERNEL.cubin``. A file ends with the SHA-256 of what stands before, by which it
+is known to be whole and sound; who reads ELF files does not look behind their end.
 """
 
 import functools
@@ -10,7 +11,6 @@ import hashlib
 import importlib.util
 import os
 import re
-import struct
 import sys
 import threading
 import time
@@ -30,17 +30,21 @@ _HEADERS = ("bits.h", "draw.h", "input_transform.h", "pass.h", "philox.h", "plan
 # do not hold, would cost every logarithm and square root five instructions.
 _OPTIONS = ("--std=c++17", "--prec-sqrt=false", "--ftz=true")
 _EMBEDDED = (53, 62, 72, 87, 101, 110)  # run nothing but their own
+_DIGEST_BYTES = hashlib.sha256().digest_size
 _SAID_AFTER = 1.0  # seconds of compiling
 
 
-def cache_folder() -> Path:
-    """Where images are kept: ``GAN_REGULARIZERS_CACHE``, else a folder of the user's cache."""
+def cache_folder() -> Path | None:
+    """Where images are kept: ``GAN_REGULARIZERS_CACHE``, else a folder of the user's cache; None without a home."""
+    windows = sys.platform == "win32"
     given = os.environ.get(CACHE_VARIABLE)
-    if given:
-        return Path(given)
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or "~/AppData/Local").expanduser() / "gan_regularizers" / "cubins"
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "gan_regularizers"
+    users = os.environ.get("LOCALAPPDATA" if windows else "XDG_CACHE_HOME")
+    try:
+        if given:
+            return Path(given).expanduser()
+        return Path(users or ("~/AppData/Local" if windows else "~/.cache")).expanduser() / "gan_regularizers"
+    except RuntimeError:  # a user whom the system does not know, as in a container
+        return None
 
 
 def architecture_for(capability: int, architectures: tuple[int, ...]) -> int | None:
@@ -85,7 +89,7 @@ class Cubins:
         self._said = False
         shipped = _shipped(package / SHIPPED / digest(kernels), driver)
         self._shipped = shipped.get(architecture_for(capability, tuple(shipped)))
-        if self._shipped is not None and all((self._shipped / _file_name(name)).exists() for name in kernels):
+        if self._shipped is not None and all(_read(self._shipped / _file_name(name)) for name in kernels):
             self.origin = f"{self._shipped.name} in {package / 'cubins'}"
             return
         self._shipped = None
@@ -103,8 +107,9 @@ class Cubins:
                 f"{'an older' if capability < compiler.architectures[0] else 'a newer'} CUDA"
             )
         self._architecture = architecture
-        self._folder = _folder(cache_folder(), kernels, compiler, architecture)
-        self.origin = f"sm_{architecture} by NVRTC {compiler}, kept in {cache_folder()}"
+        cache = cache_folder()
+        self._folder = None if cache is None else _folder(cache, kernels, compiler, architecture)
+        self.origin = f"sm_{architecture} by NVRTC {compiler}, {f'kept in {cache}' if cache else 'kept nowhere'}"
 
     def __str__(self) -> str:
         compiled = f", {self.seconds:.1f} s of it compiling now" if self.seconds else ""
@@ -117,23 +122,18 @@ class Cubins:
             NvrtcError: it cannot be compiled.
         """
         if self._shipped is not None:
-            return (self._shipped / _file_name(kernel)).read_bytes()
-        path = self._folder / _file_name(kernel)
-        with _lock:
-            if (kept := _read(path)) is not None:
+            return _read(self._shipped / _file_name(kernel))
+        path = self._folder and self._folder / _file_name(kernel)
+        with lock:
+            if path and (kept := _read(path)) is not None:
                 return kept
             begun = time.perf_counter()
             image = compile_kernel(self._kernels[kernel], self._nvrtc(), self._architecture)
             self.seconds += time.perf_counter() - begun
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(path, image)
-                kept_in = f"; they are kept in {cache_folder()}"
-            except OSError as error:  # the next process compiles again
-                kept_in = f"; they cannot be kept in {cache_folder()} ({error.strerror})"
+            outcome = _keep(path, image)
             if self.seconds > _SAID_AFTER and not self._said:
                 self._said = True
-                print(f"gan_regularizers compiles its CUDA kernels at their first use{kept_in}", file=sys.stderr)
+                print(f"gan_regularizers compiles its CUDA kernels at their first use; {outcome}", file=sys.stderr)
         return image
 
 
@@ -169,7 +169,7 @@ def make(folder: Path, kernels: Mapping[str, str], architectures: tuple[int, ...
         place.mkdir(parents=True, exist_ok=True)
         for name, line in kernels.items():
             if _read(place / _file_name(name)) is None:
-                write_atomically(place / _file_name(name), compile_kernel(line, nvrtc, architecture))
+                _write(place / _file_name(name), compile_kernel(line, nvrtc, architecture))
                 made += 1
     return made
 
@@ -208,32 +208,39 @@ def _shipped(folder: Path, driver: int) -> dict[int, Path]:
     return {architecture: place for architecture, (_, place) in found.items()}
 
 
+def _keep(path: Path | None, image: bytes) -> str:
+    """Write an image if that can be; in words, what became of it."""
+    if path is None:
+        return f"there is no home to keep them in, which {CACHE_VARIABLE} would give them"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(path, image)
+    except OSError as error:  # the next process compiles again
+        return f"they cannot be kept in {cache_folder()} ({error.strerror})"
+    return f"they are kept in {cache_folder()}"
+
+
+def _write(path: Path, image: bytes) -> None:
+    write_atomically(path, image + hashlib.sha256(image).digest())
+
+
 def _read(path: Path) -> bytes | None:
     """An image from disk; None where there is none, or not the whole of one."""
     try:
-        image = path.read_bytes()
+        content = path.read_bytes()
     except OSError:
         return None
-    return image if _is_whole(image) else None
+    image = content[:-_DIGEST_BYTES]
+    return image if image and hashlib.sha256(image).digest() == content[-_DIGEST_BYTES:] else None
 
 
-def _is_whole(image: bytes) -> bool:
-    """Whether the section headers, which an ELF file ends with or near, lie within it."""
-    if len(image) < 64 or image[:4] != b"\x7fELF":
-        return False
-    (section_headers,) = struct.unpack_from("<Q", image, 40)
-    (programs,) = struct.unpack_from("<Q", image, 32)
-    sizes = struct.unpack_from("<HHHH", image, 54)
-    return max(programs + sizes[0] * sizes[1], section_headers + sizes[2] * sizes[3]) <= len(image)
-
-
-# One thread compiles at a time, so that two do not make the same image. A forked process has no other threads.
-_lock = threading.Lock()
+# One thread at a time compiles, or finds out whether a device runs the kernels. A forked process has no other threads.
+lock = threading.RLock()
 
 
 def _new_lock() -> None:
-    global _lock
-    _lock = threading.Lock()
+    global lock
+    lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -1,6 +1,7 @@
 """Files that are whole or not there."""
 
 import os
+import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ from .errors import CommandError
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a temporary file beside path and rename it to path; on an error path stays as it was."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = _temporary(path)
     try:
         temporary.write_bytes(content)
         temporary.replace(path)
@@ -41,7 +42,7 @@ def replace_together(contents: Mapping[Path, bytes]) -> None:
 
 def _replace(contents: Mapping[Path, bytes]) -> None:
     """Write all that is new beside the files before the first of them is renamed."""
-    temporary = {path: path.with_name(f".{path.name}.{os.getpid()}") for path in contents}
+    temporary = {path: _temporary(path) for path in contents}
     try:
         for path, content in contents.items():
             temporary[path].write_bytes(content)
@@ -51,3 +52,8 @@ def _replace(contents: Mapping[Path, bytes]) -> None:
     finally:
         for path in temporary.values():
             path.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    """A name beside a path that no other process takes, nor one of another machine that shares the folder."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}")

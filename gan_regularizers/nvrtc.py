@@ -16,6 +16,7 @@ VARIABLE = "GAN_REGULARIZERS_NVRTC"
 _WINDOWS = sys.platform == "win32"
 _LIBRARIES = "nvrtc64_*_0.dll" if _WINDOWS else "libnvrtc[.-]*so*"
 _BUILTINS = "nvrtc-builtins64_*.dll" if _WINDOWS else "libnvrtc-builtins*.so*"
+_SONAMES = () if _WINDOWS else ("libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so.11.2")  # for the system's loader
 # Below a folder of sys.path, of the toolkit and of conda.
 _PACKAGES = ("nvidia/cu*/lib", "nvidia/cuda_nvrtc/lib", "nvidia/cu*/bin", "nvidia/cu*/bin/*", "nvidia/cuda_nvrtc/bin")
 _TOOLKIT = ("lib64", "lib", "targets/*/lib", "bin", "bin/x64")
@@ -41,9 +42,9 @@ class Nvrtc:
         self.path = path
         try:
             # The library asks for this one by its bare name, which the loader finds once it is loaded.
-            for builtins in path.parent.glob(_BUILTINS) if not _WINDOWS else ():
+            for builtins in path.parent.glob(_BUILTINS) if path.is_absolute() else ():
                 if ".alt." not in builtins.name:
-                    ctypes.CDLL(str(builtins), ctypes.RTLD_GLOBAL)
+                    ctypes.CDLL(str(builtins))
             self._library = ctypes.CDLL(str(path))
             major, minor = ctypes.c_int(), ctypes.c_int()
             self._call("Version", ctypes.byref(major), ctypes.byref(minor))
@@ -119,31 +120,34 @@ def find(major: int | None = None) -> Nvrtc:
         try:
             found = Nvrtc(path)
         except NvrtcError as error:
-            seen.append(str(error))
+            if path.is_absolute():
+                seen.append(str(error))
             continue
         if major in (None, found.version[0]):
             return found
         seen.append(f"{path} is of CUDA {found}")
     wanted = "NVRTC" if major is None else f"NVRTC of CUDA {major}"
-    package = "nvidia-cuda-nvrtc-cu12" if major == 12 else "nvidia-cuda-nvrtc"
-    raise NvrtcError(
-        f"no {wanted} was found, which compiles the kernels{' (' + '; '.join(seen) + ')' if seen else ''}; run: "
-        f"pip install '{package}{'' if major in (None, 12) else f'=={major}.*'}'"
-    )
+    package = f"nvidia-cuda-nvrtc-cu{major}" if major in (11, 12) else "nvidia-cuda-nvrtc"
+    version = "" if major in (None, 11, 12) else f"=={major}.*"
+    remedy = f"let {VARIABLE} name one" if os.environ.get(VARIABLE) else f"run: pip install '{package}{version}'"
+    said = f" ({'; '.join(seen)})" if seen else ""
+    raise NvrtcError(f"no {wanted} was found, which compiles the kernels{said}; {remedy}")
 
 
 def _candidates() -> Iterator[Path]:
     given = os.environ.get(VARIABLE)
     if given and not Path(given).is_dir():
-        yield Path(given)
+        yield Path(given).absolute()
         return
     known = set()
     for folder in [Path(given)] if given else _folders():
-        for path in sorted(folder.glob(_LIBRARIES)):
+        for path in sorted(folder.absolute().glob(_LIBRARIES)):
             # "alt" is a variant for old C++ runtimes; a name without a version is a link to another.
             if path.resolve() not in known and "builtins" not in path.name and ".alt." not in path.name:
                 known.add(path.resolve())
                 yield path
+    if not given:
+        yield from map(Path, _SONAMES)
 
 
 def _folders() -> Iterator[Path]:
@@ -159,8 +163,6 @@ def _folders() -> Iterator[Path]:
     for home in map(Path, (*homes, "/usr/local/cuda")):
         for pattern in _TOOLKIT:
             yield from sorted(home.glob(pattern))
-    if not _WINDOWS:
-        yield from map(Path, ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64"))
 
 
 def _first_error(log: str) -> str:

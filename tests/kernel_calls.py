@@ -53,7 +53,9 @@ def on_cpu(
     return out
 
 
-def on_cuda(kernels: ModuleType, x: Tensor, params: TransformParams, adjoint: bool = False, device: int = 0) -> Tensor:
+def on_cuda(
+    kernels: ModuleType, x: Tensor, params: TransformParams, adjoint: bool = False, *, device: int = 0, stream: int = 0
+) -> Tensor:
     """A pass on the CUDA kernels, or on their emulation with tensors of the CPU."""
     out = torch.full_like(x, torch.nan)
     given, _kept = arguments(x, out, params, adjoint)
@@ -63,7 +65,7 @@ def on_cuda(kernels: ModuleType, x: Tensor, params: TransformParams, adjoint: bo
         workspaces.append(x.new_full((floats,), torch.nan, dtype=torch.float32))
         return workspaces[-1].data_ptr()
 
-    kernels.transform(**given, workspace=workspace, device=device, stream=0)
+    kernels.transform(**given, workspace=workspace, device=device, stream=stream)
     return out
 
 

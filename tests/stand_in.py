@@ -29,16 +29,23 @@ class StandIn:
         self._library.stand_in_sum_of_halves.restype = ctypes.c_float
 
     def set(self, name: str, value: int) -> None:
-        """What the driver says (``version``, ``multiprocessors``, ``capturing``), or the error of a function."""
+        """What the driver says (``version``, ``multiprocessors``), a function's error, or that a graph is captured.
+
+        It is by the stream that is asked for (``capturing``), or by another thread's (``captured elsewhere``).
+        """
         self._library.stand_in_set(name.encode(), ctypes.c_int64(value))
 
     def count(self, name: str) -> int:
-        """How often a function was called, or ``"launches on 0"``."""
+        """How often a function was called, or ``"launches on 0"``, or the last ``"stream of cuLaunchKernel"``."""
         return self._library.stand_in_count(name.encode())
 
     def contexts(self) -> int:
         """How many contexts this thread has pushed and not popped."""
         return self._library.stand_in_contexts()
+
+    def capture_mode(self) -> int:
+        """That of this thread: 0 is global, as a thread begins."""
+        return self._library.stand_in_capture_mode()
 
     def run_last_blocks(self, count: int) -> None:
         """Of later launches only so many blocks run, those of the highest indices."""

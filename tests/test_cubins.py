@@ -1,9 +1,12 @@
 """The images of the CUDA kernels: NVRTC, which makes them, their cache, and what each device is told."""
 
 import ctypes
-import ctypes.util
+import hashlib
+import pwd
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from types import ModuleType
 from unittest import mock
@@ -65,8 +68,7 @@ def test_a_kernel_compiles_for_the_ends_of_what_a_compiler_knows(nvrtc, kernel):
     """CI compiles all of them for all architectures."""
     for architecture in (nvrtc.architectures[0], 90, nvrtc.architectures[-1]):
         image = cubins.compile_kernel(KERNELS[kernel], nvrtc, architecture)
-        assert cubins._is_whole(image)
-        assert not cubins._is_whole(image[:-1])
+        assert image[:4] == b"\x7fELF"
         assert f"gan_regularizers_{kernel}".encode() in image
 
 
@@ -101,21 +103,22 @@ def test_a_compiler_that_fails_says_its_first_error(nvrtc):
 
 def test_without_a_compiler_one_is_told_what_to_install(tmp_path, monkeypatch):
     find.cache_clear()
+    packages = {11: "nvidia-cuda-nvrtc-cu11", 12: "nvidia-cuda-nvrtc-cu12", 13: "nvidia-cuda-nvrtc==13.*"}
+    monkeypatch.delenv("GAN_REGULARIZERS_NVRTC", raising=False)
+    with mock.patch("gan_regularizers.nvrtc._candidates", return_value=[]):
+        for major, package in {**packages, None: "nvidia-cuda-nvrtc"}.items():
+            with pytest.raises(NvrtcError) as error:
+                find(major)
+            assert str(error.value).endswith(f"run: pip install '{package}'")
     monkeypatch.setenv("GAN_REGULARIZERS_NVRTC", str(tmp_path))
-    for major, package in (
-        (12, "nvidia-cuda-nvrtc-cu12"),
-        (13, "nvidia-cuda-nvrtc==13.*"),
-        (None, "nvidia-cuda-nvrtc"),
-    ):
-        with pytest.raises(NvrtcError) as error:
-            find(major)
-        assert str(error.value).endswith(f"run: pip install '{package}'")
+    with pytest.raises(NvrtcError, match=r"; let GAN_REGULARIZERS_NVRTC name one$"):
+        find()
     junk = tmp_path / "libnvrtc.so.13"
     junk.write_bytes(b"junk")
     monkeypatch.setenv("GAN_REGULARIZERS_NVRTC", str(junk))
     with pytest.raises(NvrtcError, match=rf"{junk} is no NVRTC that can be used \(.*file too short"):
         find()
-    monkeypatch.setenv("GAN_REGULARIZERS_NVRTC", ctypes.util.find_library("c"))
+    monkeypatch.setenv("GAN_REGULARIZERS_NVRTC", kernels_module.__file__)  # a library, but another
     with pytest.raises(NvrtcError, match="undefined symbol: nvrtcVersion"):
         find()
     find.cache_clear()
@@ -169,7 +172,7 @@ def test_an_image_is_compiled_once_and_kept(tmp_path, cache, monkeypatch):
     image = first.image("draw")
     assert first.seconds > 0
     (kept,) = cache.rglob("*.cubin")
-    assert kept.name == "draw.cubin" and kept.read_bytes() == image
+    assert kept.read_bytes() == image + hashlib.sha256(image).digest()
     assert kept.relative_to(cache).parts[1:] == (f"nvrtc-{nvrtc}", "sm_90", "draw.cubin")
     monkeypatch.setattr(Nvrtc, "compile", lambda *_: pytest.fail("compiled again"))
     second = of_sm_90(nvrtc, tmp_path)
@@ -177,27 +180,42 @@ def test_an_image_is_compiled_once_and_kept(tmp_path, cache, monkeypatch):
     assert second.seconds == 0
 
 
-@pytest.mark.parametrize("content", [b"", b"\x7fELF", None])
-def test_an_image_that_is_not_whole_is_made_again(tmp_path, cache, content):
+@pytest.mark.parametrize("rotten", ["empty", "cut", "zeros", "a bit"])
+def test_an_image_that_is_not_sound_is_made_again(tmp_path, cache, rotten):
     nvrtc = nvrtc_of(13)
     image = of_sm_90(nvrtc, tmp_path).image("draw")
     (kept,) = cache.rglob("*.cubin")
-    kept.write_bytes(image[:-100] if content is None else content)
-    assert of_sm_90(nvrtc, tmp_path).image("draw") == image == kept.read_bytes()
+    sound = kept.read_bytes()
+    zeros = sound[:64].ljust(len(sound), b"\0")
+    flipped = sound[:99] + bytes([sound[99] ^ 1]) + sound[100:]
+    kept.write_bytes({"empty": b"", "cut": sound[:-100], "zeros": zeros, "a bit": flipped}[rotten])
+    assert of_sm_90(nvrtc, tmp_path).image("draw") == image
+    assert kept.read_bytes() == sound
 
 
-@pytest.mark.parametrize("blocked", ["a file", "no home"])
-def test_a_cache_that_cannot_be_written_is_no_error(tmp_path, cache, blocked, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("blocked", "said"),
+    [
+        ("a file", "they cannot be kept in "),
+        ("no folder", "they cannot be kept in /proc/none "),
+        ("no home", "there is no home to keep them in, which GAN_REGULARIZERS_CACHE would give them"),
+    ],
+)
+def test_a_cache_that_cannot_be_written_is_no_error(tmp_path, cache, blocked, said, monkeypatch, capsys):
+    nvrtc = nvrtc_of(13)
     if blocked == "a file":
         cache.write_text("in the way")
-    else:
+    elif blocked == "no folder":
         monkeypatch.setenv(cubins.CACHE_VARIABLE, "/proc/none")
+    else:  # of a user whom the system does not know
+        for name in (cubins.CACHE_VARIABLE, "XDG_CACHE_HOME", "HOME"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setattr(pwd, "getpwuid", mock.Mock(side_effect=KeyError))
     monkeypatch.setattr(cubins, "_SAID_AFTER", 0.0)
-    images = of_sm_90(nvrtc_of(13), tmp_path)
-    assert cubins._is_whole(images.image("draw"))
+    images = of_sm_90(nvrtc, tmp_path)
     assert images.image("draw") == images.image("draw")
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("gan_regularizers compiles its CUDA kernels at their first use; they cannot be kept in ")
+    assert line.startswith(f"gan_regularizers compiles its CUDA kernels at their first use; {said}")
 
 
 def test_compiling_is_said_once_where_it_takes_long(tmp_path, cache, monkeypatch, capsys):
@@ -227,8 +245,7 @@ def test_a_cache_raced_by_processes(tmp_path, cache):
         process.stdin.flush()
     results = {process.communicate()[0] for process in processes}
     (kept,) = (path for path in cache.rglob("*") if path.is_file())
-    assert results == {kept.read_bytes()}
-    assert cubins._is_whole(kept.read_bytes())
+    assert results == {cubins._read(kept)}
 
 
 def test_images_depend_on_what_they_are_made_of(monkeypatch):
@@ -257,7 +274,8 @@ def test_images_that_are_shipped_need_no_compiler(tmp_path, cache):
     for capability, driver in ((90, 13), (86, 12)):  # another device, and a driver that does not load them
         with pytest.raises(NvrtcError, match="NVRTC was asked for"):
             Cubins(few, capability, driver, never, tmp_path)
-    next((tmp_path / cubins.SHIPPED).rglob("sm_80/draw.cubin")).unlink()
+    shipped = next((tmp_path / cubins.SHIPPED).rglob("sm_80/draw.cubin"))
+    shipped.write_bytes(shipped.read_bytes()[:1000])
     with pytest.raises(NvrtcError, match="NVRTC was asked for"):
         Cubins(few, 80, 13, never, tmp_path)
     assert not cache.exists()
@@ -404,7 +422,7 @@ def failed_load(_: pytest.MonkeyPatch, driver: StandIn) -> None:
     [
         (no_driver, r"no NVIDIA driver was found \(libnone\.so.*; install it"),
         (old_driver, r"the NVIDIA driver is for CUDA 12 and NVRTC of CUDA 13.*; install a newer driver, or a torch"),
-        (driver_without_devices, r"starting the driver failed: CUDA_ERROR_100"),
+        (driver_without_devices, r"starting the driver, .* failed: CUDA_ERROR_100"),
         (no_device, r"torch finds no CUDA device that it can use"),
         (rocm, r"this torch is built for AMD's ROCm, and the kernels are for CUDA"),
         (cpu_torch, r"this torch is built without CUDA"),
@@ -424,6 +442,57 @@ def test_a_device_that_cannot_run_them_is_found_out(devices, driver, monkeypatch
     assert reason.rpartition(": ")[2] in capsys.readouterr().out
     monkeypatch.setattr(devices, "_look_at", lambda _: pytest.fail("looked at again"))
     assert ops.backend("cuda") == ("reference", reason)
+
+
+def test_what_may_pass_is_no_verdict(devices, driver):
+    driver.set("cuModuleLoadData", 2)  # out of memory
+    with pytest.raises(RuntimeError, match="CUDA_ERROR_2 "):
+        ops.backend("cuda")
+    driver.set("cuModuleLoadData", 0)
+    assert ops.backend("cuda")[0] == "native"
+    assert devices[1].missing == ""
+
+
+def test_a_second_thread_waits_for_the_verdict(devices, driver, monkeypatch):
+    driver.set("cuModuleLoadData", 209)
+    compiling, compile_kernel = threading.Event(), cubins.compile_kernel
+
+    def slowly(*arguments: object) -> bytes:
+        compiling.set()
+        time.sleep(0.2)
+        return compile_kernel(*arguments)
+
+    monkeypatch.setattr(cubins, "compile_kernel", slowly)
+    verdicts = []
+    threads = [threading.Thread(target=lambda: verdicts.append(ops.backend("cuda:0")[0])) for _ in range(2)]
+    threads[0].start()
+    compiling.wait(60)
+    threads[1].start()
+    for thread in threads:
+        thread.join()
+    assert verdicts == ["reference"] * 2
+    assert "CUDA_ERROR_209" in devices.missing(0)
+
+
+def test_an_interrupt_is_no_verdict(devices, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(cubins, "compile_kernel", mock.Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            ops.backend("cuda:0")
+    assert ops.backend("cuda:0")[0] == "native"
+    assert devices[0].missing == ""
+
+
+def test_each_device_has_its_own_verdict(devices, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: [(7, 0), (9, 0)][index])
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    assert [ops.backend(f"cuda:{index}")[0] for index in (0, 1)] == ["reference", "native"]
+    for index, reference in ((0, True), (1, False)):
+        x = mock.Mock(spec=torch.Tensor, device=torch.device("cuda", index), dtype=torch.float32)
+        assert ops.runs_reference(x) == reference
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: pytest.fail("asked again"))
+    assert ops.backend("cuda:1")[0] == "native"
+    assert devices._image("draw", 1) == cubins.compile_kernel(KERNELS["draw"], devices.nvrtc(), 90)
 
 
 @pytest.mark.usefixtures("devices")

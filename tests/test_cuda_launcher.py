@@ -44,7 +44,7 @@ def expected(x: torch.Tensor = X) -> torch.Tensor:
 
 
 def test_a_machine_without_a_driver(tmp_path):
-    with pytest.raises(RuntimeError, match=r"^no NVIDIA driver was found \(libnone\.so: .*\); install it$"):
+    with pytest.raises(RuntimeError, match=r"^no NVIDIA driver was found \(libnone\.so: .*\); install it, or let"):
         own_kernels(tmp_path).open_driver("libnone.so")
 
 
@@ -56,7 +56,7 @@ def test_a_driver_without_the_functions(tmp_path):
 def test_a_driver_that_does_not_start(driver, tmp_path):
     driver.set("cuInit", 100)
     kernels = own_kernels(tmp_path)
-    with pytest.raises(RuntimeError, match="starting the driver failed: CUDA_ERROR_100"):
+    with pytest.raises(RuntimeError, match=r"starting the driver, .* failed: CUDA_ERROR_100"):
         kernels.open_driver(str(driver.path))
     with pytest.raises(RuntimeError, match="the NVIDIA driver is not open"):
         kernels.load("draw", 0)
@@ -153,6 +153,28 @@ def test_a_captured_graph_launches_what_is_loaded_and_loads_nothing(kernels, dri
     driver.set("capturing", 1)
     torch.testing.assert_close(on_cuda(kernels, X, SMALL), expected())
     assert driver.count("cuModuleLoadData") == 1
+
+
+def test_all_goes_to_the_stream_that_is_given(kernels, driver):
+    case = make_case((2, 3, 160, 160), PARTS, dtype=torch.float32)
+    on_cuda(kernels, case.x, case.params, stream=0x1230)
+    for function in ("cuStreamIsCapturing", "cuMemsetD32Async", "cuLaunchKernel"):
+        assert driver.count(f"stream of {function}") == 0x1230
+
+
+def test_a_kernel_is_loaded_while_another_thread_captures(kernels, driver):
+    driver.set("captured elsewhere", 1)
+    torch.testing.assert_close(on_cuda(kernels, X, SMALL), expected())
+    assert driver.capture_mode() == 0
+
+
+@pytest.mark.parametrize("error", [2, 900, 906])
+def test_what_may_pass_is_said_so(kernels, driver, error):
+    driver.set("cuModuleLoadData", error)
+    with pytest.raises(kernels.TransientError, match=f"CUDA_ERROR_{error}"):
+        kernels.load("draw", 0)
+    assert issubclass(kernels.TransientError, RuntimeError)
+    assert driver.capture_mode() == 0
 
 
 def test_two_threads_that_load_one_kernel_at_once(kernels, driver):

@@ -50,24 +50,21 @@ def backend(device: torch.device | str = "cpu", dtype: torch.dtype | None = None
         ValueError: the choice, by ``use_backend`` or ``GAN_REGULARIZERS_BACKEND``, names no backend.
         RuntimeError: it asks for kernels that are not there.
     """
-    missing = native.missing(device, dtype)
-    if _choice == "auto" and not missing:
-        return "native", "the kernels are there"
     if _choice not in _BACKENDS:
         raise ValueError(f"{_choice_from}: {_choice!r} is no backend; choose 'auto', 'reference' or 'native'")
     if _choice == "reference":
         return "reference", f"chosen by {_choice_from}"
     missing = native.missing(device, dtype)
-    if missing and _choice == "native":
+    if not missing:
+        return "native", "the kernels are there" if _choice == "auto" else f"chosen by {_choice_from}"
+    if _choice == "native":
         raise RuntimeError(f"{_choice_from}: 'native', but {missing}")
-    if missing:
-        return "reference", missing
-    return "native", f"chosen by {_choice_from}"
+    return "reference", missing
 
 
 def runs_reference(x: Tensor) -> bool:
     """Whether the reference is in force for x's device and dtype, where normals from a seed would be slow."""
-    return backend(x.device.type, x.dtype)[0] == "reference"
+    return backend(x.device, x.dtype)[0] == "reference"
 
 
 @contextlib.contextmanager

@@ -1,23 +1,23 @@
 """Which CUDA devices run the kernels, found out once for each before its first call, and why the others do not."""
 
 import sys
-from dataclasses import dataclass
 from types import ModuleType
+from typing import NamedTuple
 
 import torch
 
+from .. import cubins
 from ..cubins import Cubins
 from ..nvrtc import Nvrtc, NvrtcError, find
 
 _DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 
 
-@dataclass(frozen=True)
-class Device:
+class Device(NamedTuple):
     """One device: its images, or why it has none."""
 
-    cubins: Cubins | None = None
-    missing: str = ""
+    cubins: Cubins | None
+    missing: str
 
 
 class Devices:
@@ -28,23 +28,28 @@ class Devices:
         self._lines: dict[str, str] = kernels.kernels()
         self._driver: int | str | None = None  # the version of CUDA that it is for, or why there is none
         self._devices: dict[int, Device] = {}
+        self._cubins: dict[int, Cubins] = {}  # of devices that are being looked at, too
+        cubins.digest(self._lines)  # reads the sources now, as they are when the module is loaded
         kernels.set_images(self._image)
 
     def __getitem__(self, index: int) -> Device:
         """A device, which is looked at when it is first asked for.
 
         Raises:
-            RuntimeError: that would be while a CUDA graph is captured.
+            RuntimeError: a CUDA graph is being captured, or the driver refuses what it may not refuse later.
         """
         device = self._devices.get(index)
-        if device is None:
-            if torch.cuda.is_current_stream_capturing():
-                raise RuntimeError(
-                    f"the kernels have not run on cuda:{index} yet, and a CUDA graph that is being captured cannot "
-                    f"load them; run the step once before it is captured"
-                )
-            device = self._devices[index] = self._look_at(index)
-        return device
+        if device is not None:
+            return device
+        if torch.cuda.is_current_stream_capturing():
+            raise RuntimeError(
+                f"the kernels have not run on cuda:{index} yet, and a CUDA graph that is being captured cannot load "
+                f"them; run the step once before it is captured"
+            )
+        with cubins.lock:  # another thread waits for what this one finds
+            if index not in self._devices:
+                self._devices[index] = self._look_at(index)
+        return self._devices[index]
 
     def missing(self, index: int | None) -> str:
         """Why a device, by default the current one, runs no kernels; empty where it does."""
@@ -74,7 +79,7 @@ class Devices:
         if isinstance(driver, str):
             return driver
         if not torch.cuda.is_available():
-            return "torch finds no CUDA device that it can use"
+            return "torch finds no CUDA device that it can use; torch.cuda.init() says why, nvidia-smi what there is"
         return ""
 
     def driver(self) -> int | str:
@@ -98,17 +103,19 @@ class Devices:
     def _look_at(self, index: int) -> Device:
         major, minor = torch.cuda.get_device_capability(index)
         try:
-            cubins = Cubins(self._lines, 10 * major + minor, self.driver() // 1000, self.nvrtc)
-            device = self._devices[index] = Device(cubins)
+            images = Cubins(self._lines, 10 * major + minor, self.driver() // 1000, self.nvrtc)
+            self._cubins[index] = images
             # The smallest kernel, which every draw needs, shows whether the compiler and the driver do their work.
             self._kernels.load("draw", index)
-        except (NvrtcError, RuntimeError) as error:
-            return Device(missing=f"the kernels do not run on cuda:{index}: {error.__cause__ or error}")
-        return device
+        except self._kernels.TransientError:
+            raise
+        except (NvrtcError, OSError, RuntimeError) as error:
+            return Device(None, f"the kernels do not run on cuda:{index}: {error.__cause__ or error}")
+        return Device(images, "")
 
     def _image(self, kernel: str, index: int) -> bytes:
         try:
-            return self[index].cubins.image(kernel)
+            return self._cubins[index].image(kernel)
         except NvrtcError as error:
             raise RuntimeError(
                 f"the kernel {kernel} cannot be made for cuda:{index}: {error}; GAN_REGULARIZERS_BACKEND=reference "

@@ -23,6 +23,8 @@ struct Context {
 };
 std::array<Context, devices> contexts = {{{0}, {1}}};
 thread_local std::vector<Context*> stack;
+constexpr int relaxed = 2;
+thread_local int capture_mode = 0;
 
 struct Module {
   Context* context;
@@ -44,6 +46,10 @@ int64_t setting(const char* name) {
 void count(const char* name, int64_t value = 1) {
   const std::lock_guard lock(guarded);
   counted[name] += value;
+}
+void note(const char* name, void* stream) {
+  const std::lock_guard lock(guarded);
+  counted[name] = reinterpret_cast<intptr_t>(stream);
 }
 // Whether the driver can work in this process: not in one that was forked after it began.
 int usable() { return started_by == getpid() ? 0 : not_initialized; }
@@ -115,6 +121,7 @@ EXPORT int cuDeviceGetAttribute(int* value, int attribute, int) {
   return attribute == 16 ? 0 : invalid_value;
 }
 EXPORT int cuDevicePrimaryCtxRetain(Context** context, int device) {
+  if (device < 0 || device >= devices) return invalid_device;
   count("cuDevicePrimaryCtxRetain");
   *context = &contexts[device];
   return usable();
@@ -124,6 +131,7 @@ EXPORT int cuCtxGetCurrent(Context** context) {
   return usable();
 }
 EXPORT int cuCtxPushCurrent_v2(Context* context) {
+  if (!context) return invalid_context;
   stack.push_back(context);
   return usable();
 }
@@ -134,10 +142,11 @@ EXPORT int cuCtxPopCurrent_v2(Context** context) {
   return 0;
 }
 EXPORT int64_t stand_in_contexts() { return static_cast<int64_t>(stack.size()); }
+EXPORT int64_t stand_in_capture_mode() { return capture_mode; }
 EXPORT int cuModuleLoadData(Module** module, const void* image) {
   if (!current()) return invalid_context;
   if (const int64_t failure = setting("cuModuleLoadData")) return static_cast<int>(failure);
-  if (setting("capturing")) return capture_unsupported;
+  if ((setting("capturing") || setting("captured elsewhere")) && capture_mode != relaxed) return capture_unsupported;
   std::string content = contents(image);
   if (content.find("gan_regularizers_") == std::string::npos) return invalid_image;
   count("cuModuleLoadData");
@@ -149,13 +158,14 @@ EXPORT int cuModuleUnload(Module*) {
   return 0;
 }
 EXPORT int cuModuleGetFunction(Function** function, Module* module, const char* name) {
+  if (!current()) return invalid_context;
   const auto found = emulation::entries().find(name);
   if (module->image.find(name) == std::string::npos || found == emulation::entries().end()) return not_found;
   *function = new Function{module->context, &found->second};
   return 0;
 }
 EXPORT int cuLaunchKernel(Function* function, unsigned blocks, unsigned blocks_y, unsigned blocks_z, unsigned threads,
-                          unsigned threads_y, unsigned threads_z, unsigned shared_bytes, void*, void** arguments,
+                          unsigned threads_y, unsigned threads_z, unsigned shared_bytes, void* stream, void** arguments,
                           void** extra) {
   if (const int64_t failure = setting("cuLaunchKernel")) return static_cast<int>(failure);
   if (usable()) return usable();
@@ -164,18 +174,26 @@ EXPORT int cuLaunchKernel(Function* function, unsigned blocks, unsigned blocks_y
       threads == 0 || threads % 32 || threads > function->entry->most_threads || shared_bytes || extra)
     return invalid_value;
   count("cuLaunchKernel");
+  note("stream of cuLaunchKernel", stream);
   count(function->context->device ? "launches on 1" : "launches on 0");
   emulation::launch(function->entry->kernel(arguments), blocks, threads);
   return 0;
 }
-EXPORT int cuMemsetD32Async(unsigned long long address, unsigned value, size_t words, void*) {
+EXPORT int cuMemsetD32Async(unsigned long long address, unsigned value, size_t words, void* stream) {
   if (!current()) return invalid_context;
   count("cuMemsetD32Async");
+  note("stream of cuMemsetD32Async", stream);
   std::fill_n(reinterpret_cast<unsigned*>(address), words, value);
   return 0;
 }
-EXPORT int cuStreamIsCapturing(void*, int* status) {
+EXPORT int cuStreamIsCapturing(void* stream, int* status) {
+  if (!current()) return invalid_context;
+  note("stream of cuStreamIsCapturing", stream);
   *status = static_cast<int>(setting("capturing"));
+  return 0;
+}
+EXPORT int cuThreadExchangeStreamCaptureMode(int* mode) {
+  std::swap(*mode, capture_mode);
   return 0;
 }
 EXPORT int cuGetErrorName(int result, const char** name) {

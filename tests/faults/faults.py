@@ -707,7 +707,7 @@ _OPERATOR = [
         ),
         ("subclasses are read as plain memory", "if type(x) not in _PLAIN_TYPES or torch", "if torch"),
         ("a view of another sign is read as it lies", "if value.is_neg():", "if False:"),
-        ("modes are shown no operators", " or torch._C._len_torch_dispatch_stack():", ":"),
+        ("modes are shown no operators", " or torch._C._len_torch_dispatch_stack() or", " or"),
         ("keys of the dispatcher are not looked at", " or torch._C._dispatch_keys(x).raw_repr() & ~_PLAIN_KEYS:", ":"),
         (
             "a forward without a gradient keeps one",
@@ -1115,6 +1115,9 @@ _CUDA = [
         ("samples of any size have 32-bit indices", "if (!plan.flat &&", "if (false &&"),
         ("devices share their kernels", "return devices[ordinal];", "return devices[0];"),
         ("a context stays when a call is over", "if (pushed_) driver().cuCtxPopCurrent_v2(&context);", ""),
+        ("a launch goes to no stream", "0, stream, addresses, nullptr)", "0, nullptr, addresses, nullptr)"),
+        ("counters are cleared on no stream", "static_cast<CudaStream>(stream)),", "nullptr),"),
+        ("a capture elsewhere forbids to load", "      const Relaxed relaxed;\n", ""),
         ("a kernel is loaded while a graph is captured", "    if (capturing)\n", "    if (false)\n"),
         ("who comes second keeps a module", "    driver().cuModuleUnload(module);\n", ""),
         (
@@ -1127,11 +1130,11 @@ _CUDA = [
     *_in(
         "gan_regularizers/cubins.py",
         "cubins",
-        ("an image of which a part is there is loaded", "return image if _is_whole(image) else None", "return image"),
+        ("a rotten image is loaded", "return image if image and hashlib", "return image if image or hashlib"),
+        ("the cache is of no use", "if path and (kept := _read(path)) is not None:", "if path and (kept := None):"),
         ("embedded devices run the images of others", " and not {known, capability} & set(_EMBEDDED)", ""),
         ("a driver gets images of a newer CUDA", "        if major <= driver:\n", "        if major:\n"),
         ("a compiler newer than the driver is taken", "if compiler.version[0] > driver:", "if not driver:"),
-        ("the cache is of no use", "if (kept := _read(path)) is not None:", "if (kept := None) is not None:"),
         ("an image does not depend on its options", "sorted(kernels.items()), _OPTIONS)", "sorted(kernels.items()))"),
     ),
     *_in(
@@ -1143,13 +1146,10 @@ _CUDA = [
     *_in(
         "gan_regularizers/ops/cuda.py",
         "cubins",
+        ("what may pass is a verdict", "        except self._kernels.TransientError:\n            raise\n", ""),
+        ("a second thread does not wait", "        with cubins.lock:  # another", "        if True:  # another"),
         ("a device is judged while a graph is captured", "if torch.cuda.is_current_stream_capturing():", "if False:"),
         ("whether a device loads a kernel is not tried", '            self._kernels.load("draw", index)\n', ""),
-        (
-            "a device is looked at each time",
-            "device = self._devices[index] = self._look_at(index)",
-            "device = self._look_at(index)",
-        ),
     ),
 ]
 
