@@ -4,8 +4,8 @@
     python .ci/wheels.py DIST                                  # for every python3.X on PATH
     python .ci/wheels.py DIST --python /opt/python3.12/bin/python3.12 --headers include/python3.14
 
-This Python builds all of them, from the sdist, with Zig's clang and libc++. Of another Python it needs the headers alone;
-CMake's toolchain file says where they lie, and the compiler that they were made for the machine.
+This Python builds all of them, from the sdist, with Zig's clang and libc++. Of another Python the headers are enough: a
+toolchain file tells CMake where they lie.
 """
 
 import argparse
@@ -18,7 +18,6 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import ziglang
@@ -123,9 +122,7 @@ def build(source: Path, headers: Path, machine: str, work: Path, dist: Path) -> 
     )
     (place / "toolchain.cmake").write_text(text)
     environment = {"CMAKE_TOOLCHAIN_FILE": str(place / "toolchain.cmake"), "SETUPTOOLS_EXT_SUFFIX": suffix}
-    log = run(
-        *(sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", place, source), **environment
-    )
+    log = run(*(sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", place, source), **environment)
     if warnings := [line for line in log.splitlines() if ": warning:" in line]:
         sys.exit("\n".join(warnings))
     (wheel,) = place.glob("*.whl")
@@ -141,7 +138,7 @@ def build(source: Path, headers: Path, machine: str, work: Path, dist: Path) -> 
 
 
 def copied(headers: Path, machine: str, to: Path) -> Path:
-    """A copy of the headers. Debian has one pyconfig.h per machine beside them, where most have that of x86-64 alone."""
+    """A copy of the headers. Debian has one pyconfig.h per machine beside them; that of x86-64 serves for all."""
     shutil.copytree(headers, to)
     own = [headers.parent / f"{name}-linux-gnu" / headers.name / "pyconfig.h" for name in (machine, "x86_64")]
     for path in [path for path in own if path.exists()][:1]:
