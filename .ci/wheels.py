@@ -11,6 +11,7 @@ toolchain file tells CMake where they lie.
 import argparse
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -60,7 +61,7 @@ def main() -> int:
     parser.add_argument("--headers", action="append", default=[], type=Path, help="a folder with Python.h")
     parser.add_argument("--machines", nargs="+", choices=MACHINES, default=MACHINES)
     options = parser.parse_args()
-    folders = [headers_of(python) for python in options.python or pythons_on_path()] + options.headers
+    pythons = {headers_of(python): python for python in options.python or pythons_on_path()}
     dist = options.dist.resolve()
     dist.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -71,11 +72,13 @@ def main() -> int:
         run(sys.executable, "-m", "build", "--no-isolation", "--sdist", "--outdir", dist, ROOT)
         source = unpacked(max(dist.glob("*.tar.gz"), key=os.path.getmtime), work)
         for machine in options.machines:
-            for headers in folders:
+            for headers in [*pythons, *options.headers]:
                 wheel = build(source, headers, machine, work, dist)
                 tags = run(sys.executable, "-m", "auditwheel", "show", wheel)
                 shown = re.search(r'following platform tag:\s+"(\w+)"', tags)
                 print(f"{wheel.stat().st_size / 1024:5.0f} KiB  {wheel.name}, by its symbols {shown[1]}", flush=True)
+                if headers in pythons and machine == platform.machine():
+                    print(f"{'':11}loads, with {loaded(pythons[headers], wheel, work)}", flush=True)
     run(sys.executable, "-m", "twine", "check", "--strict", *dist.iterdir())
     return 0
 
@@ -131,10 +134,20 @@ def build(source: Path, headers: Path, machine: str, work: Path, dist: Path) -> 
     if missing := [entry["missing"] for entry in record.values() if "missing" in entry]:
         sys.exit(f"{log}\n{python} on {machine}: {missing[0]}")
     # This Python gave the wheel its own tags.
-    platform = f"manylinux2014_{machine}.manylinux_{GLIBC.replace('.', '_')}_{machine}"
-    tags = ("--python-tag", python, "--abi-tag", python, "--platform-tag", platform)
+    platforms = f"manylinux2014_{machine}.manylinux_{GLIBC.replace('.', '_')}_{machine}"
+    tags = ("--python-tag", python, "--abi-tag", python, "--platform-tag", platforms)
     name = run(sys.executable, "-m", "wheel", "tags", *tags, wheel).split()[-1]
     return Path(shutil.move(place / name, dist / name))
+
+
+def loaded(python: str, wheel: Path, work: Path) -> str:
+    """What the wheel's module says to the Python that it is for."""
+    with zipfile.ZipFile(wheel) as archive:
+        (module,) = [name for name in archive.namelist() if re.fullmatch(r"gan_regularizers/_kernels\S*\.so", name)]
+        archive.extract(module, work)
+    name = Path(module).name.partition(".")[0]
+    script = f"import {name}; print(*{name}.instruction_sets())"
+    return run(python, "-c", script, PYTHONPATH=str((work / module).parent)).strip()
 
 
 def copied(headers: Path, machine: str, to: Path) -> Path:
