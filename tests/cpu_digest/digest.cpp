@@ -111,41 +111,47 @@ void passes(const char* name, Dtype dtype) {
   std::printf("normals %s: %016llx\n", name, static_cast<unsigned long long>(digest.value));
 }
 
-void draws() {
-  constexpr int64_t rows = 3, samples = 5000;
-  std::vector<int64_t> words(rows * samples), integers(2 * samples);
-  std::vector<float> numbers(2 * samples);
+void draws(bool given) {
+  constexpr int64_t rows = 4, samples = 5000, steps = 101;
+  constexpr int columns = 2;
+  std::vector<int64_t> words(rows * samples), list(64), steps_given(samples), integers(columns * samples), t(samples);
   for (int64_t& value : words) value = static_cast<int64_t>(word());
+  for (int64_t& step : list) step = whole(0, steps);
+  for (int64_t& step : steps_given) step = whole(0, steps);
+  const std::vector<float> gains = reals<float>(steps), deviations = reals<float>(steps);
+  std::vector<float> numbers((columns + 2) * samples);
   Draw draw = {};
   draw.words = words.data();
   draw.word_rows = rows;
   draw.samples = samples;
-  draw.real_rows = draw.integer_columns = 2;
-  for (int i = 0; i < 2; ++i) {
-    draw.scale[i] = static_cast<float>(real());
-    draw.low[i] = static_cast<float>(real());
-    draw.source[i] = i + 1;
+  draw.reals_drawn = draw.integers_drawn = columns;
+  for (int i = 0; i < columns; ++i) {
+    draw.real_row[i] = i;
+    draw.scale[i] = static_cast<float>(real()) / 3;
+    draw.low[i] = static_cast<float>(real()) / 3;
+    draw.neutral[i] = 1;
+    draw.row[i] = i + 1;
     draw.count[i] = whole(1, 1 << 21);
     draw.offset[i] = whole(-9, 9);
   }
+  draw.touched_row = given ? -1 : 3;
+  draw.p = 0.7f;
+  draw.entry_row = 3;
+  draw.given = given ? steps_given.data() : nullptr;
+  draw.t_list = list.data();
+  draw.gain_table = gains.data();
+  draw.noise_table = deviations.data();
+  draw.length = static_cast<int64_t>(list.size());
+  draw.steps = steps;
   draw.reals = numbers.data();
   draw.integers = integers.data();
+  draw.t = t.data();
   draw_cpu(draw);
   Digest digest;
   digest.add(numbers);
   digest.add(integers);
-
-  constexpr int64_t steps = 101;
-  const std::vector<float> gains = reals<float>(steps), deviations = reals<float>(steps);
-  std::vector<int64_t> list(64), t(samples);
-  for (int64_t& step : list) step = whole(0, steps);
-  std::vector<float> gain(samples), noise_std(samples);
-  look_up_cpu({words.data(), nullptr, samples, list.data(), 64, gains.data(), deviations.data(), steps, t.data(),
-               gain.data(), noise_std.data()});
   digest.add(t);
-  digest.add(gain);
-  digest.add(noise_std);
-  std::printf("draw and look_up: %016llx\n", static_cast<unsigned long long>(digest.value));
+  std::printf("draw%s: %016llx\n", given ? ", steps given" : "", static_cast<unsigned long long>(digest.value));
 }
 
 }  // namespace
@@ -155,5 +161,6 @@ int main() {
   passes<BFloat16, float>("bfloat16", Dtype::bfloat16);
   passes<float, float>("float32", Dtype::float32);
   passes<double, double>("float64", Dtype::float64);
-  draws();
+  draws(false);
+  draws(true);
 }
