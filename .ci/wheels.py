@@ -143,10 +143,9 @@ def build(source: Path, headers: Path, machine: str, work: Path, dist: Path) -> 
 def loaded(python: str, wheel: Path, work: Path) -> str:
     """What the wheel's module says to the Python that it is for."""
     with zipfile.ZipFile(wheel) as archive:
-        (module,) = [name for name in archive.namelist() if re.fullmatch(r"gan_regularizers/_kernels\S*\.so", name)]
+        (module,) = [name for name in archive.namelist() if re.fullmatch(r"gan_regularizers/_kernels\..*", name)]
         archive.extract(module, work)
-    name = Path(module).name.partition(".")[0]
-    script = f"import {name}; print(*{name}.instruction_sets())"
+    script = "import _kernels; print(*_kernels.cpu.instruction_sets())"
     return run(python, "-c", script, PYTHONPATH=str((work / module).parent)).strip()
 
 
