@@ -74,9 +74,10 @@ def main() -> int:
         for machine in options.machines:
             for headers in [*pythons, *options.headers]:
                 wheel = build(source, headers, machine, work, dist)
-                tags = run(sys.executable, "-m", "auditwheel", "show", wheel)
-                shown = re.search(r'following platform tag:\s+"(\w+)"', tags)
-                print(f"{wheel.stat().st_size / 1024:5.0f} KiB  {wheel.name}, by its symbols {shown[1]}", flush=True)
+                tag = platform_tag(wheel)
+                print(f"{wheel.stat().st_size / 1024:5.0f} KiB  {wheel.name}, by its symbols {tag}", flush=True)
+                if tag not in wheel.name:
+                    return 1
                 if headers in pythons and machine == platform.machine():
                     print(f"{'':11}loads, with {loaded(pythons[headers], wheel, work)}", flush=True)
     run(sys.executable, "-m", "twine", "check", "--strict", *dist.iterdir())
@@ -138,6 +139,12 @@ def build(source: Path, headers: Path, machine: str, work: Path, dist: Path) -> 
     tags = ("--python-tag", python, "--abi-tag", python, "--platform-tag", platforms)
     name = run(sys.executable, "-m", "wheel", "tags", *tags, wheel).split()[-1]
     return Path(shutil.move(place / name, dist / name))
+
+
+def platform_tag(wheel: Path) -> str:
+    """What the symbols of a wheel's modules allow it to be called."""
+    shown = run(sys.executable, "-m", "auditwheel", "show", wheel)
+    return re.search(r'following platform tag:\s+"(\w+)"', shown)[1]
 
 
 def loaded(python: str, wheel: Path, work: Path) -> str:
