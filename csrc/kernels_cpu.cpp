@@ -1,6 +1,8 @@
 // The CPU's entry points: which instruction set runs, and on how many threads.
 
+#if !defined(_WIN32)
 #include <dlfcn.h>
+#endif
 
 #include <algorithm>
 #include <atomic>
@@ -12,6 +14,7 @@
 #include <vector>
 
 #include "checks.h"
+#include "cpu_features.h"
 #include "draw.h"
 #include "input_transform.h"
 #include "kernels.h"
@@ -29,23 +32,31 @@ const std::vector<InstructionSet>& instruction_sets() {
   static const std::vector<InstructionSet> usable = [] {
     std::vector<InstructionSet> sets = {{"baseline", baseline::kernels}};
 #if defined(GR_AVX2)
-    if (__builtin_cpu_supports("avx2")) sets.push_back({"avx2", avx2::kernels});
+    if (CpuFeatures().avx2) sets.push_back({"avx2", avx2::kernels});
 #endif
 #if defined(GR_AVX512)
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl"))
-      sets.push_back({"avx512", avx512::kernels});
+    if (CpuFeatures().avx512) sets.push_back({"avx512", avx512::kernels});
 #endif
     return sets;
   }();
   return usable;
 }
 
-// Runs work(context) on several threads at once. torch's own OpenMP threads are taken where the process has
-// them: a second pool would fight with the first for the cores.
+using Parallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
+
+// torch's own OpenMP threads, where the process has them under the name that GCC gave them; not so on Windows.
+Parallel openmp_parallel() {
+#if defined(_WIN32)
+  return nullptr;
+#else
+  return reinterpret_cast<Parallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
+#endif
+}
+
+// Runs work(context) on several threads at once, torch's own where they can be had: a second pool would fight with the
+// first for the cores.
 void on_threads(int threads, void (*work)(void*), void* context) {
-  using Parallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
-  static const Parallel openmp = reinterpret_cast<Parallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
+  static const Parallel openmp = openmp_parallel();
   if (threads == 1) {
     work(context);
   } else if (openmp) {

@@ -197,8 +197,8 @@ def _pybind11() -> str | None:
 
 
 def file_name() -> str:
-    """What the module is called on this platform and Python."""
-    return f"_kernels{importlib.machinery.EXTENSION_SUFFIXES[0]}"
+    """What the module is called on this platform and Python, or on that of a cross build, as setuptools is told it."""
+    return f"_kernels{os.environ.get('SETUPTOOLS_EXT_SUFFIX') or importlib.machinery.EXTENSION_SUFFIXES[0]}"
 
 
 def _read(package: Path) -> dict[str, dict]:

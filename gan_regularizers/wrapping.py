@@ -3,6 +3,7 @@
 import contextlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 from torch import Tensor, nn
 
@@ -16,14 +17,16 @@ from .scale_shift import ScaleShift, first_layer, has_weight
 _KEY = "gan_regularizers"
 _KEY_OF_LAYER = "gan_regularizers.layer"
 
+_Discriminator = TypeVar("_Discriminator", bound=nn.Module)
+
 
 def wrap(
-    D: nn.Module,
+    D: _Discriminator,
     *regularizers: Callable[[Tensor], Tensor] | None,
     inputs: str | int | Iterable[str | int] | None = None,
     tell: str | Iterable[str] | None = None,
     t_argument: str | None = None,
-) -> nn.Module:
+) -> _Discriminator:
     """Put regularizers before a discriminator::
 
         wrap(D, DiffAugment(), DiffusionNoise(), tell="scale-shift")

@@ -2,6 +2,8 @@
 
 import hashlib
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,12 +21,22 @@ from gan_regularizers.ops.philox import philox_4x32, philox_normal
 kernels = pytest.importorskip("gan_regularizers._kernels", reason="the kernels are not built", exc_type=ImportError).cpu
 INSTRUCTION_SETS = kernels.instruction_sets()
 HALVES = (torch.float16, torch.bfloat16)
+CPU_INFO = Path("/proc/cpuinfo")
 
 
 def noise_of(seeds: torch.Tensor, numel: int, **options) -> torch.Tensor:
     """Normals [len(seeds), numel], as a pass over zeros makes them."""
     params = TransformParams(noise_std=torch.ones(len(seeds)), seed=seeds)
     return on_cpu(kernels, torch.zeros(len(seeds), 1, 1, numel), params, **options).view(len(seeds), numel)
+
+
+def test_the_instruction_sets_are_those_that_the_machine_says_it_has():
+    found = re.search(r"^flags\s*: (.*)", CPU_INFO.read_text() if CPU_INFO.exists() else "", re.MULTILINE)
+    if not found:
+        pytest.skip("no flags of an x86-64 in /proc/cpuinfo")
+    flags = set(found[1].split())
+    wanted = {"baseline": set(), "avx2": {"avx2"}, "avx512": {"avx512f", "avx512bw", "avx512dq", "avx512vl"}}
+    assert [name for name, needed in wanted.items() if needed <= flags] == INSTRUCTION_SETS
 
 
 @pytest.mark.parametrize(

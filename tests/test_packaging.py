@@ -21,7 +21,8 @@ try:
     NVRTC = find()
 except NvrtcError:
     NVRTC = None
-SOURCES = ("LICENSE", "MANIFEST.in", "README.md", "csrc", "gan_regularizers", "patches", "pyproject.toml", "setup.py")
+FILES = ("CHANGELOG.md", "LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.py")
+SOURCES = (*FILES, "csrc", "gan_regularizers", "patches", "tests")
 NO_COMPILERS = {"PATH": "", "CXX": ""}
 
 
@@ -105,11 +106,14 @@ def wheel(sdist, tmp_path_factory) -> Path:
     return wheel_of(sdist, tmp_path_factory.mktemp("wheel"), **({"GAN_REGULARIZERS_CUDA_ARCHS": "90"} if NVRTC else {}))
 
 
-def test_the_sdist_has_the_sources_alone(sdist):
+def test_the_sdist_has_all_sources_and_nothing_that_was_built(sdist):
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"setup.py", "pyproject.toml", "csrc/CMakeLists.txt", "csrc/kernels_cpu.cpp", "README.md"} <= names
-    assert not [name for name in names if name.startswith("tests") or name.endswith((".so", "kernels.json"))]
+    files = {path.relative_to(ROOT) for part in ("csrc", "patches", "tests") for path in (ROOT / part).rglob("*.*")}
+    files |= {path.relative_to(ROOT) for path in (ROOT / "gan_regularizers").rglob("*.py*")} | set(map(Path, FILES))
+    assert {path.as_posix() for path in files if "__pycache__" not in path.parts} <= names
+    assert "gan_regularizers/py.typed" in names
+    assert not [name for name in names if name.endswith((".so", ".pyc", "kernels.json"))]
 
 
 def test_the_wheel_carries_kernels_and_sources(wheel):
@@ -118,6 +122,7 @@ def test_the_wheel_carries_kernels_and_sources(wheel):
     assert not wheel.stem.endswith("-any")
     carried = {path.relative_to(ROOT) for part in ("csrc", "patches") for path in (ROOT / part).rglob("*.*")}
     assert {f"gan_regularizers/{path.as_posix()}" for path in carried} <= names
+    assert "gan_regularizers/py.typed" in names
     assert not [name for name in names if "test" in name]
     built = [name for name, entry in record(wheel).items() if "missing" not in entry]
     assert any(name.startswith("_kernels.") for name in built)
@@ -253,6 +258,12 @@ def test_a_failed_build_leaves_the_kernels_of_these_sources(package):
     assert "from other sources" in building.report(package).missing
     building.build(package, package.parent / "work")
     assert "no C++ compiler" in building.report(package).missing
+
+
+def test_a_cross_build_makes_the_module_that_setuptools_is_told_of(monkeypatch):
+    """By its toolchain file, with no word of this Python's."""
+    monkeypatch.setenv("SETUPTOOLS_EXT_SUFFIX", ".cpython-314-aarch64-linux-gnu.so")
+    assert building.file_name() == "_kernels.cpython-314-aarch64-linux-gnu.so"
 
 
 def test_a_tree_that_was_never_built_says_so(package):
