@@ -143,6 +143,7 @@ class Critic(nn.Module):
         return (x * self.weight).square().sum((1, 2, 3)) * mask[0]
 
 
+@pytest.mark.filterwarnings(r"ignore:`torch.cpu.amp.autocast\(:FutureWarning")  # torch 2.4's checkpoint
 def test_calls_that_share_a_draw_have_the_same_noise_also_when_they_run_again():
     """And they leave the generator as they did before: what D draws itself is the same."""
     D = wrap(Critic(), DiffAugment("color"), strong_noise(), tell="nothing")

@@ -247,7 +247,7 @@ def _drawn(words: Tensor, columns: Columns, steps: Steps) -> tuple[Tensor, Tenso
     """Memory for what is drawn."""
     samples, looked_up = words.shape[1], steps.gain is not None
     reals = words.new_empty((len(columns.scale) + 2 * looked_up, samples), dtype=torch.float32)
-    return reals, words.new_empty((samples, len(columns.count))), words.new_empty((samples * looked_up,))
+    return reals, words.new_empty((samples, len(columns.count))), words.new_empty((samples if looked_up else 0,))
 
 
 for _device in ("CPU", "CUDA"):
