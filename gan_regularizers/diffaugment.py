@@ -115,7 +115,7 @@ class DiffAugment(nn.Module):
         # A compiler and a trace have sizes that are no numbers.
         known = not torch.compiler.is_compiling() and type(size[0]) is type(size[1]) is int
         touched_row = row + self._words if self.p < 1.0 else -1
-        return (_columns if known else _columns.__wrapped__)(self.passes, colours, shares, size, row, touched_row)
+        return (_known_columns if known else _columns)(self.passes, colours, shares, size, row, touched_row)
 
     def params_from(self, words: Tensor, x: Tensor) -> tuple[TransformParams, ...]:
         """What ``sample`` draws, from random words, int64 [self.words, N]."""
@@ -182,7 +182,6 @@ _WORDS = {"color": 3, "translation": 2, "cutout": 2}
 Whole = tuple[int, int, int]  # number of ops.Columns: row, count, offset
 
 
-@functools.lru_cache
 def _columns(
     passes: tuple[tuple[str, ...], ...],
     colours: tuple[Range, Range, Range, float],
@@ -221,6 +220,9 @@ def _columns(
             )
         )
     return tuple(columns)
+
+
+_known_columns = functools.lru_cache(_columns)
 
 
 def _share(size: int, ratio: float) -> int:
