@@ -90,7 +90,7 @@ class Cubins:
         shipped = _shipped(package / SHIPPED / digest(kernels), driver)
         self._shipped = shipped.get(architecture_for(capability, tuple(shipped)))
         if self._shipped is not None and all(_read(self._shipped / _file_name(name)) for name in kernels):
-            self.origin = f"{self._shipped.name} in {package / 'cubins'}"
+            self.origin = f"{self._shipped.name} in {package / SHIPPED}"
             return
         self._shipped = None
         compiler = nvrtc()
@@ -112,8 +112,7 @@ class Cubins:
         self.origin = f"sm_{architecture} by NVRTC {compiler}, {f'kept in {cache}' if cache else 'kept nowhere'}"
 
     def __str__(self) -> str:
-        compiled = f", {self.seconds:.1f} s of it compiling now" if self.seconds else ""
-        return f"{self.origin}{compiled}"
+        return f"{self.origin}; compiling took {self.seconds:.1f} s" if self.seconds else self.origin
 
     def image(self, kernel: str) -> bytes:
         """The cubin of a kernel.
