@@ -413,6 +413,12 @@ def failed_compilation(monkeypatch: pytest.MonkeyPatch, _driver: StandIn) -> Non
     monkeypatch.setattr(cubins, "_texts", lambda: {cubins._SOURCE: "int broken = ;"})
 
 
+def no_sources(monkeypatch: pytest.MonkeyPatch, _driver: StandIn) -> None:
+    monkeypatch.setattr(
+        cubins, "_texts", mock.Mock(side_effect=FileNotFoundError(2, "No such file", "kernels_cuda.cu"))
+    )
+
+
 def failed_load(_: pytest.MonkeyPatch, driver: StandIn) -> None:
     driver.set("cuModuleLoadData", 209)
 
@@ -429,6 +435,7 @@ def failed_load(_: pytest.MonkeyPatch, driver: StandIn) -> None:
         (unknown_architecture, r"NVRTC 13\.\d knows no architecture sm_70 .*; install a torch for an older CUDA"),
         (no_compiler, r"NVRTC was asked for"),
         (failed_compilation, r"NVRTC 13\.\d failed for sm_75: kernels_cuda\.cu\(1\): error: "),
+        (no_sources, r"No such file: 'kernels_cuda.cu'"),
         (failed_load, r"loading the kernel draw failed: CUDA_ERROR_209"),
     ],
 )

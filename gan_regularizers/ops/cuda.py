@@ -1,5 +1,6 @@
 """Which CUDA devices run the kernels, found out once for each before its first call, and why the others do not."""
 
+import contextlib
 import sys
 from types import ModuleType
 from typing import NamedTuple
@@ -29,7 +30,8 @@ class Devices:
         self._driver: int | str | None = None  # the version of CUDA that it is for, or why there is none
         self._devices: dict[int, Device] = {}
         self._cubins: dict[int, Cubins] = {}  # of devices that are being looked at, too
-        cubins.digest(self._lines)  # reads the sources now, as they are when the module is loaded
+        with contextlib.suppress(OSError):  # which is said when a device is looked at
+            cubins.digest(self._lines)  # reads the sources now, as they are when the module is loaded
         kernels.set_images(self._image)
 
     def __getitem__(self, index: int) -> Device:
