@@ -249,7 +249,7 @@ def regularizer() -> InputRegularizer:
 
 @needs_cuda
 def test_launches_of_a_small_batch():
-    """At most 4 forward and 3 backward, as the targets have it."""
+    """The random words, the parameters and the pass; backward the pass alone."""
     module, x = regularizer(), torch.rand(256, 3, 32, 32, device=DEVICE).requires_grad_()
     y, cotangent = module(x), torch.rand_like(x)
 
@@ -258,8 +258,8 @@ def test_launches_of_a_small_batch():
 
     backward()
     # None at all is a profiler that sees none.
-    assert 0 < kernel_launches(lambda: module(x), DEVICE) <= 4
-    assert 0 < kernel_launches(backward, DEVICE) <= 3
+    assert 0 < kernel_launches(lambda: module(x), DEVICE) <= 3
+    assert kernel_launches(backward, DEVICE) == 1
 
 
 class Training:
