@@ -1,5 +1,6 @@
 """Settings of the whole suite."""
 
+import importlib
 import importlib.util
 import os
 import sys
@@ -47,6 +48,14 @@ def stand_in_library(tmp_path_factory) -> Path:
         pytest.skip("no g++ to build the stand-in of CUDA's driver with")
     folder = tmp_path_factory.mktemp("stand-in")
     return stand_in.build_stand_in(folder, stand_in.own_kernels(folder).kernels())
+
+
+@pytest.fixture
+def driver(stand_in_library, tmp_path):
+    """A stand-in of CUDA's driver that nobody has used yet."""
+    path = tmp_path / "driver.so"
+    path.write_bytes(stand_in_library.read_bytes())
+    return importlib.import_module("stand_in").StandIn(path)
 
 
 @pytest.fixture

@@ -292,13 +292,6 @@ def test_the_command_makes_images(monkeypatch, capsys):
 
 
 @pytest.fixture
-def driver(stand_in_library, tmp_path) -> StandIn:
-    path = tmp_path / "driver.so"
-    path.write_bytes(stand_in_library.read_bytes())
-    return StandIn(path)
-
-
-@pytest.fixture
 def launcher(tmp_path) -> ModuleType:
     return own_kernels(tmp_path)
 

@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 import torch
 from kernel_calls import on_cuda
-from stand_in import StandIn, own_kernels, text_image
+from stand_in import own_kernels, text_image
 from test_operator import PARTS, make_case
 
 from gan_regularizers.ops import TransformParams
@@ -20,14 +20,6 @@ pytest.importorskip("gan_regularizers._kernels", reason="the kernels are not bui
 
 SMALL = TransformParams(gain=torch.tensor([0.5, 2.0]))
 X = torch.arange(24.0).view(2, 3, 2, 2)
-
-
-@pytest.fixture
-def driver(stand_in_library, tmp_path) -> StandIn:
-    """A driver that nobody has used yet."""
-    path = tmp_path / "driver.so"
-    path.write_bytes(stand_in_library.read_bytes())
-    return StandIn(path)
 
 
 @pytest.fixture
