@@ -1,7 +1,6 @@
 """Files that are whole or not there."""
 
 import os
-import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,4 +55,4 @@ def _replace(contents: Mapping[Path, bytes]) -> None:
 
 def _temporary(path: Path) -> Path:
     """A name beside a path that no other process takes, nor one of another machine that shares the folder."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    return path.with_name(f".{path.name}.{os.urandom(8).hex()}")
