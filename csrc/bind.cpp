@@ -147,7 +147,7 @@ void bind_cpu(py::module_ module) {
 void bind_cuda(py::module_ module) {
   module.doc() = "CUDA kernels; every address is one on the device. They return before the device is done.";
 
-  py::register_exception<TransientError>(module, "TransientError", PyExc_RuntimeError).doc() =
+  py::register_local_exception<TransientError>(module, "TransientError", PyExc_RuntimeError).doc() =
       "What the driver refuses now and may not refuse later.";
 
   module.def("open_driver", open_cuda_driver, py::arg("library"), py::call_guard<py::gil_scoped_release>(),
