@@ -147,8 +147,11 @@ void bind_cpu(py::module_ module) {
 void bind_cuda(py::module_ module) {
   module.doc() = "CUDA kernels; every address is one on the device. They return before the device is done.";
 
-  py::register_local_exception<TransientError>(module, "TransientError", PyExc_RuntimeError).doc() =
-      "What the driver refuses now and may not refuse later.";
+  // Kept for ever, as the function of set_images is: when the program ends they may go after Python.
+  const auto transient = new py::object(py::reinterpret_steal<py::object>(
+      PyErr_NewExceptionWithDoc("gan_regularizers._kernels.cuda.TransientError",
+                                "What the driver refuses now and may not refuse later.", PyExc_RuntimeError, nullptr)));
+  module.attr("TransientError") = *transient;
 
   module.def("open_driver", open_cuda_driver, py::arg("library"), py::call_guard<py::gil_scoped_release>(),
              "Open the driver by the name of its library; returns its version, such as 13000.");
@@ -165,7 +168,6 @@ void bind_cuda(py::module_ module) {
   module.def(
       "set_images",
       [](py::function images) {
-        // Kept for ever: when the program ends it may go after Python.
         const auto kept = new py::function(std::move(images));
         set_cuda_images([kept](const std::string& kernel, int device) {
           const py::gil_scoped_acquire acquire;
@@ -174,8 +176,19 @@ void bind_cuda(py::module_ module) {
       },
       py::arg("images"), "images(kernel, device): the cubin of a kernel, as bytes, for the first launch on a device.");
 
-  module.def("load", load_cuda, py::arg("kernel"), py::arg("device"), py::call_guard<py::gil_scoped_release>(),
-             "Load a kernel before its first launch.");
+  module.def(
+      "load",
+      [transient](const std::string& kernel, int device) {
+        try {
+          const py::gil_scoped_release release;
+          load_cuda(kernel, device);
+        } catch (const TransientError& error) {
+          PyErr_SetString(transient->ptr(), error.what());
+          throw py::error_already_set();
+        }
+      },
+      py::arg("kernel"), py::arg("device"),
+      "Load a kernel before its first launch; TransientError where that may pass.");
 
   module.def(
       "transform",
