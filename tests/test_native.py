@@ -65,13 +65,13 @@ def columns_of(bounds: list[float], touched_row: int = -1) -> Columns:
     """As many reals as there are pairs of bounds, and three whole numbers, from seven rows of words."""
     ranges = [sorted(bounds[i : i + 2]) for i in range(0, len(bounds) - 1, 2)]
     return Columns(
-        real_row=list(range(len(ranges))),
-        scale=[high - low for low, high in ranges],
-        low=[low for low, _ in ranges],
-        neutral=[0.0, 1.0, -2.5][: len(ranges)],
-        row=[5, 6, 6],
-        count=[9, 1025, 1025],
-        offset=[-4, 0, 512],
+        real_row=tuple(range(len(ranges))),
+        scale=tuple([high - low for low, high in ranges]),
+        low=tuple([low for low, _ in ranges]),
+        neutral=(0.0, 1.0, -2.5)[: len(ranges)],
+        row=(5, 6, 6),
+        count=(9, 1025, 1025),
+        offset=(-4, 0, 512),
         touched_row=touched_row,
         p=0.3,
     )
@@ -96,7 +96,7 @@ def test_draws_equal_the_references_to_the_bit(samples, seed, bounds, touched_ro
 def test_whole_numbers_of_wide_ranges_equal_the_references():
     """A product in float32 is now and then rounded up to a whole number."""
     words = torch.randint(-(2**63), 2**63 - 1, (1, 50_000))
-    columns = Columns(row=[0, 0], count=[1025, 2**20 + 1], offset=[0, 0])
+    columns = Columns(row=(0, 0), count=(1025, 2**20 + 1), offset=(0, 0))
     assert_same_draw(words, columns)
     exact = (words[0] >> 40 & 0xFFFFFF) * (2**20 + 1) >> 24
     assert not torch.equal(native.draw(words, columns)[1][:, 1], exact)

@@ -12,6 +12,7 @@ more of the host's time than a small batch takes on a GPU.
 The module ``_kernels`` takes addresses and knows nothing of torch (``csrc/``).
 """
 
+import functools
 import importlib
 from collections.abc import Callable, Sequence
 from types import ModuleType
@@ -25,6 +26,7 @@ from .cuda import Devices
 from .draws import Columns, Steps
 from .params import TransformParams, arithmetic_dtype, memory_format
 
+_CPU = torch.device("cpu")  # a comparison takes less time than a look at the type
 _DTYPE_CODES = {torch.float16: 0, torch.bfloat16: 1, torch.float32: 2, torch.float64: 3}
 Run = Callable[[Tensor, bool, TransformParams], Tensor]
 _NO_STEPS = Steps(-1, None, None, None, None)
@@ -53,14 +55,19 @@ cuda_devices = None if _unbuilt else Devices(_kernels.cuda)
 
 def missing(device: torch.device | str, dtype: torch.dtype | None = None) -> str:
     """Why a device, or a dtype on it, has no kernels; empty where it has."""
+    if device == _CPU:
+        return _unbuilt
     device = torch.device(device)
-    if device.type == "meta":
+    kind = device.type
+    if kind == "cpu":
+        return _unbuilt
+    if kind == "meta":
         return ""  # the fake kernels serve it
-    if device.type not in ("cpu", "cuda"):
-        return f"there are no kernels for devices of type {device.type!r}"
-    if device.type == "cuda" and dtype == torch.float64:
+    if kind != "cuda":
+        return f"there are no kernels for devices of type {kind!r}"
+    if dtype == torch.float64:
         return "the CUDA kernels take float16, bfloat16 and float32, not float64"
-    return _unbuilt if _unbuilt or device.type == "cpu" else _missing_on_cuda(device.index)
+    return _unbuilt or _missing_on_cuda(device.index)
 
 
 def _missing_on_cuda(index: int | None) -> str:
@@ -84,7 +91,9 @@ def input_transform(x: Tensor, params: TransformParams) -> Tensor:
 def draw(words: Tensor, columns: Columns, steps: Steps | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """``reference.draw``."""
     steps = _NO_STEPS if steps is None else steps
-    return _draw_pass(words, columns, steps) if _is_plain(words, *steps) else _operators.draw(words, *columns, *steps)
+    if not _is_plain(words, *steps):
+        return _operators.draw(words, *columns, *steps)
+    return _draw_pass(words, columns, _columns_of(columns), steps)
 
 
 def _adjoint(cotangent: Tensor, linear: TransformParams) -> Tensor:
@@ -219,10 +228,18 @@ def _linear(
 
 
 def _draw(words: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return _draw_pass(words, Columns(*arguments[:9]), Steps(*arguments[9:]))
+    columns = Columns(*arguments[:9])
+    return _draw_pass(words, columns, _kernels.cpu.Columns(*columns), Steps(*arguments[9:]))
 
 
-def _draw_pass(words: Tensor, columns: Columns, steps: Steps) -> tuple[Tensor, Tensor, Tensor]:
+@functools.lru_cache
+def _columns_of(columns: Columns) -> Any:
+    """Columns as the kernels read them."""
+    return _kernels.cpu.Columns(*columns)
+
+
+def _draw_pass(words: Tensor, columns: Columns, read: Any, steps: Steps) -> tuple[Tensor, Tensor, Tensor]:
+    """Read is the columns as the kernels have them."""
     words = _prepared(words, torch.int64)
     row, t, t_list, gain, noise_scale = steps
     lengths = (0, 0)
@@ -235,7 +252,7 @@ def _draw_pass(words: Tensor, columns: Columns, steps: Steps) -> tuple[Tensor, T
     kernels.draw(
         words.data_ptr(),
         *words.shape,
-        columns,
+        read,
         (row, _address(t), _address(t_list), _address(gain), _address(noise_scale), *lengths),
         (reals.data_ptr(), whole.data_ptr(), chosen.data_ptr()),
         *place,
@@ -275,8 +292,8 @@ def _fake_draw(words: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
 class _Transform(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, params: TransformParams, run: Run) -> Tensor:
-        _brightness, *linear, _noise_std, _seed, _centre, ctx.channels, _normals = params
-        ctx.save_for_backward(*linear)
+        ctx.channels = params.channels
+        ctx.save_for_backward(*params[1:6])
         return run(x, False, params)
 
     @staticmethod
