@@ -445,13 +445,13 @@ class DiffusionNoise(ExactBuffers):
         p, redraws = self._buffers["p"], self._buffers["redraws"]  # in less of the host's time than self.p
         if not _is_readable(p) or not (wait or p.is_cpu or self._seen != self._versions()):
             return
-        p, redraws = float(p), int(redraws)
+        is_cpu, p, redraws = p.is_cpu, float(p), int(redraws)
         if (p, redraws) != self._made_of:
             # Averages may miss the bounds by a rounding.
             if not -1e-3 < p < 1.001:
                 raise ValueError(f"p of DiffusionNoise is {p:g}, outside [0, 1]; what wrote it there is no state of it")
             self._remake(min(max(p, 0.0), 1.0), redraws)
-        if not self.p.is_cpu:
+        if not is_cpu:
             self._seen = self._versions()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:

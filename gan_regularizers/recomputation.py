@@ -5,10 +5,12 @@ it does with them may have moved on meanwhile: the chain of a noise, say, or the
 state of the generator is what tells which forward it is.
 """
 
+from collections import OrderedDict
 from typing import Any
 
 import torch
 
+_CPU = torch.device("cpu")
 _KEPT = 4096  # forwards between the first one and its backward pass
 
 
@@ -24,15 +26,16 @@ def runs_again() -> bool:
 
 def is_captured(device: torch.device) -> bool:
     """Whether a CUDA graph is being captured."""
-    eager_cuda = device.type == "cuda" and not torch.compiler.is_compiling()
-    return eager_cuda and torch.cuda.is_current_stream_capturing()
+    if device == _CPU or device.type != "cuda" or torch.compiler.is_compiling():
+        return False
+    return torch.cuda.is_current_stream_capturing()
 
 
 class Remembered:
     """Values by the state of torch's generator, the latest few thousand; a copy begins with none."""
 
     def __init__(self) -> None:
-        self._values: dict[tuple[torch.device, int], Any] = {}
+        self._values: OrderedDict[tuple[torch.device, int], Any] = OrderedDict()
 
     def __reduce__(self) -> tuple:
         return Remembered, ()
@@ -49,10 +52,10 @@ class Remembered:
         state = device, hash(generator_state(device, generator).numpy().tobytes())
         if runs_again():
             return self._values.get(state, value)
-        self._values.pop(state, None)
         self._values[state] = value
+        self._values.move_to_end(state)
         if len(self._values) > _KEPT:
-            del self._values[next(iter(self._values))]
+            self._values.popitem(last=False)  # a plain dictionary would look for its first key
         return value
 
 
@@ -68,5 +71,5 @@ def generator_state(device: torch.device, generator: torch.Generator | None = No
     if generator is not None:
         return generator.get_state()
     if device.type == "cpu":
-        return torch.get_rng_state()
+        return torch.default_generator.get_state()
     return torch.get_device_module(device).get_rng_state(device)

@@ -103,7 +103,7 @@ _DRAWS = [
         (
             "all parts take the same words",
             "rows += part.words\n",
-            "rows, first_rows[-1] = rows + part.words, 0\n",
+            "rows += part.words\n            drawn[-1] = 0 if isinstance(part, DiffAugment) else drawn[-1]._replace(row=0)\n",
         ),
         (
             "the generator is ignored",
@@ -112,8 +112,8 @@ _DRAWS = [
         ),
         (
             "noise per channel ignores the given t",
-            "part.draw(x, t, generator=generator)",
-            "part.draw(x, generator=generator)",
+            "drawn[alone].draw(x, t, generator=generator)",
+            "drawn[alone].draw(x, generator=generator)",
         ),
     ),
     *_in(
@@ -578,13 +578,13 @@ _WRAPPED = [
         ("two devices are taken for each other", "state = device, hash(", "state = None, hash("),
         (
             "the latest forward is forgotten",
-            "            del self._values[next(iter(self._values))]",
-            "            self._values.popitem()",
+            "self._values.popitem(last=False)",
+            "self._values.popitem()",
         ),
         ("the given generator is ignored", "    if generator is not None:\n        return generator.get_state()\n", ""),
         (
             "a forward of a known state keeps its age",
-            "        self._values.pop(state, None)\n",
+            "        self._values.move_to_end(state)\n",
             "",
         ),
     ),
