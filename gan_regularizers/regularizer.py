@@ -117,24 +117,26 @@ class InputRegularizer(nn.Module):
 
     def draw(self, x: Tensor, t: int | Tensor | None = None, generator: torch.Generator | None = None) -> Draw:
         """Draw for a batch like x, for images of any size; ``params_of`` fits the draw to one."""
-        drawn, rows, alone = [], 0, None  # rows of the words, which come in one launch
-        for part in self.parts:
+        drawn, rows, noise_at = [], 0, None  # rows of the words, which come in one launch
+        for i, part in enumerate(self.parts):
             if not isinstance(part, (DiffAugment, DiffusionNoise)) or not part.active:
                 drawn.append(None)
                 continue
-            if isinstance(part, DiffusionNoise) and part.per_channel:
-                alone = len(drawn)
-                drawn.append(part)
-                continue
+            drawn.append(rows)
+            if isinstance(part, DiffusionNoise):
+                noise_at = i
+                if part.per_channel:  # its words are its own
+                    continue
             part.check(x)
-            if isinstance(part, DiffAugment):
-                drawn.append(rows)
-            else:
-                drawn.append(part.steps(part.chain(x.device, generator), t, x.shape[:1], x.device, rows))
             rows += part.words
         words = random_words((rows, x.shape[0]), x.device, generator) if rows else None
-        if alone is not None:  # its words are its own
-            drawn[alone] = drawn[alone].draw(x, t, generator=generator)
+        if noise_at is not None:
+            noise = self.noise
+            if noise.per_channel:
+                drawn[noise_at] = noise.draw(x, t, generator=generator)
+            else:
+                chain = noise.chain(words, generator)
+                drawn[noise_at] = noise.steps(chain, t, x.shape[:1], x.device, drawn[noise_at])
         return Draw(words, tuple(drawn), Normals(generator))
 
     def params_of(self, drawn: Draw, x: Tensor) -> RegularizerParams:

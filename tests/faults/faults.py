@@ -103,7 +103,7 @@ _DRAWS = [
         (
             "all parts take the same words",
             "rows += part.words\n",
-            "rows += part.words\n            drawn[-1] = 0 if isinstance(part, DiffAugment) else drawn[-1]._replace(row=0)\n",
+            "rows += part.words\n            drawn[-1] = 0\n",
         ),
         (
             "the generator is ignored",
@@ -112,8 +112,8 @@ _DRAWS = [
         ),
         (
             "noise per channel ignores the given t",
-            "drawn[alone].draw(x, t, generator=generator)",
-            "drawn[alone].draw(x, generator=generator)",
+            "noise.draw(x, t, generator=generator)",
+            "noise.draw(x, generator=generator)",
         ),
     ),
     *_in(
@@ -342,13 +342,14 @@ _DIFFUSION = [
         ("a draw is not taken note of", "        self.drawn_from = True\n", ""),
         (
             "a draw that runs again has the chain of now",
-            "return self._remembered(chain, device, generator)",
+            "return self._remembered(chain, device, generator, words)",
             "return chain",
         ),
         (
             "the chain is remembered by torch's generator alone",
-            "self._remembered(chain, device, generator)",
-            "self._remembered(chain, device)",
+            "self._remembered(chain, device, generator, words)",
+            "self._remembered(chain, device, None, words)",
+            "a generator is asked on CUDA alone",
         ),
     ),
     *_in(
@@ -575,6 +576,7 @@ _WRAPPED = [
             "            return self._values.get(state, value)\n",
             "            return value\n",
         ),
+        ("all words are taken for the same", "words.numpy()[0] if", "words.numpy()[:0] if"),
         ("two devices are taken for each other", "state = device, hash(", "state = None, hash("),
         (
             "the latest forward is forgotten",
