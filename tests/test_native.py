@@ -153,6 +153,21 @@ def test_each_pass_is_drawn_in_one_launch(launches):
     assert launches.calls == ["draw", "transform"]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_fresh_draw_does_what_its_replay_does(dtype):
+    regularizer, x = (
+        InputRegularizer(DiffAugment(), DiffusionNoise()),
+        torch.rand(4, 3, 8, 8).to(dtype).requires_grad_(),
+    )
+    torch.manual_seed(1)
+    params = regularizer.sample(x)
+    torch.manual_seed(1)
+    fresh, replayed = regularizer(x), regularizer(x, params=params)
+    assert torch.equal(fresh, replayed)
+    gradients = [torch.autograd.grad(y.square().sum(), x)[0] for y in (fresh, replayed)]
+    assert torch.equal(*gradients)
+
+
 def test_plain_tensors_take_no_way_through_the_dispatcher(monkeypatch):
     def refuse(*_: Any) -> None:
         raise AssertionError("an operator was called")

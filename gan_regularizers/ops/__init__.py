@@ -125,7 +125,7 @@ def input_transform(x: Tensor, params: TransformParams, fits: bool = False) -> T
             raise ValueError(f"x has shape {list(x.shape)}; the operator needs [N, C, H, W]")
         params.check(x)
     if params.normals is None and _backend_for(x, x.dtype) is native:
-        return native.input_transform(x, params)
+        return native.input_transform(x, params, ready=fits and x.dtype != torch.float64)
     noise = params.normals
     if params.seed is not None:
         noise = philox_normal(params.seed, x[:1].numel(), arithmetic_dtype(x.dtype)).view(x.shape)

@@ -79,10 +79,15 @@ def _missing_on_cuda(index: int | None) -> str:
 _missing_on_cuda._dynamo_marked_constant = True
 
 
-def input_transform(x: Tensor, params: TransformParams) -> Tensor:
-    """``ops.input_transform``, for params that are checked and hold no normals."""
+def input_transform(x: Tensor, params: TransformParams, ready: bool = False) -> Tensor:
+    """``ops.input_transform``, for params that are checked and hold no normals.
+
+    Those that are ready, as ``_ready`` has it, are not looked at again.
+    """
     if not _is_plain(x, *params):
         return _operators.input_transform(x, *params[:10])
+    if not ready:
+        params = _ready(params, x)
     if x.requires_grad and torch.is_grad_enabled():
         return _Transform.apply(x, params, _transform)
     return _transform(x, False, params)
@@ -96,10 +101,12 @@ def draw(words: Tensor, columns: Columns, steps: Steps | None = None) -> tuple[T
     return _draw_pass(words, columns, _columns_of(columns), steps)
 
 
-def _adjoint(cotangent: Tensor, linear: TransformParams) -> Tensor:
+def _adjoint(cotangent: Tensor, linear: TransformParams, ready: bool) -> Tensor:
     """The transpose of the derivative of a pass, whose brightness and noise are None."""
     if not _is_plain(cotangent, *linear):
         return _operators.input_transform_adjoint(cotangent, *linear[1:6], linear.channels)
+    if not ready:
+        linear = _ready(linear, cotangent)
     if cotangent.requires_grad and torch.is_grad_enabled():
         return _Adjoint.apply(cotangent, linear, _transform)
     return _transform(cotangent, True, linear)
@@ -143,23 +150,30 @@ def _prepared(value: Tensor | None, dtype: torch.dtype, rows_may_lie_apart: bool
     return value.contiguous()
 
 
+def _ready(params: TransformParams, x: Tensor) -> TransformParams:
+    """The params of a pass over x as the kernels read them."""
+    real = arithmetic_dtype(x.dtype)
+    brightness, saturation, contrast, shift, cutout, gain, noise_std, seed, *rest = params
+    return TransformParams(
+        _prepared(brightness, real),
+        _prepared(saturation, real),
+        _prepared(contrast, real),
+        _prepared(shift, torch.int64, rows_may_lie_apart=True),
+        _prepared(cutout, torch.int64, rows_may_lie_apart=True),
+        _prepared(gain, real),
+        _prepared(noise_std, real),
+        _prepared(seed, torch.int64),
+        *rest,
+    )
+
+
 def _transform(x: Tensor, adjoint: bool, params: TransformParams) -> Tensor:
+    """A pass, or the transpose of its derivative, with params that are ready."""
     layout = memory_format(x)
     if not x.is_contiguous(memory_format=layout):
         x = x.contiguous(memory_format=layout)
     y = torch.empty_like(x, memory_format=layout)
-    real = arithmetic_dtype(x.dtype)
-    brightness, saturation, contrast, shift, cutout, gain, noise_std, seed, centre, channels, _normals = params
-    parts = (
-        _prepared(brightness, real),
-        _prepared(saturation, real),
-        _prepared(contrast, real),
-        shift := _prepared(shift, torch.int64, rows_may_lie_apart=True),
-        cutout := _prepared(cutout, torch.int64, rows_may_lie_apart=True),
-        _prepared(gain, real),
-        _prepared(noise_std, real),
-        _prepared(seed, torch.int64),
-    )
+    _, _, _, shift, cutout, _, _, _, centre, channels, _ = params
     arguments = (
         _DTYPE_CODES[x.dtype],
         tuple(x.shape),
@@ -167,7 +181,7 @@ def _transform(x: Tensor, adjoint: bool, params: TransformParams) -> Tensor:
         x.data_ptr(),
         y.data_ptr(),
         adjoint,
-        [0 if part is None else part.data_ptr() for part in parts],
+        [0 if part is None else part.data_ptr() for part in params[:8]],
         0 if shift is None else shift.stride(0),
         0 if cutout is None else cutout.stride(0),
         (0, x.shape[1]) if channels is None else channels,
@@ -208,11 +222,11 @@ _operators = torch.ops.gan_regularizers
 
 
 def _input_transform(x: Tensor, *params: Any) -> Tensor:
-    return _transform(x, False, TransformParams(*params))
+    return _transform(x, False, _ready(TransformParams(*params), x))
 
 
 def _input_transform_adjoint(cotangent: Tensor, *linear: Any) -> Tensor:
-    return _transform(cotangent, True, _linear(*linear))
+    return _transform(cotangent, True, _ready(_linear(*linear), cotangent))
 
 
 def _linear(
@@ -292,25 +306,25 @@ def _fake_draw(words: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
 class _Transform(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, params: TransformParams, run: Run) -> Tensor:
-        ctx.channels = params.channels
+        ctx.channels, ctx.ready = params.channels, run is _transform
         ctx.save_for_backward(*params[1:6])
         return run(x, False, params)
 
     @staticmethod
     def backward(ctx, cotangent: Tensor) -> tuple[Tensor, None, None]:
-        return _adjoint(cotangent, _linear(*ctx.saved_tensors, ctx.channels)), None, None
+        return _adjoint(cotangent, _linear(*ctx.saved_tensors, ctx.channels), ctx.ready), None, None
 
 
 class _Adjoint(torch.autograd.Function):
     @staticmethod
     def forward(ctx, cotangent: Tensor, linear: TransformParams, run: Run) -> Tensor:
-        ctx.channels = linear.channels
+        ctx.channels, ctx.ready = linear.channels, run is _transform
         ctx.save_for_backward(*linear[1:6])
         return run(cotangent, True, linear)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return input_transform(gradient, _linear(*ctx.saved_tensors, ctx.channels)), None, None
+        return input_transform(gradient, _linear(*ctx.saved_tensors, ctx.channels), ctx.ready), None, None
 
 
 def _operator(x: Tensor, adjoint: bool, params: TransformParams) -> Tensor:

@@ -699,13 +699,13 @@ _OPERATOR = [
         ),
         (
             "the adjoint is for all channels",
-            "_adjoint(cotangent, _linear(*ctx.saved_tensors, ctx.channels))",
-            "_adjoint(cotangent, _linear(*ctx.saved_tensors))",
+            "_adjoint(cotangent, _linear(*ctx.saved_tensors, ctx.channels), ctx.ready)",
+            "_adjoint(cotangent, _linear(*ctx.saved_tensors), ctx.ready)",
         ),
         (
             "the second derivative is for all channels",
-            "input_transform(gradient, _linear(*ctx.saved_tensors, ctx.channels))",
-            "input_transform(gradient, _linear(*ctx.saved_tensors))",
+            "input_transform(gradient, _linear(*ctx.saved_tensors, ctx.channels), ctx.ready)",
+            "input_transform(gradient, _linear(*ctx.saved_tensors), ctx.ready)",
         ),
         ("subclasses are read as plain memory", "if type(x) not in _PLAIN_TYPES or torch", "if torch"),
         ("a view of another sign is read as it lies", "if value.is_neg():", "if False:"),
@@ -729,8 +729,9 @@ _OPERATOR = [
     ),
     *_in(
         "gan_regularizers/ops/__init__.py",
-        "operator backends",
+        "operator native backends",
         ("noise for float64 is float32", "x[:1].numel(), arithmetic_dtype(x.dtype))", "x[:1].numel(), torch.float32)"),
+        ("what is drawn for float64 is read as it is", "ready=fits and x.dtype != torch.float64", "ready=fits"),
         ("use_backend holds after the block", "        _choice, _choice_from = before", "        pass"),
         ("missing kernels are said at every call", "        _warned.add(reason)\n", ""),
         (
