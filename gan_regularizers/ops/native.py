@@ -94,7 +94,7 @@ def input_transform(x: Tensor, params: TransformParams, ready: bool = False) -> 
 
 
 def draw(words: Tensor, columns: Columns, steps: Steps | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """``reference.draw``."""
+    """``reference.draw``; the list and the tables of the steps are those of a ``Chain``."""
     steps = _NO_STEPS if steps is None else steps
     if not _is_plain(words, *steps):
         return _operators.draw(words, *columns, *steps)
@@ -242,8 +242,9 @@ def _linear(
 
 
 def _draw(words: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    columns = Columns(*arguments[:9])
-    return _draw_pass(words, columns, _kernels.cpu.Columns(*columns), Steps(*arguments[9:]))
+    columns, (row, t, t_list, gain, noise_scale) = Columns(*arguments[:9]), arguments[9:]
+    t_list, tables = _prepared(t_list, torch.int64), [_prepared(table, torch.float32) for table in (gain, noise_scale)]
+    return _draw_pass(words, columns, _kernels.cpu.Columns(*columns), Steps(row, t, t_list, *tables))
 
 
 @functools.lru_cache
@@ -253,13 +254,11 @@ def _columns_of(columns: Columns) -> Any:
 
 
 def _draw_pass(words: Tensor, columns: Columns, read: Any, steps: Steps) -> tuple[Tensor, Tensor, Tensor]:
-    """Read is the columns as the kernels have them."""
+    """Read is the columns as the kernels have them; so are the list and the tables of the steps."""
     words = _prepared(words, torch.int64)
     row, t, t_list, gain, noise_scale = steps
-    lengths = (0, 0)
+    t, lengths = _prepared(t, torch.int64), (0, 0)
     if gain is not None:
-        t, t_list = _prepared(t, torch.int64), _prepared(t_list, torch.int64)
-        gain, noise_scale = _prepared(gain, torch.float32), _prepared(noise_scale, torch.float32)
         lengths = (t_list.numel(), min(gain.numel(), noise_scale.numel()))
     reals, whole, chosen = outputs = _drawn(words, columns, steps)
     kernels, place = _kernels_for(words)
