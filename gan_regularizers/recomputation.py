@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_CPU = torch.device("cpu")
+_CPU = torch.device("cpu")  # a comparison takes less time than a look at the type
 _KEPT = 4096  # forwards between the first one and its backward pass
 
 
@@ -46,9 +46,8 @@ class Remembered:
     ) -> Any:
         """Keep the value that this forward uses; of a forward that runs again, return what the first run used.
 
-        To be called before the generator is drawn from, or with the words, int64 [R, ...], that it has just given. Of
-        them the first row is read where that is no wait: the state of a CPU's generator has 5 KB, which cost a small
-        batch a quarter of a draw.
+        To be called before the generator is drawn from, or with the words, int64 [R, ...], that it has just given. On
+        the CPU their first row is read in place of the generator's state, which has 5 KB there.
 
         In compiled code, captured graphs and transforms of torch.func the value is returned as it is: they save what
         their backward pass needs, or cannot run again.
