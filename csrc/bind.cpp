@@ -51,9 +51,6 @@ Pass pass_of(int dtype, const std::array<int64_t, 4>& shape, bool channels_last,
   return pass;
 }
 
-// real_row, scale, low, neutral; row, count, offset; touched_row and p.
-using Columns = std::tuple<std::vector<int>, std::vector<float>, std::vector<float>, std::vector<float>,
-                           std::vector<int>, std::vector<int64_t>, std::vector<int64_t>, int, float>;
 // entry_row; given, t_list and the two tables; the lengths of the list and of the tables.
 using Levels = std::tuple<int, Address, Address, Address, Address, int64_t, int64_t>;
 
@@ -63,17 +60,13 @@ void put(T (&to)[Draw::max_columns], const std::vector<T>& from, int count) {
   for (int i = 0; i < count; ++i) to[i] = from[i];
 }
 
-// outputs: reals, integers and t.
-Draw draw_of(Address words, int64_t word_rows, int64_t samples, const Columns& columns, const Levels& levels,
-             const std::array<Address, 3>& outputs) {
-  const auto& [real_row, scale, low, neutral, row, count, offset, touched_row, p] = columns;
-  const auto& [entry_row, given, t_list, gain_table, noise_table, length, steps] = levels;
+// A draw without its memory. It is kept from call to call: to read so many lists would take longer than a small draw.
+Draw columns_of(const std::vector<int>& real_row, const std::vector<float>& scale, const std::vector<float>& low,
+                const std::vector<float>& neutral, const std::vector<int>& row, const std::vector<int64_t>& count,
+                const std::vector<int64_t>& offset, int touched_row, float p) {
   if (real_row.size() > Draw::max_columns || row.size() > Draw::max_columns)
     refuse("a draw has at most 16 reals and 16 integers");
   Draw draw = {};
-  draw.words = pointer<const int64_t>(words);
-  draw.word_rows = word_rows;
-  draw.samples = samples;
   draw.reals_drawn = static_cast<int>(real_row.size());
   put(draw.real_row, real_row, draw.reals_drawn);
   put(draw.scale, scale, draw.reals_drawn);
@@ -85,6 +78,17 @@ Draw draw_of(Address words, int64_t word_rows, int64_t samples, const Columns& c
   put(draw.offset, offset, draw.integers_drawn);
   draw.touched_row = touched_row;
   draw.p = p;
+  return draw;
+}
+
+// outputs: reals, integers and t.
+Draw draw_of(Address words, int64_t word_rows, int64_t samples, const Draw& columns, const Levels& levels,
+             const std::array<Address, 3>& outputs) {
+  const auto& [entry_row, given, t_list, gain_table, noise_table, length, steps] = levels;
+  Draw draw = columns;
+  draw.words = pointer<const int64_t>(words);
+  draw.word_rows = word_rows;
+  draw.samples = samples;
   draw.entry_row = entry_row;
   draw.given = pointer<const int64_t>(given);
   draw.t_list = pointer<const int64_t>(t_list);
@@ -119,7 +123,7 @@ void bind_cpu(py::module_ module) {
 
   module.def(
       "draw",
-      [](Address words, int64_t word_rows, int64_t samples, const Columns& columns, const Levels& levels,
+      [](Address words, int64_t word_rows, int64_t samples, const Draw& columns, const Levels& levels,
          const std::array<Address, 3>& outputs) {
         draw_cpu(draw_of(words, word_rows, samples, columns, levels, outputs));
       },
@@ -210,7 +214,7 @@ void bind_cuda(py::module_ module) {
 
   module.def(
       "draw",
-      [](Address words, int64_t word_rows, int64_t samples, const Columns& columns, const Levels& levels,
+      [](Address words, int64_t word_rows, int64_t samples, const Draw& columns, const Levels& levels,
          const std::array<Address, 3>& outputs, int device, Address stream) {
         const Draw draw = draw_of(words, word_rows, samples, columns, levels, outputs);
         const py::gil_scoped_release release;
@@ -223,6 +227,13 @@ void bind_cuda(py::module_ module) {
 }  // namespace
 
 PYBIND11_MODULE(_kernels, module) {
-  bind_cpu(module.def_submodule("cpu"));
-  bind_cuda(module.def_submodule("cuda"));
+  const auto columns =
+      py::class_<Draw>(module, "Columns", py::module_local(), "What a draw makes of words.")
+          .def(py::init(&columns_of), py::arg("real_row"), py::arg("scale"), py::arg("low"), py::arg("neutral"),
+               py::arg("row"), py::arg("count"), py::arg("offset"), py::arg("touched_row"), py::arg("p"));
+  py::module_ cpu = module.def_submodule("cpu"), cuda = module.def_submodule("cuda");
+  cpu.attr("Columns") = columns;
+  cuda.attr("Columns") = columns;
+  bind_cpu(cpu);
+  bind_cuda(cuda);
 }

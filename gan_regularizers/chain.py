@@ -67,13 +67,14 @@ class Chains:
                 return self._bring(device)
         return chain
 
-    def for_draw(self, device: torch.device, generator: torch.Generator | None = None) -> Chain:
-        """The chain that the next draw reads, to be asked for before the generator is drawn from."""
+    def for_draw(self, words: Tensor, generator: torch.Generator | None = None) -> Chain:
+        """The chain that the draw reads which has just drawn these words."""
         self.drawn_from = True
+        device = words.device
         chain = self.on(device)
         if is_captured(device) or (_COMPILES_FOR_A_TENSOR and torch.compiler.is_compiling()):
             return self._fixed[device]
-        return self._remembered(chain, device, generator)
+        return self._remembered(chain, device, generator, words)
 
     def _bring(self, device: torch.device) -> Chain:
         chain = self._on[device] = self._chain.to(device)

@@ -145,9 +145,11 @@ def make_shipped(package: Path, architectures: tuple[int, ...], nvrtc: Nvrtc) ->
     path = package / file_name()
     if not path.exists():
         raise ImportError(f"CUDA images need the kernel module, and {path} is not there; run: gan-regularizers build")
-    spec = importlib.util.spec_from_file_location("_kernels", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = sys.modules.get("gan_regularizers._kernels")
+    if module is None or Path(module.__file__) != path:  # a module cannot be loaded twice from one place
+        spec = importlib.util.spec_from_file_location("_kernels", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
     return make(package / SHIPPED, module.cuda.kernels(), architectures, nvrtc)
 
 

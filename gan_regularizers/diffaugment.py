@@ -150,10 +150,11 @@ class DiffAugment(nn.Module):
         """
         if not self.active:
             return x
-        if params is None:
+        fits = params is None
+        if fits:
             params = self.sample(x, generator)
         for one_pass in params:
-            x = input_transform(x, one_pass)
+            x = input_transform(x, one_pass, fits)
         return x
 
     def extra_repr(self) -> str:
@@ -170,8 +171,8 @@ class DiffAugment(nn.Module):
             cutout = whole
         return TransformParams(
             *(colours or (None, None, None)),
-            shift=shift,
-            cutout=cutout,
+            shift,
+            cutout,
             centre=self.picture.centre,
             channels=self.picture.channels_of(x),
         )

@@ -279,9 +279,8 @@ class DiffusionNoise(ExactBuffers):
     ) -> NoiseParams:
         """What ``sample`` draws for batches of any size: the noise as seeds."""
         self.check(x)
-        chain = self.chain(x.device, generator)
         words = random_words((self.words, *x.shape[: 1 + self.per_channel]), x.device, generator)
-        return self.params_from(words, chain, t, alpha_bar=alpha_bar)
+        return self.params_from(words, self.chain(words, generator), t, alpha_bar=alpha_bar)
 
     def fit(self, params: NoiseParams, x: Tensor, normals: Normals) -> NoiseParams:
         """The parameters for a batch like x: with normals in place of seeds where no kernels make these."""
@@ -296,10 +295,10 @@ class DiffusionNoise(ExactBuffers):
             needed = "[N, C, ...]" if self.per_channel or self.picture.channels is not None else "[N, ...]"
             raise ValueError(f"x has shape {list(x.shape)}; {needed} needed")
 
-    def chain(self, device: torch.device, generator: torch.Generator | None = None) -> Chain:
-        """What the next draw on a device reads; to be asked for before its words are drawn."""
+    def chain(self, words: Tensor, generator: torch.Generator | None = None) -> Chain:
+        """What the draw reads which has just drawn these words."""
         self._follow()
-        return self._chains.for_draw(device, generator)
+        return self._chains.for_draw(words, generator)
 
     def params_from(
         self, words: Tensor, chain: Chain, t: int | Tensor | None = None, *, alpha_bar: float | Tensor | None = None
@@ -445,13 +444,13 @@ class DiffusionNoise(ExactBuffers):
         p, redraws = self._buffers["p"], self._buffers["redraws"]  # in less of the host's time than self.p
         if not _is_readable(p) or not (wait or p.is_cpu or self._seen != self._versions()):
             return
-        p, redraws = float(p), int(redraws)
+        is_cpu, p, redraws = p.is_cpu, float(p), int(redraws)
         if (p, redraws) != self._made_of:
             # Averages may miss the bounds by a rounding.
             if not -1e-3 < p < 1.001:
                 raise ValueError(f"p of DiffusionNoise is {p:g}, outside [0, 1]; what wrote it there is no state of it")
             self._remake(min(max(p, 0.0), 1.0), redraws)
-        if not self.p.is_cpu:
+        if not is_cpu:
             self._seen = self._versions()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:

@@ -2,13 +2,16 @@
 
 Checkpointing puts torch's generator back to where it was, so a forward that is run again draws the same words. But what
 it does with them may have moved on meanwhile: the chain of a noise, say, or the draw that several calls shared. The
-state of the generator is what tells which forward it is.
+state of the generator is what tells which forward it is, or the words that it has drawn.
 """
 
+from collections import OrderedDict
 from typing import Any
 
 import torch
+from torch import Tensor
 
+_CPU = torch.device("cpu")  # a comparison takes less time than a look at the type
 _KEPT = 4096  # forwards between the first one and its backward pass
 
 
@@ -24,35 +27,42 @@ def runs_again() -> bool:
 
 def is_captured(device: torch.device) -> bool:
     """Whether a CUDA graph is being captured."""
-    eager_cuda = device.type == "cuda" and not torch.compiler.is_compiling()
-    return eager_cuda and torch.cuda.is_current_stream_capturing()
+    if device == _CPU or device.type != "cuda" or torch.compiler.is_compiling():
+        return False
+    return torch.cuda.is_current_stream_capturing()
 
 
 class Remembered:
-    """Values by the state of torch's generator, the latest few thousand; a copy begins with none."""
+    """Values by the state of torch's generator, or by words; the latest few thousand. A copy begins with none."""
 
     def __init__(self) -> None:
-        self._values: dict[tuple[torch.device, int], Any] = {}
+        self._values: OrderedDict[tuple[torch.device, int], Any] = OrderedDict()
 
     def __reduce__(self) -> tuple:
         return Remembered, ()
 
-    def __call__(self, value: Any, device: torch.device, generator: torch.Generator | None = None) -> Any:
+    def __call__(
+        self, value: Any, device: torch.device, generator: torch.Generator | None = None, words: Tensor | None = None
+    ) -> Any:
         """Keep the value that this forward uses; of a forward that runs again, return what the first run used.
 
-        To be called before the generator is drawn from. In compiled code, captured graphs and transforms of torch.func
-        the value is returned as it is: they save what their backward pass needs, or cannot run again.
+        To be called before the generator is drawn from, or with the words, int64 [R, ...], that it has just given. On
+        the CPU their first row is read in place of the generator's state, which has 5 KB there.
+
+        In compiled code, captured graphs and transforms of torch.func the value is returned as it is: they save what
+        their backward pass needs, or cannot run again.
         """
         if not has_state(device):
             return value
         # With the device, since generators of two devices may be seeded alike.
-        state = device, hash(generator_state(device, generator).numpy().tobytes())
+        told_by = words.numpy()[0] if _is_at_hand(words) else generator_state(device, generator).numpy()
+        state = device, hash(told_by.tobytes())
         if runs_again():
             return self._values.get(state, value)
-        self._values.pop(state, None)
         self._values[state] = value
+        self._values.move_to_end(state)
         if len(self._values) > _KEPT:
-            del self._values[next(iter(self._values))]
+            self._values.popitem(last=False)  # a plain dictionary would look for its first key
         return value
 
 
@@ -63,10 +73,14 @@ def has_state(device: torch.device) -> bool:
     return device.type != "meta" and not is_captured(device)
 
 
-def generator_state(device: torch.device, generator: torch.Generator | None = None) -> torch.Tensor:
+def _is_at_hand(words: Tensor | None) -> bool:
+    return type(words) is Tensor and words.is_cpu and torch._C._get_tracing_state() is None
+
+
+def generator_state(device: torch.device, generator: torch.Generator | None = None) -> Tensor:
     """The generator's state, uint8 on the CPU; reading it does not wait for the device."""
     if generator is not None:
         return generator.get_state()
     if device.type == "cpu":
-        return torch.get_rng_state()
+        return torch.default_generator.get_state()
     return torch.get_device_module(device).get_rng_state(device)

@@ -117,41 +117,39 @@ class InputRegularizer(nn.Module):
 
     def draw(self, x: Tensor, t: int | Tensor | None = None, generator: torch.Generator | None = None) -> Draw:
         """Draw for a batch like x, for images of any size; ``params_of`` fits the draw to one."""
-        parts = self.parts
-        chain, rows, first_rows = None, 0, []  # of the words, which come in one launch
-        for part in parts:
+        drawn, rows, noise_at = [], 0, None  # rows of the words, which come in one launch
+        for i, part in enumerate(self.parts):
             if not isinstance(part, (DiffAugment, DiffusionNoise)) or not part.active:
-                first_rows.append(None)
-            elif isinstance(part, DiffusionNoise) and part.per_channel:
-                first_rows.append(0)
-            else:
-                part.check(x)
-                if isinstance(part, DiffusionNoise):
-                    chain = part.chain(x.device, generator)
-                first_rows.append(rows)
-                rows += part.words
+                drawn.append(None)
+                continue
+            drawn.append(rows)
+            if isinstance(part, DiffusionNoise):
+                noise_at = i
+                if part.per_channel:  # its words are its own
+                    continue
+            part.check(x)
+            rows += part.words
         words = random_words((rows, x.shape[0]), x.device, generator) if rows else None
-        drawn = []
-        for part, row in zip(parts, first_rows, strict=True):
-            if row is None or isinstance(part, DiffAugment):
-                drawn.append(row)
-            elif part.per_channel:
-                drawn.append(part.draw(x, t, generator=generator))
+        if noise_at is not None:
+            noise = self.noise
+            if noise.per_channel:
+                drawn[noise_at] = noise.draw(x, t, generator=generator)
             else:
-                drawn.append(part.steps(chain, t, x.shape[:1], x.device, row))
+                chain = noise.chain(words, generator)
+                drawn[noise_at] = noise.steps(chain, t, x.shape[:1], x.device, drawn[noise_at])
         return Draw(words, tuple(drawn), Normals(generator))
 
     def params_of(self, drawn: Draw, x: Tensor) -> RegularizerParams:
         """The parameters of a draw for images of x's size."""
-        passes, steps = [], None
-        for part, of_part in zip(self.parts, drawn.parts, strict=True):
+        parts, passes, steps = self.parts, [], None
+        for part, of_part in zip(parts, drawn.parts, strict=True):
             if isinstance(of_part, Steps):
                 steps = of_part
             elif isinstance(of_part, int):
                 passes += part.columns(x, of_part)
         made, levels = draw(drawn.words, passes, steps)
         params, shape_is_known = [], True
-        for part, of_part in zip(self.parts, drawn.parts, strict=True):
+        for part, of_part in zip(parts, drawn.parts, strict=True):
             if isinstance(part, DiffusionNoise) and of_part is not None:
                 if isinstance(of_part, Steps):
                     of_part = part.params_of(levels, drawn.words, of_part.row)
@@ -187,9 +185,10 @@ class InputRegularizer(nn.Module):
         """
         if not self.enabled:
             return (x, self.steps(x, None)) if return_t else x
-        if params is None:
+        fits = params is None
+        if fits:
             params = self.sample(x, t, generator)
-        y = self.transform(x, params)
+        y = self.transform(x, params, fits=fits)
         return (y, self.steps(x, params)) if return_t else y
 
     def steps(self, x: Tensor, params: RegularizerParams | None) -> Tensor:
@@ -201,9 +200,17 @@ class InputRegularizer(nn.Module):
         return x.new_zeros(x.shape[: 1 + per_channel], dtype=torch.int64)
 
     def transform(
-        self, x: Tensor, params: RegularizerParams, run: Callable[[int, nn.Module, Tensor], Tensor] | None = None
+        self,
+        x: Tensor,
+        params: RegularizerParams,
+        run: Callable[[int, nn.Module, Tensor], Tensor] | None = None,
+        *,
+        fits: bool = False,
     ) -> Tensor:
-        """Send a batch through the parts with these parameters; run, if given, calls those that draw for themselves."""
+        """Send a batch through the parts with these parameters; run, if given, calls those that draw for themselves.
+
+        What was just drawn for x fits it, and is not checked.
+        """
         if len(params.parts) != len(self._order):
             raise ValueError(
                 f"params have {len(params.parts)} parts, the regularizer {len(self._order)}; draw by sample(x)"
@@ -215,12 +222,12 @@ class InputRegularizer(nn.Module):
                 if drawn[i] is None or not part.enabled:
                     continue
                 if waiting is not None and not part.per_channel and part.picture == waiting[0]:
-                    x, waiting = input_transform(x, waiting[1].with_noise(*drawn[i][1:])), None
+                    x, waiting = input_transform(x, waiting[1].with_noise(*drawn[i][1:]), fits), None
                     continue
             elif isinstance(part, DiffAugment) and not (drawn[i] and part.enabled):
                 continue
             if waiting is not None:
-                x, waiting = input_transform(x, waiting[1]), None
+                x, waiting = input_transform(x, waiting[1], fits), None
             if isinstance(part, DiffAugment):
                 if x.shape[1:] != drawn_for:
                     raise ValueError(
@@ -228,13 +235,13 @@ class InputRegularizer(nn.Module):
                         f"after DiffAugment, or resize before D is called"
                     )
                 for one_pass in drawn[i][:-1]:
-                    x = input_transform(x, one_pass)
+                    x = input_transform(x, one_pass, fits)
                 waiting = part.picture, drawn[i][-1]
             elif isinstance(part, DiffusionNoise):
                 x = part(x, params=drawn[i])
             else:
-                x = part(x) if run is None else run(i, part, x)
-        return x if waiting is None else input_transform(x, waiting[1])
+                x, fits = part(x) if run is None else run(i, part, x), False  # it may be another batch
+        return x if waiting is None else input_transform(x, waiting[1], fits)
 
     def extra_repr(self) -> str:
         return " -> ".join(self._order) + ("" if self.enabled else ", off")

@@ -92,6 +92,7 @@ def draw(
     outputs = {name: changed.pop(name, value) for name, value in outputs.items()}
     given = {"words": words.data_ptr(), "word_rows": len(words), "samples": samples, "columns": columns} | changed
     try:
+        given["columns"] = kernels.Columns(*given["columns"])
         kernels.draw(*given.values(), tuple(named.values()), list(outputs.values()), *place)
     except ValueError:
         assert reals.isnan().all()

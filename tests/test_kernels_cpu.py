@@ -292,7 +292,7 @@ def test_shifts_and_boxes_beyond_all_bounds(value):
         assert not on_cpu(kernels, x, both, adjoint).any()
 
 
-COLUMNS = Columns([0], [1.0], [0.0], [0.0], [1], [4], [0])
+COLUMNS = Columns((0,), (1.0,), (0.0,), (0.0,), (1,), (4,), (0,))
 TABLE = torch.rand(10)
 STEPS = Steps(0, None, torch.tensor([0, 5, 9, 9]), TABLE, -TABLE)
 
@@ -304,14 +304,14 @@ def draw_call(columns: Columns = COLUMNS, steps: Steps | None = STEPS, **changed
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"low": []}, "differ in length"),
-        ({"neutral": [0.0, 1.0]}, "differ in length"),
-        ({"count": [1, 2]}, "differ in length"),
-        ({"real_row": [0] * 17}, "at most 16"),
-        ({"row": [0] * 17}, "at most 16"),
-        ({"row": [-1]}, "row -1"),
-        ({"row": [2]}, "row 2"),
-        ({"real_row": [2]}, "row 2"),
+        ({"low": ()}, "differ in length"),
+        ({"neutral": (0.0, 1.0)}, "differ in length"),
+        ({"count": (1, 2)}, "differ in length"),
+        ({"real_row": (0,) * 17}, "at most 16"),
+        ({"row": (0,) * 17}, "at most 16"),
+        ({"row": (-1,)}, "row -1"),
+        ({"row": (2,)}, "row 2"),
+        ({"real_row": (2,)}, "row 2"),
         ({"touched_row": 2}, "row 2"),
     ],
 )

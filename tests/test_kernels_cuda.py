@@ -174,13 +174,13 @@ def test_draws_are_equal_to_the_bit(emulated, samples, seed, touched_row, given_
     generator = torch.Generator().manual_seed(seed)
     words = torch.randint(-(2**63), 2**63 - 1, (6, samples), generator=generator)
     columns = Columns(
-        [0, 1, 2],
-        [1.0, 2.0, 0.3],
-        [-0.5, 0.0, 0.7],
-        [0.0, 1.0, 1.0],
-        [3, 4, 4],
-        [9, 33, 33],
-        [-4, 0, 16],
+        (0, 1, 2),
+        (1.0, 2.0, 0.3),
+        (-0.5, 0.0, 0.7),
+        (0.0, 1.0, 1.0),
+        (3, 4, 4),
+        (9, 33, 33),
+        (-4, 0, 16),
         touched_row,
         0.4,
     )

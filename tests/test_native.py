@@ -65,13 +65,13 @@ def columns_of(bounds: list[float], touched_row: int = -1) -> Columns:
     """As many reals as there are pairs of bounds, and three whole numbers, from seven rows of words."""
     ranges = [sorted(bounds[i : i + 2]) for i in range(0, len(bounds) - 1, 2)]
     return Columns(
-        real_row=list(range(len(ranges))),
-        scale=[high - low for low, high in ranges],
-        low=[low for low, _ in ranges],
-        neutral=[0.0, 1.0, -2.5][: len(ranges)],
-        row=[5, 6, 6],
-        count=[9, 1025, 1025],
-        offset=[-4, 0, 512],
+        real_row=tuple(range(len(ranges))),
+        scale=tuple([high - low for low, high in ranges]),
+        low=tuple([low for low, _ in ranges]),
+        neutral=(0.0, 1.0, -2.5)[: len(ranges)],
+        row=(5, 6, 6),
+        count=(9, 1025, 1025),
+        offset=(-4, 0, 512),
         touched_row=touched_row,
         p=0.3,
     )
@@ -96,7 +96,7 @@ def test_draws_equal_the_references_to_the_bit(samples, seed, bounds, touched_ro
 def test_whole_numbers_of_wide_ranges_equal_the_references():
     """A product in float32 is now and then rounded up to a whole number."""
     words = torch.randint(-(2**63), 2**63 - 1, (1, 50_000))
-    columns = Columns(row=[0, 0], count=[1025, 2**20 + 1], offset=[0, 0])
+    columns = Columns(row=(0, 0), count=(1025, 2**20 + 1), offset=(0, 0))
     assert_same_draw(words, columns)
     exact = (words[0] >> 40 & 0xFFFFFF) * (2**20 + 1) >> 24
     assert not torch.equal(native.draw(words, columns)[1][:, 1], exact)
@@ -151,6 +151,34 @@ def test_each_pass_is_drawn_in_one_launch(launches):
     launches.calls.clear()
     InputRegularizer(DiffusionNoise())(torch.rand(4, 3, 8, 8))
     assert launches.calls == ["draw", "transform"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_fresh_draw_does_what_its_replay_does(dtype):
+    regularizer, x = (
+        InputRegularizer(DiffAugment(), DiffusionNoise()),
+        torch.rand(4, 3, 8, 8).to(dtype).requires_grad_(),
+    )
+    torch.manual_seed(1)
+    params = regularizer.sample(x)
+    torch.manual_seed(1)
+    fresh, replayed = regularizer(x), regularizer(x, params=params)
+    assert torch.equal(fresh, replayed)
+    gradients = [torch.autograd.grad(y.square().sum(), x)[0] for y in (fresh, replayed)]
+    assert torch.equal(*gradients)
+
+
+def test_a_backward_pass_reads_what_hooks_have_saved_otherwise():
+    regularizer, x = InputRegularizer(DiffAugment(), DiffusionNoise()), torch.rand(4, 3, 8, 8).requires_grad_()
+    params = regularizer.sample(x)
+    gradients = []
+    for change in (lambda saved: saved, lambda saved: saved.double() if saved.is_floating_point() else saved.int()):
+        with torch.autograd.graph.saved_tensors_hooks(change, lambda saved: saved):
+            y = regularizer(x, params=params)
+        (first,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+        gradients.append((first, *torch.autograd.grad(first.square().sum(), x)))
+    for actual, expected in zip(*gradients, strict=True):
+        assert torch.equal(actual, expected)
 
 
 @pytest.mark.skipif(not native._KEYS_ARE_BITS, reason="torch before 2.5 does not tell a tensor's dispatch keys")

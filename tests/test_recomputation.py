@@ -33,6 +33,16 @@ def test_a_value_is_found_by_the_state_of_its_generator(again):
     assert remembered(None, CPU) == "of torch"
 
 
+def test_a_value_is_found_by_its_words(again):
+    remembered = Remembered()
+    words = [torch.randint(-(2**63), 2**63 - 1, (3, 2)) for _ in range(2)]
+    for value in words:
+        assert remembered(value, CPU, words=value) is value
+    again()
+    assert all(remembered(None, CPU, generator(1), value.clone()) is value for value in words)
+    assert remembered(None, CPU, words=words[0] + 1) is None
+
+
 def test_generators_of_two_devices_may_be_seeded_alike(again):
     remembered = Remembered()
     remembered("here", CPU, generator(1))

@@ -134,9 +134,9 @@ def test_noise_shares_a_pass_only_if_its_picture_is_the_same(of_noise):
 def test_noise_takes_no_pass_of_its_own(monkeypatch):
     passes = []
 
-    def counted(x, params):
+    def counted(x, params, *fits):
         passes.append(params)
-        return input_transform(x, params)
+        return input_transform(x, params, *fits)
 
     for module in ("regularizer", "diffusion_noise"):
         monkeypatch.setattr(f"gan_regularizers.{module}.input_transform", counted)

@@ -101,7 +101,7 @@ def check_floating(x: Tensor) -> None:
         raise TypeError(f"x has dtype {x.dtype}; allowed are {names} (images as floats in [-1, 1])")
 
 
-def input_transform(x: Tensor, params: TransformParams) -> Tensor:
+def input_transform(x: Tensor, params: TransformParams, fits: bool = False) -> Tensor:
     """One pass of the operator (``gan_regularizers.ops.reference`` states it), with noise from ``params.seed``.
 
     Where params hold normals in place of a seed, it runs on the reference, whatever the backend.
@@ -109,6 +109,7 @@ def input_transform(x: Tensor, params: TransformParams) -> Tensor:
     Args:
         x: float16, bfloat16, float32 or float64 [N, C, H, W].
         params: the parts of the pass, on x's device.
+        fits: params were drawn for x, images of a dtype that the operator takes: nothing is checked.
 
     Returns:
         A tensor of x's shape, dtype and memory format; differentiable any number of times with respect to x.
@@ -118,12 +119,13 @@ def input_transform(x: Tensor, params: TransformParams) -> Tensor:
         ValueError: x has another rank, or a parameter does not fit it or requires a gradient.
         RuntimeError: native kernels were asked for and are not there.
     """
-    check_floating(x)
-    if x.dim() != 4:
-        raise ValueError(f"x has shape {list(x.shape)}; the operator needs [N, C, H, W]")
-    params.check(x)
+    if not fits:
+        check_floating(x)
+        if x.dim() != 4:
+            raise ValueError(f"x has shape {list(x.shape)}; the operator needs [N, C, H, W]")
+        params.check(x)
     if params.normals is None and _backend_for(x, x.dtype) is native:
-        return native.input_transform(x, params)
+        return native.input_transform(x, params, ready=fits and x.dtype != torch.float64)
     noise = params.normals
     if params.seed is not None:
         noise = philox_normal(params.seed, x[:1].numel(), arithmetic_dtype(x.dtype)).view(x.shape)

@@ -1,6 +1,5 @@
 """What a draw makes of random words, for one pass of the operator or the noise on it."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
@@ -13,14 +12,14 @@ class Columns(NamedTuple):
     """
 
     # Reals: scale u + low, with u from their row of the words.
-    real_row: Sequence[int] = ()
-    scale: Sequence[float] = ()
-    low: Sequence[float] = ()
-    neutral: Sequence[float] = ()
+    real_row: tuple[int, ...] = ()
+    scale: tuple[float, ...] = ()
+    low: tuple[float, ...] = ()
+    neutral: tuple[float, ...] = ()
     # Whole numbers: uniform over offset .. offset + count - 1.
-    row: Sequence[int] = ()
-    count: Sequence[int] = ()
-    offset: Sequence[int] = ()
+    row: tuple[int, ...] = ()
+    count: tuple[int, ...] = ()
+    offset: tuple[int, ...] = ()
 
     touched_row: int = -1  # none: all samples are touched
     p: float = 1.0

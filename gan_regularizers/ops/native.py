@@ -12,6 +12,7 @@ more of the host's time than a small batch takes on a GPU.
 The module ``_kernels`` takes addresses and knows nothing of torch (``csrc/``).
 """
 
+import functools
 import importlib
 from collections.abc import Callable, Sequence
 from types import ModuleType
@@ -25,6 +26,7 @@ from .cuda import Devices
 from .draws import Columns, Steps
 from .params import TransformParams, arithmetic_dtype, memory_format
 
+_CPU = torch.device("cpu")  # a comparison takes less time than a look at the type
 _DTYPE_CODES = {torch.float16: 0, torch.bfloat16: 1, torch.float32: 2, torch.float64: 3}
 Run = Callable[[Tensor, bool, TransformParams], Tensor]
 _NO_STEPS = Steps(-1, None, None, None, None)
@@ -53,14 +55,19 @@ cuda_devices = None if _unbuilt else Devices(_kernels.cuda)
 
 def missing(device: torch.device | str, dtype: torch.dtype | None = None) -> str:
     """Why a device, or a dtype on it, has no kernels; empty where it has."""
+    if device == _CPU:
+        return _unbuilt
     device = torch.device(device)
-    if device.type == "meta":
+    kind = device.type
+    if kind == "cpu":
+        return _unbuilt
+    if kind == "meta":
         return ""  # the fake kernels serve it
-    if device.type not in ("cpu", "cuda"):
-        return f"there are no kernels for devices of type {device.type!r}"
-    if device.type == "cuda" and dtype == torch.float64:
+    if kind != "cuda":
+        return f"there are no kernels for devices of type {kind!r}"
+    if dtype == torch.float64:
         return "the CUDA kernels take float16, bfloat16 and float32, not float64"
-    return _unbuilt if _unbuilt or device.type == "cpu" else _missing_on_cuda(device.index)
+    return _unbuilt or _missing_on_cuda(device.index)
 
 
 def _missing_on_cuda(index: int | None) -> str:
@@ -72,25 +79,33 @@ def _missing_on_cuda(index: int | None) -> str:
 _missing_on_cuda._dynamo_marked_constant = True
 
 
-def input_transform(x: Tensor, params: TransformParams) -> Tensor:
-    """``ops.input_transform``, for params that are checked and hold no normals."""
+def input_transform(x: Tensor, params: TransformParams, ready: bool = False) -> Tensor:
+    """``ops.input_transform``, for params that are checked and hold no normals.
+
+    Those that are ready, as ``_ready`` has it, are not looked at again.
+    """
     if not _is_plain(x, *params):
         return _operators.input_transform(x, *params[:10])
+    if not ready:
+        params = _ready(params, x)
     if x.requires_grad and torch.is_grad_enabled():
         return _Transform.apply(x, params, _transform)
     return _transform(x, False, params)
 
 
 def draw(words: Tensor, columns: Columns, steps: Steps | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """``reference.draw``."""
+    """``reference.draw``; the list and the tables of the steps are those of a ``Chain``."""
     steps = _NO_STEPS if steps is None else steps
-    return _draw_pass(words, columns, steps) if _is_plain(words, *steps) else _operators.draw(words, *columns, *steps)
+    if not _is_plain(words, *steps):
+        return _operators.draw(words, *columns, *steps)
+    return _draw_pass(words, columns, _columns_of(columns), steps)
 
 
 def _adjoint(cotangent: Tensor, linear: TransformParams) -> Tensor:
     """The transpose of the derivative of a pass, whose brightness and noise are None."""
     if not _is_plain(cotangent, *linear):
         return _operators.input_transform_adjoint(cotangent, *linear[1:6], linear.channels)
+    linear = _ready(linear, cotangent)  # hooks may have saved them otherwise
     if cotangent.requires_grad and torch.is_grad_enabled():
         return _Adjoint.apply(cotangent, linear, _transform)
     return _transform(cotangent, True, linear)
@@ -134,23 +149,30 @@ def _prepared(value: Tensor | None, dtype: torch.dtype, rows_may_lie_apart: bool
     return value.contiguous()
 
 
+def _ready(params: TransformParams, x: Tensor) -> TransformParams:
+    """The params of a pass over x as the kernels read them."""
+    real = arithmetic_dtype(x.dtype)
+    brightness, saturation, contrast, shift, cutout, gain, noise_std, seed, *rest = params
+    return TransformParams(
+        _prepared(brightness, real),
+        _prepared(saturation, real),
+        _prepared(contrast, real),
+        _prepared(shift, torch.int64, rows_may_lie_apart=True),
+        _prepared(cutout, torch.int64, rows_may_lie_apart=True),
+        _prepared(gain, real),
+        _prepared(noise_std, real),
+        _prepared(seed, torch.int64),
+        *rest,
+    )
+
+
 def _transform(x: Tensor, adjoint: bool, params: TransformParams) -> Tensor:
+    """A pass, or the transpose of its derivative, with params that are ready."""
     layout = memory_format(x)
     if not x.is_contiguous(memory_format=layout):
         x = x.contiguous(memory_format=layout)
     y = torch.empty_like(x, memory_format=layout)
-    real = arithmetic_dtype(x.dtype)
-    brightness, saturation, contrast, shift, cutout, gain, noise_std, seed, centre, channels, _normals = params
-    parts = (
-        _prepared(brightness, real),
-        _prepared(saturation, real),
-        _prepared(contrast, real),
-        shift := _prepared(shift, torch.int64, rows_may_lie_apart=True),
-        cutout := _prepared(cutout, torch.int64, rows_may_lie_apart=True),
-        _prepared(gain, real),
-        _prepared(noise_std, real),
-        _prepared(seed, torch.int64),
-    )
+    _, _, _, shift, cutout, _, _, _, centre, channels, _ = params
     arguments = (
         _DTYPE_CODES[x.dtype],
         tuple(x.shape),
@@ -158,7 +180,7 @@ def _transform(x: Tensor, adjoint: bool, params: TransformParams) -> Tensor:
         x.data_ptr(),
         y.data_ptr(),
         adjoint,
-        [0 if part is None else part.data_ptr() for part in parts],
+        [0 if part is None else part.data_ptr() for part in params[:8]],
         0 if shift is None else shift.stride(0),
         0 if cutout is None else cutout.stride(0),
         (0, x.shape[1]) if channels is None else channels,
@@ -199,11 +221,11 @@ _operators = torch.ops.gan_regularizers
 
 
 def _input_transform(x: Tensor, *params: Any) -> Tensor:
-    return _transform(x, False, TransformParams(*params))
+    return _transform(x, False, _ready(TransformParams(*params), x))
 
 
 def _input_transform_adjoint(cotangent: Tensor, *linear: Any) -> Tensor:
-    return _transform(cotangent, True, _linear(*linear))
+    return _transform(cotangent, True, _ready(_linear(*linear), cotangent))
 
 
 def _linear(
@@ -219,23 +241,30 @@ def _linear(
 
 
 def _draw(words: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return _draw_pass(words, Columns(*arguments[:9]), Steps(*arguments[9:]))
+    columns, (row, t, t_list, gain, noise_scale) = Columns(*arguments[:9]), arguments[9:]
+    t_list, tables = _prepared(t_list, torch.int64), [_prepared(table, torch.float32) for table in (gain, noise_scale)]
+    return _draw_pass(words, columns, _kernels.cpu.Columns(*columns), Steps(row, t, t_list, *tables))
 
 
-def _draw_pass(words: Tensor, columns: Columns, steps: Steps) -> tuple[Tensor, Tensor, Tensor]:
+@functools.lru_cache
+def _columns_of(columns: Columns) -> Any:
+    """Columns as the kernels read them."""
+    return _kernels.cpu.Columns(*columns)
+
+
+def _draw_pass(words: Tensor, columns: Columns, read: Any, steps: Steps) -> tuple[Tensor, Tensor, Tensor]:
+    """Read is the columns as the kernels have them; so are the list and the tables of the steps."""
     words = _prepared(words, torch.int64)
     row, t, t_list, gain, noise_scale = steps
-    lengths = (0, 0)
+    t, lengths = _prepared(t, torch.int64), (0, 0)
     if gain is not None:
-        t, t_list = _prepared(t, torch.int64), _prepared(t_list, torch.int64)
-        gain, noise_scale = _prepared(gain, torch.float32), _prepared(noise_scale, torch.float32)
         lengths = (t_list.numel(), min(gain.numel(), noise_scale.numel()))
     reals, whole, chosen = outputs = _drawn(words, columns, steps)
     kernels, place = _kernels_for(words)
     kernels.draw(
         words.data_ptr(),
         *words.shape,
-        columns,
+        read,
         (row, _address(t), _address(t_list), _address(gain), _address(noise_scale), *lengths),
         (reals.data_ptr(), whole.data_ptr(), chosen.data_ptr()),
         *place,
@@ -275,8 +304,8 @@ def _fake_draw(words: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
 class _Transform(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, params: TransformParams, run: Run) -> Tensor:
-        _brightness, *linear, _noise_std, _seed, _centre, ctx.channels, _normals = params
-        ctx.save_for_backward(*linear)
+        ctx.channels = params.channels
+        ctx.save_for_backward(*params[1:6])
         return run(x, False, params)
 
     @staticmethod

@@ -103,7 +103,7 @@ _DRAWS = [
         (
             "all parts take the same words",
             "rows += part.words\n",
-            "rows, first_rows[-1] = rows + part.words, 0\n",
+            "rows += part.words\n            drawn[-1] = 0\n",
         ),
         (
             "the generator is ignored",
@@ -112,8 +112,8 @@ _DRAWS = [
         ),
         (
             "noise per channel ignores the given t",
-            "part.draw(x, t, generator=generator)",
-            "part.draw(x, generator=generator)",
+            "noise.draw(x, t, generator=generator)",
+            "noise.draw(x, generator=generator)",
         ),
     ),
     *_in(
@@ -342,13 +342,14 @@ _DIFFUSION = [
         ("a draw is not taken note of", "        self.drawn_from = True\n", ""),
         (
             "a draw that runs again has the chain of now",
-            "return self._remembered(chain, device, generator)",
+            "return self._remembered(chain, device, generator, words)",
             "return chain",
         ),
         (
             "the chain is remembered by torch's generator alone",
-            "self._remembered(chain, device, generator)",
-            "self._remembered(chain, device)",
+            "self._remembered(chain, device, generator, words)",
+            "self._remembered(chain, device, None, words)",
+            "a generator is asked on CUDA alone",
         ),
     ),
     *_in(
@@ -575,16 +576,17 @@ _WRAPPED = [
             "            return self._values.get(state, value)\n",
             "            return value\n",
         ),
+        ("all words are taken for the same", "words.numpy()[0] if", "words.numpy()[:0] if"),
         ("two devices are taken for each other", "state = device, hash(", "state = None, hash("),
         (
             "the latest forward is forgotten",
-            "            del self._values[next(iter(self._values))]",
-            "            self._values.popitem()",
+            "self._values.popitem(last=False)",
+            "self._values.popitem()",
         ),
         ("the given generator is ignored", "    if generator is not None:\n        return generator.get_state()\n", ""),
         (
             "a forward of a known state keeps its age",
-            "        self._values.pop(state, None)\n",
+            "        self._values.move_to_end(state)\n",
             "",
         ),
     ),
@@ -727,8 +729,9 @@ _OPERATOR = [
     ),
     *_in(
         "gan_regularizers/ops/__init__.py",
-        "operator backends",
+        "operator native backends",
         ("noise for float64 is float32", "x[:1].numel(), arithmetic_dtype(x.dtype))", "x[:1].numel(), torch.float32)"),
+        ("what is drawn for float64 is read as it is", "ready=fits and x.dtype != torch.float64", "ready=fits"),
         ("use_backend holds after the block", "        _choice, _choice_from = before", "        pass"),
         ("missing kernels are said at every call", "        _warned.add(reason)\n", ""),
         (
