@@ -2,7 +2,8 @@
 
 python .ci/cuda_resources.py FOLDER    # for the images
 
-Fails where a kernel does not compile, spills registers or keeps anything in a stack frame.
+Fails where a kernel does not compile, spills registers or keeps anything in a stack frame. On embedded devices whose
+multiprocessors have half the registers, for as many threads, some do spill.
 """
 
 import struct
@@ -15,6 +16,7 @@ from gan_regularizers import _kernels, cubins
 from gan_regularizers.nvrtc import Nvrtc, find
 
 MAJORS = (12, 13)
+FEW_REGISTERS = ("sm_53", "sm_62")
 _REGISTERS, _FRAME_SIZE = 0x2F, 0x11  # attributes in .nv.info, each of (symbol, value)
 _SIZED = 4  # the format of an attribute whose value has a size
 
@@ -45,7 +47,7 @@ def _report(folder: Path, kernels: dict[str, str], nvrtc: Nvrtc) -> list[str]:
             path = folder / cubins.digest(kernels) / f"nvrtc-{nvrtc}" / name / f"{kernel}.cubin"
             registers, frame, shared = resources(path.read_bytes())
             row.append(f"{registers}/{shared}")
-            if frame:
+            if frame and name not in FEW_REGISTERS:
                 amiss.append(f"{kernel} on {name}: a stack frame of {frame} bytes")
         print(f"{kernel:<32}", *(f"{cell:>7}" for cell in row))
     return amiss
