@@ -57,7 +57,9 @@ class BuildKernels(build_ext):
                 print(f"No kernels: {built.missing}")
             if architectures:
                 cubins.make_shipped(package, architectures, nvrtc.find())
-        except (ValueError, ImportError, nvrtc.NvrtcError) as error:
+        except ValueError as error:
+            raise SystemExit(str(error)) from None
+        except (ImportError, nvrtc.NvrtcError) as error:
             raise SystemExit(f"{building.ARCHITECTURES}: {error}") from None
 
 

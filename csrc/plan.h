@@ -10,7 +10,7 @@ constexpr int block_threads = 256;
 constexpr int most_threads = 512;            // of a block that has a sample for itself
 constexpr int64_t slice_elements = 1 << 14;  // of a sample, that one block sums
 
-// How a pass is cut into blocks; it depends on the pass alone.
+// How a pass is cut into blocks. The size of the device has a part in it, but none in the slices that are summed.
 struct Plan {
   bool flat;       // no window, no mixing, all channels picture, and noise in the order of memory
   int threads;     // of a block
