@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .ops import Columns, TransformParams, check_floating, draw, input_transform, random_words
+from .ops import Columns, TransformParams, check_floating, draw, input_transform, parts_of, random_words
 from .picture import Picture, Range
 from .settings import choice, number, pair
 
@@ -124,7 +124,8 @@ class DiffAugment(nn.Module):
 
     def params_of(self, drawn: Sequence[tuple[Sequence[Tensor], Tensor]], x: Tensor) -> tuple[TransformParams, ...]:
         """The passes over a batch like x, from what ``ops.draw`` made of their columns."""
-        return tuple([self._pass_of(*one, x) for one in zip(self.passes, drawn, strict=True)])
+        centre, channels = self.picture.centre, self.picture.channels_of(x)
+        return tuple([TransformParams(*parts_of(*one), centre=centre, channels=channels) for one in drawn])
 
     def forward(
         self,
@@ -159,23 +160,6 @@ class DiffAugment(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.policy!r}, p={self.p}, value_range={self.picture.value_range}, channels={self.picture.channels}"
-
-    def _pass_of(self, parts: tuple[str, ...], drawn: tuple[Sequence[Tensor], Tensor], x: Tensor) -> TransformParams:
-        colours, whole = drawn
-        shift = cutout = None
-        if "translation" in parts and "cutout" in parts:
-            shift, cutout = whole.split_with_sizes((2, 4), 1)
-        elif "translation" in parts:
-            shift = whole
-        elif "cutout" in parts:
-            cutout = whole
-        return TransformParams(
-            *(colours or (None, None, None)),
-            shift,
-            cutout,
-            centre=self.picture.centre,
-            channels=self.picture.channels_of(x),
-        )
 
 
 # Random words per sample of each part.

@@ -1,6 +1,7 @@
 """The hook that wrap puts before a discriminator: it draws, regularises the images of a call, and tells D t."""
 
 import contextlib
+import functools
 import warnings
 from collections.abc import Callable
 from threading import get_ident
@@ -159,17 +160,17 @@ class Hook:
             if not off:
                 off.append(self._is_off(image.device))
             if off[0]:
-                y, params = image, RegularizerParams((None,) * len(regularizer.parts))
+                y, t, params = image, None, RegularizerParams((None,) * len(regularizer.parts))
             else:
                 key = image.shape[0], image.device
                 if key not in of_batch:
                     of_batch[key] = self._drawn(key, image, wanted)
                 drawn = of_batch[key]
-                params = regularizer.params_of(drawn.draw, image)
-                y = regularizer.transform(image, params, lambda i, part, x: _replayed(drawn.states, i, part, x))
-            steps.append(regularizer.steps(image, params))
+                run_part = functools.partial(_replayed, drawn.states)
+                y, t, params = regularizer.run(image, drawn.draw, run_part)
+            steps.append(regularizer.steps(image, t))
             if self.shared is not None:
-                call.append((y, params))
+                call.append((y, params or regularizer.params_of(drawn.draw, image)))
                 self.shared.calls[-1] = Call(*map(tuple, zip(*call, strict=True)), steps[0])
             return y
 

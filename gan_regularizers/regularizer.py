@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from .diffaugment import DiffAugment
 from .diffusion_noise import DiffusionNoise, NoiseParams
 from .normals import Normals
-from .ops import Steps, TransformParams, draw, input_transform, random_words
+from .ops import Columns, Steps, TransformParams, draw, drawn_transform, draws_itself, input_transform, random_words
+from .picture import Picture
 
 
 class RegularizerParams(NamedTuple):
@@ -185,31 +186,59 @@ class InputRegularizer(nn.Module):
         """
         if not self.enabled:
             return (x, self.steps(x, None)) if return_t else x
-        fits = params is None
-        if fits:
-            params = self.sample(x, t, generator)
-        y = self.transform(x, params, fits=fits)
-        return (y, self.steps(x, params)) if return_t else y
+        if params is None:
+            y, steps, _ = self.run(x, self.draw(x, t, generator), fits=True)
+        else:
+            y, steps = self.transform(x, params), self._steps_of(params)
+        return (y, self.steps(x, steps)) if return_t else y
 
-    def steps(self, x: Tensor, params: RegularizerParams | None) -> Tensor:
-        """The steps t of a batch, int64 [N] (or [N, C] with noise per channel): zeros where no noise acts."""
-        drawn = None if params is None else _first(params.parts, NoiseParams)
-        if drawn is not None and self.noise.enabled:
-            return drawn.t
+    def steps(self, x: Tensor, t: Tensor | None) -> Tensor:
+        """The steps t of a batch, int64 [N] (or [N, C] with noise per channel): zeros where no noise acted."""
+        if t is not None:
+            return t
         per_channel = self.noise is not None and self.noise.per_channel
         return x.new_zeros(x.shape[: 1 + per_channel], dtype=torch.int64)
+
+    def run(
+        self,
+        x: Tensor,
+        drawn: Draw,
+        run_part: Callable[[int, nn.Module, Tensor], Tensor] | None = None,
+        *,
+        fits: bool = False,
+    ) -> tuple[Tensor, Tensor | None, RegularizerParams | None]:
+        """Send a batch through the parts with a draw: ``params_of`` and ``transform``, whose arguments the others are.
+
+        Where every pass can draw for itself, no parameters are made. So a batch takes the same way each time that it
+        has the same draw: activation checkpointing asks that as many tensors are saved as at first.
+
+        Returns:
+            The images; the steps t, None where no noise acted; the parameters, if they were made.
+        """
+        given = _first(drawn.parts, Steps)
+        passes = self._passes(x, drawn) if draws_itself(x, given and given.t) else None
+        if passes is None:
+            params = self.params_of(drawn, x)
+            return self.transform(x, params, run_part, fits=fits), self._steps_of(params), params
+        t = None
+        for columns, steps, picture in passes:
+            channels = picture.channels_of(x)
+            x, taken = drawn_transform(x, drawn.words, columns, steps, picture.centre, channels)
+            t = t if taken is None else taken
+        return x, t, None
 
     def transform(
         self,
         x: Tensor,
         params: RegularizerParams,
-        run: Callable[[int, nn.Module, Tensor], Tensor] | None = None,
+        run_part: Callable[[int, nn.Module, Tensor], Tensor] | None = None,
         *,
         fits: bool = False,
     ) -> Tensor:
-        """Send a batch through the parts with these parameters; run, if given, calls those that draw for themselves.
+        """Send a batch through the parts with these parameters.
 
-        What was just drawn for x fits it, and is not checked.
+        A part that draws for itself is called by run_part, if given. What was just drawn for x fits it, and is not
+        checked.
         """
         if len(params.parts) != len(self._order):
             raise ValueError(
@@ -240,8 +269,26 @@ class InputRegularizer(nn.Module):
             elif isinstance(part, DiffusionNoise):
                 x = part(x, params=drawn[i])
             else:
-                x, fits = part(x) if run is None else run(i, part, x), False  # it may be another batch
+                x, fits = part(x) if run_part is None else run_part(i, part, x), False  # it may be another batch
         return x if waiting is None else input_transform(x, waiting[1], fits)
+
+    def _steps_of(self, params: RegularizerParams) -> Tensor | None:
+        return None if params.noise is None or not self.noise.enabled else params.noise.t
+
+    def _passes(self, x: Tensor, drawn: Draw) -> list[tuple[Columns, Steps | None, Picture]] | None:
+        """What each pass over a batch draws; None where a part is no pass that can draw for itself."""
+        passes: list[tuple[Columns, Steps | None, Picture]] = []
+        for part, of_part in zip(self.parts, drawn.parts, strict=True):
+            if not isinstance(part, (DiffAugment, DiffusionNoise)) or isinstance(of_part, NoiseParams):
+                return None
+            if of_part is None or not part.enabled:
+                continue
+            if isinstance(of_part, Steps):
+                rides = passes and passes[-1][2] == part.picture
+                passes.append((passes.pop()[0] if rides else Columns(), of_part, part.picture))
+            else:
+                passes += [(columns, None, part.picture) for columns in part.columns(x, of_part)]
+        return passes
 
     def extra_repr(self) -> str:
         return " -> ".join(self._order) + ("" if self.enabled else ", off")

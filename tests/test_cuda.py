@@ -169,6 +169,18 @@ def test_the_step_that_is_returned_is_the_one_that_was_taken():
     test_draws.assert_diffused(noise, y.cpu(), t.cpu())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_fresh_draw_does_what_its_replay_does(dtype):
+    regularizer = InputRegularizer(DiffAugment("cutout,color,translation", p=0.5), DiffusionNoise())
+    x = torch.rand(8, 3, 16, 16, device=DEVICE).to(dtype).requires_grad_()
+    torch.manual_seed(1)
+    params = regularizer.sample(x)
+    torch.manual_seed(1)
+    fresh, replayed = regularizer(x), regularizer(x, params=params)
+    assert torch.equal(fresh, replayed)
+    assert torch.equal(*[torch.autograd.grad(y.pow(3).sum(), x)[0] for y in (fresh, replayed)])
+
+
 def test_distribution_of_the_normals():
     """Moments to the fourth, Kolmogorov-Smirnov and the tails of ten million."""
     seeds = torch.randint(-(2**63), 2**63 - 1, (1000,), generator=torch.Generator().manual_seed(3))

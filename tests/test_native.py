@@ -18,6 +18,7 @@ from test_operator import PARTS, SHAPE, cases, make_case
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gan_regularizers import DiffAugment, DiffusionNoise, InputRegularizer, use_backend
+from gan_regularizers.diffaugment import POLICIES
 from gan_regularizers.ops import Columns, Steps, TransformParams, input_transform, native, reference
 
 ops = torch.ops.gan_regularizers
@@ -147,34 +148,62 @@ def test_a_forward_is_two_launches_and_a_backward_one(launches, p):
 
 def test_each_pass_is_drawn_in_one_launch(launches):
     InputRegularizer(DiffAugment("cutout,color,translation,color", p=0.5), DiffusionNoise())(torch.rand(4, 3, 8, 8))
-    assert launches.calls == ["draw"] * 3 + ["transform"] * 3
+    assert launches.calls == ["draw", "transform"] * 3
     launches.calls.clear()
     InputRegularizer(DiffusionNoise())(torch.rand(4, 3, 8, 8))
     assert launches.calls == ["draw", "transform"]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_a_fresh_draw_does_what_its_replay_does(dtype):
-    regularizer, x = (
-        InputRegularizer(DiffAugment(), DiffusionNoise()),
-        torch.rand(4, 3, 8, 8).to(dtype).requires_grad_(),
+@given(
+    policy=st.lists(st.sampled_from(POLICIES), max_size=4).map(",".join),
+    p=st.sampled_from([1.0, 0.5]),
+    noise=st.sampled_from(["none", "first", "rides", "of another picture", "per channel"]),
+    picture=st.sampled_from([{}, {"value_range": (0, 1), "channels": slice(1, 3)}]),
+    t=st.sampled_from([None, 7]),
+    dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16]),
+    shape=st.sampled_from([(4, 3, 8, 8), (3, 4, 5, 7), (0, 3, 4, 4)]),
+    layout=st.sampled_from([torch.contiguous_format, torch.channels_last]),
+)
+def test_a_fresh_draw_does_what_its_replay_does(policy, p, noise, picture, t, dtype, shape, layout):
+    """To the bit, forward, backward and beyond: the replay reads tensors, the fresh draw what lies in memory."""
+    augment = DiffAugment(policy, p=p, **picture)
+    other = {"value_range": (0, 255)} if noise == "of another picture" else picture
+    per_channel = noise == "per channel"
+    noises = [] if noise == "none" else [DiffusionNoise(per_channel=per_channel, **({} if per_channel else other))]
+    regularizer = InputRegularizer(*noises, augment) if noise == "first" else InputRegularizer(augment, *noises)
+    x = torch.rand(shape, dtype=dtype).contiguous(memory_format=layout).requires_grad_()
+    torch.manual_seed(1)
+    params = regularizer.sample(x, t if noises else None)
+    torch.manual_seed(1)
+    fresh, replayed = (
+        regularizer(x, t if noises else None, return_t=True),
+        regularizer(x, params=params, return_t=True),
     )
-    torch.manual_seed(1)
-    params = regularizer.sample(x)
-    torch.manual_seed(1)
-    fresh, replayed = regularizer(x), regularizer(x, params=params)
-    assert torch.equal(fresh, replayed)
-    gradients = [torch.autograd.grad(y.square().sum(), x)[0] for y in (fresh, replayed)]
-    assert torch.equal(*gradients)
+    for actual, expected in zip(fresh, replayed, strict=True):
+        assert torch.equal(actual, expected)
+    assert fresh[0].stride() == replayed[0].stride()
+    if policy or noises:
+        first = [torch.autograd.grad(y.pow(3).sum(), x, create_graph=True)[0] for y, _ in (fresh, replayed)]
+        assert torch.equal(*first)
+        assert torch.equal(*[torch.autograd.grad(gradient.square().sum(), x)[0] for gradient in first])
 
 
-def test_a_backward_pass_reads_what_hooks_have_saved_otherwise():
+def test_steps_are_the_callers_to_change():
+    x = torch.rand(4, 3, 8, 8).requires_grad_()
+    y, t = InputRegularizer(DiffAugment(), DiffusionNoise())(x, return_t=True)
+    t += 1
+    y.sum().backward()
+
+
+@pytest.mark.parametrize("is_fresh", [False, True])
+def test_a_backward_pass_reads_what_hooks_have_saved_otherwise(is_fresh):
     regularizer, x = InputRegularizer(DiffAugment(), DiffusionNoise()), torch.rand(4, 3, 8, 8).requires_grad_()
     params = regularizer.sample(x)
     gradients = []
     for change in (lambda saved: saved, lambda saved: saved.double() if saved.is_floating_point() else saved.int()):
+        torch.manual_seed(1)
         with torch.autograd.graph.saved_tensors_hooks(change, lambda saved: saved):
-            y = regularizer(x, params=params)
+            y = regularizer(x) if is_fresh else regularizer(x, params=params)
         (first,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
         gradients.append((first, *torch.autograd.grad(first.square().sum(), x)))
     for actual, expected in zip(*gradients, strict=True):
@@ -234,15 +263,19 @@ def test_views_of_another_sign_are_read_as_what_they_are():
     assert torch.equal(input_transform(case.x, case.params._replace(gain=gain)), expected)
 
 
-def test_gradients_of_a_batch_of_cotangents():
-    """Torch makes them of tensors that only its dispatcher can read."""
+@pytest.mark.parametrize("policy", [*POLICIES, "translation,cutout", "color,translation,cutout", ""])
+def test_gradients_of_a_batch_of_cotangents(policy):
+    """Torch makes them of tensors that only its dispatcher can read; so is what was drawn without any."""
     case = make_case(SHAPE, PARTS, dtype=torch.float32)
     x = case.x.requires_grad_()
     cotangents = torch.rand(3, *SHAPE)
-    y = input_transform(x, case.params)
-    (batched,) = torch.autograd.grad(y, x, cotangents, is_grads_batched=True, retain_graph=True)
-    for actual, cotangent in zip(batched, cotangents, strict=True):
-        assert torch.equal(actual, torch.autograd.grad(y, x, cotangent, retain_graph=True)[0])
+    for y in (input_transform(x, case.params), InputRegularizer(DiffAugment(policy), DiffusionNoise())(x)):
+        weight = torch.ones_like(y).requires_grad_()
+        (gradient,) = torch.autograd.grad(y, x, weight, create_graph=True)
+        for output, of in ((y, x), (gradient, weight)):
+            (batched,) = torch.autograd.grad(output, of, cotangents, is_grads_batched=True, retain_graph=True)
+            for actual, cotangent in zip(batched, cotangents, strict=True):
+                assert torch.equal(actual, torch.autograd.grad(output, of, cotangent, retain_graph=True)[0])
 
 
 @pytest.mark.usefixtures("seeds_everywhere")

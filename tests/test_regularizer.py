@@ -8,7 +8,7 @@ from torch import nn
 
 from gan_regularizers import DiffAugment, DiffusionNoise, InputRegularizer
 from gan_regularizers.diffaugment import POLICIES
-from gan_regularizers.ops import input_transform
+from gan_regularizers.ops import drawn_transform, input_transform
 
 
 def regularizers(**settings) -> tuple[DiffAugment, DiffusionNoise]:
@@ -131,17 +131,23 @@ def test_noise_shares_a_pass_only_if_its_picture_is_the_same(of_noise):
     assert torch.autograd.grad(y.sum(), x)[0].any()
 
 
-def test_noise_takes_no_pass_of_its_own(monkeypatch):
-    passes = []
+@pytest.mark.parametrize("replays", [False, True])
+def test_noise_takes_no_pass_of_its_own(monkeypatch, replays):
+    regularizer, x, noisy = InputRegularizer(DiffAugment("cutout,color"), DiffusionNoise(100)), images(), []
 
-    def counted(x, params, *fits):
-        passes.append(params)
+    def given(x, params, *fits):
+        noisy.append(params.noise_std is not None)
         return input_transform(x, params, *fits)
 
+    def drawn(x, words, columns, steps, *picture):
+        noisy.append(steps is not None)
+        return drawn_transform(x, words, columns, steps, *picture)
+
     for module in ("regularizer", "diffusion_noise"):
-        monkeypatch.setattr(f"gan_regularizers.{module}.input_transform", counted)
-    InputRegularizer(DiffAugment("cutout,color"), DiffusionNoise(100))(images())
-    assert [one.noise_std is not None for one in passes] == [False, True]
+        monkeypatch.setattr(f"gan_regularizers.{module}.input_transform", given)
+    monkeypatch.setattr("gan_regularizers.regularizer.drawn_transform", drawn)
+    regularizer(x, params=regularizer.sample(x) if replays else None)
+    assert noisy == [False, True]
 
 
 @pytest.mark.usefixtures("seeds_everywhere")

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from . import native, reference
-from .draws import Columns, Levels, Steps
+from .draws import Columns, Levels, Steps, parts_of
 from .params import DTYPES, TransformParams, arithmetic_dtype, memory_format
 from .philox import philox_normal
 
@@ -25,8 +25,11 @@ __all__ = [
     "backend",
     "check_floating",
     "draw",
+    "drawn_transform",
+    "draws_itself",
     "input_transform",
     "memory_format",
+    "parts_of",
     "random_words",
     "runs_reference",
     "use_backend",
@@ -163,6 +166,41 @@ def draw(
             levels = Levels(t, gain, noise_std)
         drawn.append((rows, whole))
     return drawn[: len(passes)], levels
+
+
+def draws_itself(x: Tensor, t: Tensor | None = None) -> bool:
+    """Whether a pass over x can make its parameters itself, so that ``drawn_transform`` takes it and these steps."""
+    return (
+        isinstance(x, Tensor)
+        and x.dim() == 4
+        and native.draws_itself(x, t)
+        and not _sees_only_torch(x)
+        and backend(x.device, x.dtype)[0] == "native"
+    )
+
+
+def drawn_transform(
+    x: Tensor,
+    words: Tensor,
+    columns: Columns,
+    steps: Steps | None,
+    centre: float = 0.0,
+    channels: tuple[int, int] | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """``draw`` and ``input_transform`` in one, for x that ``draws_itself``: less of the host's time, and the same bits.
+
+    Args:
+        x: float16, bfloat16 or float32 [N, C, H, W].
+        words: int64 [R, N], as columns and steps read them; the row after that of the steps are the seeds of the noise.
+        columns: of the pass.
+        steps: of its noise, if it has any.
+        centre: as that of ``TransformParams``.
+        channels: as those of ``TransformParams``.
+
+    Returns:
+        What ``input_transform`` returns, and the steps t, int64 [N]; None without noise.
+    """
+    return native.drawn_transform(x, words, columns, steps, centre, channels)
 
 
 def _backend_for(x: Tensor, dtype: torch.dtype | None = None) -> ModuleType:

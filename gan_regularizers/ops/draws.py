@@ -1,12 +1,17 @@
 """What a draw makes of random words, for one pass of the operator or the noise on it."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
 
+from .params import TransformParams
+
 
 class Columns(NamedTuple):
     """The numbers that one pass draws for each sample. A uniform u in [0, 1) is the top 24 bits of a word.
+
+    The reals are brightness, saturation and contrast, or none; the whole numbers are a shift, a box to cut out or both.
 
     Where the uniform of ``touched_row`` is not below p, the sample has the neutral reals and whole numbers of 0.
     """
@@ -41,3 +46,52 @@ class Levels(NamedTuple):
     t: Tensor  # int64 [N]
     gain: Tensor  # float32 [N]
     noise_std: Tensor  # float32 [N]
+
+
+class DrawnPass(NamedTuple):
+    """The parameters of one pass as a launch drew them, with no tensor for each."""
+
+    reals: Tensor  # float32 [R, N]: those of its columns and, of noise, gain and noise_std
+    whole: Tensor  # int64 [N, W]
+    noisy: bool
+    centre: float
+    channels: tuple[int, int] | None
+    words: Tensor | None = None  # int64 [rows, N], with the seeds of noise; None leaves what is linear in the images
+    seed_row: int = 0
+
+    def apart(self) -> TransformParams:
+        """The linear parts, a tensor each."""
+        rows = self.reals.unbind()
+        gain = rows[-2] if self.noisy else None
+        _, *parts = parts_of(rows[:-2] if self.noisy else rows, self.whole)
+        return TransformParams(None, *parts, gain, channels=self.channels)
+
+    def addresses(self) -> list[int]:
+        """Where the parts lie in memory, in the order of ``TransformParams``; 0 for one that is left out."""
+        (rows, samples), width = self.reals.shape, self.whole.shape[1]
+        reals, whole, seeds = self.reals.data_ptr(), self.whole.data_ptr(), 0
+        row = 4 * samples
+        brightness = saturation = contrast = gain = noise_std = 0
+        if rows > 2:
+            brightness, saturation, contrast = reals, reals + row, reals + 2 * row
+        if self.noisy:
+            gain, noise_std = reals + (rows - 2) * row, reals + (rows - 1) * row
+        if self.words is None:
+            brightness = noise_std = 0
+        elif self.noisy:
+            seeds = self.words.data_ptr() + 8 * samples * self.seed_row
+        shift = whole if width in (2, 6) else 0
+        cutout = whole + 8 * (width - 4) if width >= 4 else 0
+        return [brightness, saturation, contrast, shift, cutout, gain, noise_std, seeds]
+
+
+def parts_of(reals: Sequence[Tensor], whole: Tensor) -> tuple[Tensor | None, ...]:
+    """Brightness, saturation, contrast, shift and cutout from what the columns of a pass drew: its reals by row."""
+    shift = cutout = None
+    if whole.shape[1] == 6:
+        shift, cutout = whole.split_with_sizes((2, 4), 1)
+    elif whole.shape[1] == 4:
+        cutout = whole
+    elif whole.shape[1] == 2:
+        shift = whole
+    return *(reals or (None, None, None)), shift, cutout

@@ -23,12 +23,13 @@ from torch import Tensor
 
 from .. import building
 from .cuda import Devices
-from .draws import Columns, Steps
+from .draws import Columns, DrawnPass, Steps
 from .params import TransformParams, arithmetic_dtype, memory_format
 
 _CPU = torch.device("cpu")  # a comparison takes less time than a look at the type
 _DTYPE_CODES = {torch.float16: 0, torch.bfloat16: 1, torch.float32: 2, torch.float64: 3}
-Run = Callable[[Tensor, bool, TransformParams], Tensor]
+Params = TransformParams | DrawnPass
+Run = Callable[[Tensor, bool, Params], Tensor]
 _NO_STEPS = Steps(-1, None, None, None, None)
 _PLAIN_TYPES = {Tensor, torch.nn.Parameter, type(None), bool, int, float, tuple}
 _PLAIN_KEYS = 0  # of the dispatcher, for tensors that are memory and nothing else
@@ -85,12 +86,31 @@ def input_transform(x: Tensor, params: TransformParams, ready: bool = False) -> 
     Those that are ready, as ``_ready`` has it, are not looked at again.
     """
     if not _is_plain(x, *params):
+        if isinstance(params, DrawnPass):
+            params = params.apart()
         return _operators.input_transform(x, *params[:10])
-    if not ready:
-        params = _ready(params, x)
-    if x.requires_grad and torch.is_grad_enabled():
-        return _Transform.apply(x, params, _transform)
-    return _transform(x, False, params)
+    return _pass(x, params if ready else _ready(params, x))
+
+
+def draws_itself(x: Tensor, t: Tensor | None) -> bool:
+    """``ops.draws_itself``; what is drawn are single-precision numbers."""
+    return x.dtype in _DTYPE_CODES and x.dtype != torch.float64 and _is_plain(x, t)
+
+
+def drawn_transform(
+    x: Tensor,
+    words: Tensor,
+    columns: Columns,
+    steps: Steps | None,
+    centre: float,
+    channels: tuple[int, int] | None,
+) -> tuple[Tensor, Tensor | None]:
+    """``ops.drawn_transform``."""
+    noisy = steps is not None
+    steps = steps if noisy else _NO_STEPS
+    reals, whole, t = _draw_pass(words, columns, _columns_of(columns), steps)
+    y = _pass(x, DrawnPass(reals, whole, noisy, centre, channels, words, steps.row + 1))
+    return y, t if noisy else None
 
 
 def draw(words: Tensor, columns: Columns, steps: Steps | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -101,9 +121,18 @@ def draw(words: Tensor, columns: Columns, steps: Steps | None = None) -> tuple[T
     return _draw_pass(words, columns, _columns_of(columns), steps)
 
 
-def _adjoint(cotangent: Tensor, linear: TransformParams) -> Tensor:
-    """The transpose of the derivative of a pass, whose brightness and noise are None."""
+def _pass(x: Tensor, params: Params) -> Tensor:
+    """A pass over x that is plain, with params that are ready."""
+    if x.requires_grad and torch.is_grad_enabled():
+        return _Transform.apply(x, params, _transform)
+    return _transform(x, False, params)
+
+
+def _adjoint(cotangent: Tensor, linear: Params) -> Tensor:
+    """The transpose of the derivative of a pass, of which these are the linear parts."""
     if not _is_plain(cotangent, *linear):
+        if isinstance(linear, DrawnPass):
+            linear = linear.apart()
         return _operators.input_transform_adjoint(cotangent, *linear[1:6], linear.channels)
     linear = _ready(linear, cotangent)  # hooks may have saved them otherwise
     if cotangent.requires_grad and torch.is_grad_enabled():
@@ -149,8 +178,11 @@ def _prepared(value: Tensor | None, dtype: torch.dtype, rows_may_lie_apart: bool
     return value.contiguous()
 
 
-def _ready(params: TransformParams, x: Tensor) -> TransformParams:
+def _ready(params: Params, x: Tensor) -> Params:
     """The params of a pass over x as the kernels read them."""
+    if isinstance(params, DrawnPass):
+        reals, whole, *rest = params
+        return DrawnPass(_prepared(reals, torch.float32), _prepared(whole, torch.int64), *rest)
     real = arithmetic_dtype(x.dtype)
     brightness, saturation, contrast, shift, cutout, gain, noise_std, seed, *rest = params
     return TransformParams(
@@ -166,13 +198,24 @@ def _ready(params: TransformParams, x: Tensor) -> TransformParams:
     )
 
 
-def _transform(x: Tensor, adjoint: bool, params: TransformParams) -> Tensor:
+def _read(params: Params) -> tuple[list[int], int, int]:
+    """Where the parts of a pass lie, and from where to where the shift and the box of a sample are."""
+    if isinstance(params, DrawnPass):
+        return params.addresses(), params.whole.shape[1], params.whole.shape[1]
+    shift, cutout = params.shift, params.cutout
+    return (
+        [0 if part is None else part.data_ptr() for part in params[:8]],
+        0 if shift is None else shift.stride(0),
+        0 if cutout is None else cutout.stride(0),
+    )
+
+
+def _transform(x: Tensor, adjoint: bool, params: Params) -> Tensor:
     """A pass, or the transpose of its derivative, with params that are ready."""
     layout = memory_format(x)
     if not x.is_contiguous(memory_format=layout):
         x = x.contiguous(memory_format=layout)
     y = torch.empty_like(x, memory_format=layout)
-    _, _, _, shift, cutout, _, _, _, centre, channels, _ = params
     arguments = (
         _DTYPE_CODES[x.dtype],
         tuple(x.shape),
@@ -180,11 +223,9 @@ def _transform(x: Tensor, adjoint: bool, params: TransformParams) -> Tensor:
         x.data_ptr(),
         y.data_ptr(),
         adjoint,
-        [0 if part is None else part.data_ptr() for part in params[:8]],
-        0 if shift is None else shift.stride(0),
-        0 if cutout is None else cutout.stride(0),
-        (0, x.shape[1]) if channels is None else channels,
-        centre,
+        *_read(params),
+        (0, x.shape[1]) if params.channels is None else params.channels,
+        params.centre,
     )
     kernels, place = _kernels_for(x)
     if not place:
@@ -303,26 +344,41 @@ def _fake_draw(words: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
 # argument, which torch does not look into: none of them has a gradient. What runs is the kernel, or the operator.
 class _Transform(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, params: TransformParams, run: Run) -> Tensor:
-        ctx.channels = params.channels
-        ctx.save_for_backward(*params[1:6])
+    def forward(ctx, x: Tensor, params: Params, run: Run) -> Tensor:
+        _save(ctx, params)
         return run(x, False, params)
 
     @staticmethod
     def backward(ctx, cotangent: Tensor) -> tuple[Tensor, None, None]:
-        return _adjoint(cotangent, _linear(*ctx.saved_tensors, ctx.channels)), None, None
+        return _adjoint(cotangent, _saved(ctx)), None, None
 
 
 class _Adjoint(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, cotangent: Tensor, linear: TransformParams, run: Run) -> Tensor:
-        ctx.channels = linear.channels
-        ctx.save_for_backward(*linear[1:6])
+    def forward(ctx, cotangent: Tensor, linear: Params, run: Run) -> Tensor:
+        _save(ctx, linear)
         return run(cotangent, True, linear)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return input_transform(gradient, _linear(*ctx.saved_tensors, ctx.channels)), None, None
+        return input_transform(gradient, _saved(ctx)), None, None
+
+
+def _save(ctx: Any, params: Params) -> None:
+    """Keep the linear parts of a pass for its backward pass."""
+    if isinstance(params, DrawnPass):
+        ctx.save_for_backward(params.reals, params.whole)
+        ctx.drawn = params.noisy, 0.0, params.channels
+    else:
+        ctx.save_for_backward(*params[1:6])
+        ctx.drawn, ctx.channels = None, params.channels
+
+
+def _saved(ctx: Any) -> Params:
+    """The linear parts of a pass."""
+    if ctx.drawn is not None:
+        return DrawnPass(*ctx.saved_tensors, *ctx.drawn)
+    return _linear(*ctx.saved_tensors, ctx.channels)
 
 
 def _operator(x: Tensor, adjoint: bool, params: TransformParams) -> Tensor:
