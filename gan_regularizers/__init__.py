@@ -1,5 +1,6 @@
 """Regularise the input of any GAN's discriminator."""
 
+from . import _command  # noqa: F401  before torch, which takes long to load
 from .adaptive_t import AdaptiveT, StatisticWarning
 from .diffaugment import DiffAugment
 from .diffusion_noise import DiffusionNoise, timestep_embedding

@@ -1,11 +1,13 @@
 """The command ``gan-regularizers``."""
 
 import argparse
+import contextlib
 import importlib
 import importlib.util
 import os
 import platform
 import shlex
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -14,7 +16,7 @@ from typing import Any
 
 import torch
 
-from . import DiffAugment, __version__, building, cubins, ops, options, patching
+from . import DiffAugment, __version__, building, cubins, ops, options, patching, terminal
 from .adapters import launcher
 from .adapters.places import ADAPTERS
 from .benchmark import settings as benchmark
@@ -39,20 +41,29 @@ _EXTRAS = {"bench": _BENCH_MODULES, "spider": _SPIDER_MODULES, "demo": (*_SPIDER
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit status."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as it is while a command loads
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    terminal.take_all_characters()
     argv = sys.argv[1:] if argv is None else list(argv)
     others = argv[2:] if argv[:1] == ["run"] else []  # which are the script's, --help and -- too
-    arguments = vars(_parser().parse_args(argv[: len(argv) - len(others)]))
-    command = arguments.pop("command")
-    if command is run:
-        arguments["arguments"] = others
     try:
+        arguments = vars(_parser().parse_args(argv[: len(argv) - len(others)]))
+        command = arguments.pop("command")
+        if command is run:
+            arguments["arguments"] = others
         script = command(**arguments)
+        terminal.flush()
+    except BrokenPipeError:  # as of `| head`, which has read enough
+        return 141  # of SIGPIPE
     except (CommandError, OSError) as error:
-        print(f"gan-regularizers: {error}", file=sys.stderr)
+        print(f"gan-regularizers: {terminal.printable(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("gan-regularizers: interrupted", file=sys.stderr)
         return 130
+    finally:
+        with contextlib.suppress(OSError):
+            terminal.flush()
     if script is not None:
         script()  # whose errors are its own
     return 0
@@ -174,7 +185,7 @@ def preview(images: list[Path], policy: str, noise_std: float, t_max: int, sched
 
     _check_policy(policy)
     pictures.draw(images, policy, noise_std, t_max, schedule, seed, out)
-    print(f"Wrote {out}")
+    print(f"Wrote {terminal.printable(out)}")
 
 
 def neighbours(
@@ -194,7 +205,6 @@ def neighbours(
 
     from .spider import command
 
-    cache = cache or command.cache_folder()
     command.start(target, sources, features, options.find_device(device), cache, json, chart, seed, settings, Console())
 
 
@@ -350,7 +360,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--n-subsets", type=subsets, default=20, metavar="N", help="of which the mean is taken (default: 20)")
     add("--seed", type=seed, default=0, help="of the subsets and points (default: 0)")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="of the network (default: auto)")
-    add("--cache", type=Path, metavar="FOLDER", help="for features (default: gan-regularizers in your cache folder)")
+    add("--cache", type=Path, metavar="FOLDER", help="for features (default: gan_regularizers in your cache folder)")
     add("--json", type=Path, metavar="FILE", help="for all figures")
     chart = Path("neighbours.png")
     add("--chart", type=Path, default=chart, metavar="PNG", help=f"for the curves (default: {chart})")
@@ -398,7 +408,7 @@ def _parser() -> argparse.ArgumentParser:
 def _print_rows(rows: dict[str, str]) -> None:
     width = max([17, *map(len, rows)])
     for name, value in rows.items():
-        print(f"{name:<{width}} {value}")
+        print(f"{name:<{width}} {terminal.printable(value)}")
 
 
 def _lines(count: int) -> str:

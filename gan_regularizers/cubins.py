@@ -18,10 +18,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from .building import PACKAGE, file_name, sources
-from .files import write_atomically
+from .files import CACHE_VARIABLE, cache_folder, write_atomically
 from .nvrtc import Nvrtc, NvrtcError
 
-CACHE_VARIABLE = "GAN_REGULARIZERS_CACHE"
 SHIPPED = "cubins"  # the folder of the package
 
 _SOURCE = "kernels_cuda.cu"
@@ -32,19 +31,6 @@ _OPTIONS = ("--std=c++17", "--prec-sqrt=false", "--ftz=true")
 _EMBEDDED = (53, 62, 72, 87, 101, 110)  # run nothing but their own
 _DIGEST_BYTES = hashlib.sha256().digest_size
 _SAID_AFTER = 1.0  # seconds of compiling
-
-
-def cache_folder() -> Path | None:
-    """Where images are kept: ``GAN_REGULARIZERS_CACHE``, else a folder of the user's cache; None without a home."""
-    windows = sys.platform == "win32"
-    given = os.environ.get(CACHE_VARIABLE)
-    users = os.environ.get("LOCALAPPDATA" if windows else "XDG_CACHE_HOME")
-    try:
-        if given:
-            return Path(given).expanduser()
-        return Path(users or ("~/AppData/Local" if windows else "~/.cache")).expanduser() / "gan_regularizers"
-    except RuntimeError:  # a user whom the system does not know, as in a container
-        return None
 
 
 def architecture_for(capability: int, architectures: tuple[int, ...]) -> int | None:

@@ -2,10 +2,13 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from .errors import CommandError
+
+CACHE_VARIABLE = "GAN_REGULARIZERS_CACHE"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -21,12 +24,45 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def check_output(option: str, path: Path, suffix: str) -> None:
     """Say so before any work, if a file that an option names cannot be written."""
-    if path.suffix != suffix:
+    if path.suffix.lower() != suffix:
         raise CommandError(f"{option} {path} does not end in {suffix}")
-    if path.is_dir() or not path.parent.is_dir():
-        raise CommandError(f"{option} {path}: {'it is a folder' if path.is_dir() else 'its folder does not exist'}")
-    if not os.access(path.parent, os.W_OK):
-        raise CommandError(f"{option} {path}: no permission to write there")
+    try:
+        if path.is_dir() or not path.parent.is_dir():
+            raise CommandError(f"{option} {path}: {'it is a folder' if path.is_dir() else 'its folder does not exist'}")
+        if path.exists() and not os.access(path, os.W_OK):
+            raise CommandError(f"{option} {path}: no permission to write to it")
+        check_folder(path.parent)
+    except OSError as error:
+        raise CommandError(f"{option} {path}: {error.strerror}") from error
+
+
+def check_folder(folder: Path) -> None:
+    """Write a file into a folder and remove it.
+
+    Raises:
+        OSError: that cannot be done.
+    """
+    temporary = _temporary(folder / "empty")
+    try:
+        temporary.touch()
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def cache_folder() -> Path | None:
+    """Where compiled kernels and features are kept: ``GAN_REGULARIZERS_CACHE``, else a folder of the user's cache.
+
+    None for a user without a home.
+    """
+    windows = sys.platform == "win32"
+    given = os.environ.get(CACHE_VARIABLE)
+    users = os.environ.get("LOCALAPPDATA" if windows else "XDG_CACHE_HOME")
+    try:
+        if given:
+            return Path(given).expanduser()
+        return Path(users or ("~/AppData/Local" if windows else "~/.cache")).expanduser() / "gan_regularizers"
+    except RuntimeError:  # a user whom the system does not know, as in a container
+        return None
 
 
 def replace_together(contents: Mapping[Path, bytes]) -> None:
@@ -54,5 +90,8 @@ def _replace(contents: Mapping[Path, bytes]) -> None:
 
 
 def _temporary(path: Path) -> Path:
-    """A name beside a path that no other process takes, nor one of another machine that shares the folder."""
-    return path.with_name(f".{path.name}.{os.urandom(8).hex()}")
+    """A name beside a path that no other process takes, nor one of another machine that shares the folder.
+
+    It may be shorter than the path's own, which may be as long as the system has them.
+    """
+    return path.with_name(f".gan-regularizers-{os.urandom(8).hex()}")

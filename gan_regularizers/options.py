@@ -1,7 +1,6 @@
 """Command-line options: numbers in an interval, and errors in one line."""
 
 import argparse
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -10,6 +9,8 @@ import torch
 
 from . import settings
 from .errors import CommandError
+from .files import check_folder
+from .terminal import printable
 
 
 class Parser(argparse.ArgumentParser):
@@ -17,16 +18,15 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say it without the usage, and exit with status 2."""
-        self.exit(2, f"{self.prog}: {message}\n")
+        self.exit(2, f"{self.prog}: {printable(message)}\n")
 
     def make_folder(self, option: str, path: Path) -> None:
         """Make the folder that an option names, or say why it cannot be written to."""
         try:
             path.mkdir(parents=True, exist_ok=True)
+            check_folder(path)
         except OSError as error:
             self.error(f"{option} {path}: {error.strerror}")
-        if not os.access(path, os.W_OK):
-            self.error(f"{option} {path}: no permission to write there")
 
 
 def number(interval: str) -> Callable[[str], float]:

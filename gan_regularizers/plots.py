@@ -1,12 +1,19 @@
 """What the package's pictures have in common; needs matplotlib."""
 
+import contextlib
 import io
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
+import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
+from rich.cells import chop_cells
 
 from .files import write_atomically
+from .terminal import escaped, printable
 
 RED, BLUE = "#d1495b", "#00798c"
 INK = "#333333"
@@ -17,6 +24,47 @@ def style(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#dddddd", lw=0.6)
     axes.set_axisbelow(True)
+
+
+@contextlib.contextmanager
+def fonts_for(*names: str) -> Iterator[None]:
+    """Draw all text in a ``with`` block as it is, no part of it as a formula, in fonts that have what is in names."""
+    families = ["DejaVu Sans", *_further_fonts(_lacking("".join(map(printable, names))))]
+    logger = logging.getLogger("matplotlib.font_manager")  # which says so where a font has but one weight
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with matplotlib.rc_context({"text.parse_math": False, "font.family": families}):
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def label(name: str, width: int) -> str:
+    """A name as it can be drawn, in lines of at most so many columns, of which Chinese characters take two."""
+    lacking = _lacking(printable(name), *matplotlib.rcParams["font.family"])
+    drawn = "".join(escaped(character) if character in lacking else character for character in printable(name))
+    return "\n".join(chop_cells(drawn, width))
+
+
+def _lacking(text: str, *families: str) -> set[str]:
+    """The characters that none of some fonts has; they are matplotlib's own, if none is named."""
+    fonts = [get_font(findfont(FontProperties(family=family))) for family in families or ("DejaVu Sans",)]
+    return {character for character in text if not any(ord(character) in font.get_charmap() for font in fonts)}
+
+
+def _further_fonts(characters: set[str]) -> list[str]:
+    """Fonts of this machine that have some characters, as many of these as there are."""
+    families = []
+    for entry in fontManager.ttflist if characters else ():
+        try:
+            known = get_font(entry.fname).get_charmap()
+        except RuntimeError:  # such as one of pictures
+            continue
+        if not entry.name.startswith("Last Resort") and any(ord(character) in known for character in characters):
+            families.append(entry.name)
+            characters = {character for character in characters if ord(character) not in known}
+    return families
 
 
 def save(figure: Figure, path: Path) -> None:

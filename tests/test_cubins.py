@@ -17,7 +17,7 @@ from kernel_calls import on_cuda
 from stand_in import StandIn, own_kernels
 from test_operator import PARTS, make_case
 
-from gan_regularizers import DiffAugment, DiffusionNoise, InputRegularizer, cubins, ops
+from gan_regularizers import DiffAugment, DiffusionNoise, InputRegularizer, cubins, files, ops
 from gan_regularizers.cli import main
 from gan_regularizers.cubins import Cubins, architecture_for
 from gan_regularizers.nvrtc import Nvrtc, NvrtcError, find
@@ -46,7 +46,7 @@ def nvrtc_of(major: int) -> Nvrtc:
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch) -> Path:
     """A cache of its own for every test."""
-    monkeypatch.setenv(cubins.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(files.CACHE_VARIABLE, str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
@@ -206,9 +206,9 @@ def test_a_cache_that_cannot_be_written_is_no_error(tmp_path, cache, blocked, sa
     if blocked == "a file":
         cache.write_text("in the way")
     elif blocked == "no folder":
-        monkeypatch.setenv(cubins.CACHE_VARIABLE, "/proc/none")
+        monkeypatch.setenv(files.CACHE_VARIABLE, "/proc/none")
     else:  # of a user whom the system does not know
-        for name in (cubins.CACHE_VARIABLE, "XDG_CACHE_HOME", "HOME"):
+        for name in (files.CACHE_VARIABLE, "XDG_CACHE_HOME", "HOME"):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setattr(pwd, "getpwuid", mock.Mock(side_effect=KeyError))
     monkeypatch.setattr(cubins, "_SAID_AFTER", 0.0)

