@@ -159,12 +159,10 @@ def patch(path: Path | None, check: bool, reverse: bool, known: bool, only: str 
 def demo(resume: bool = False, **given: Any) -> None:
     """Train a small GAN without and with the regularizers, side by side."""
     _need_extra("demo")
-    from rich.console import Console
-
     from .demo import run
 
     out = given.pop("out", Path("demo-out"))
-    console = Console()
+    console = terminal.console()
     if resume:
         if given:
             names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
@@ -201,11 +199,10 @@ def neighbours(
 ) -> None:
     """Rank data sets by how friendly a neighbour each is to a target (Spider GAN), by the signed inception distance."""
     _need_extra("spider")
-    from rich.console import Console
-
     from .spider import command
 
-    command.start(target, sources, features, options.find_device(device), cache, json, chart, seed, settings, Console())
+    console = terminal.console()
+    command.start(target, sources, features, options.find_device(device), cache, json, chart, seed, settings, console)
 
 
 def bench(
@@ -218,8 +215,6 @@ def bench(
 ) -> None:
     """Time the regularizers beside the official sequence of operations, eager and compiled, and a copy."""
     _need_extra("bench")
-    from rich.console import Console
-
     from .benchmark import run
 
     device = options.find_device(device)
@@ -228,7 +223,7 @@ def bench(
         raise CommandError("--autotune and --no-compile contradict each other; leave one of them out")
     if settings.autotune and device == "cpu":
         raise CommandError("--autotune is for CUDA, but this run is on --device cpu; leave it out or use --device cuda")
-    run.start(settings, json, chart, official, Console())
+    run.start(settings, json, chart, official, terminal.console())
 
 
 def _parser() -> argparse.ArgumentParser:

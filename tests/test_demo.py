@@ -117,8 +117,11 @@ def test_interrupted_and_resumed_gives_the_numbers_of_an_uninterrupted_run(await
         f"gan-regularizers: stopped; gan-regularizers demo --resume --out '{out}' continues it"
     ]
     assert process.returncode == 1
-    assert sorted(path.name for path in out.iterdir()) == ["regularised.pt", "settings.json", "unregularised.pt"]
-    assert min(torch.load(path, weights_only=True)["iteration"] for path in out.glob("*.pt")) < 80
+    left = {path.name for path in out.iterdir()}
+    assert {"settings.json"} <= left <= {"settings.json", "regularised.pt", "unregularised.pt"}
+    iterations = [torch.load(path, weights_only=True)["iteration"] for path in out.glob("*.pt")]
+    assert awaited == "settings.json" or len(iterations) == 2
+    assert min(iterations, default=0) < 80
 
     subprocess.run([*COMMAND, "--resume", "--out", out], check=True, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
     histories = [json.loads((folder / "results.json").read_text())["history"] for folder in (finished, out)]

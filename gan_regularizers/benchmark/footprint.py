@@ -59,6 +59,9 @@ def _trace(call: Call, activities: list[ProfilerActivity], **options: Any) -> li
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Drop what the profiler's C++ says on stderr."""
+    if sys.stderr is None:
+        yield
+        return
     sys.stderr.flush()
     kept = os.dup(2)
     with Path(os.devnull).open("wb") as nowhere:

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from ..errors import CommandError
 from ..files import check_output, write_atomically
+from ..terminal import printable
 from . import cases, chart, machine, report, timing
 from .measure import measure
 from .settings import Settings, shape_name
@@ -57,10 +58,10 @@ def start(
         _save(json_path, result)
     finally:
         if result["cases"]:
-            _print_tables(console, result)
             if chart_path is not None:
                 chart.save(chart_path, result)
-            written = " and ".join(str(path) for path in (json_path, chart_path) if path is not None)
+            _print_tables(console, result)
+            written = " and ".join(printable(path) for path in (json_path, chart_path) if path is not None)
             if written:
                 console.print(f"Wrote {written}", markup=False, highlight=False, soft_wrap=True)
 

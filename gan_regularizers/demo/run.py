@@ -25,6 +25,7 @@ from torch import Tensor
 from .. import __version__, ops
 from ..errors import CommandError
 from ..files import write_atomically
+from ..terminal import printable
 from . import figures, images
 from .settings import ARMS, Settings
 from .training import SHOWN_SAMPLES, Arm
@@ -72,7 +73,7 @@ def _digest(sets: tuple[Tensor, Tensor]) -> str:
 
 def _train(out: Path, settings: Settings, sets: tuple[Tensor, Tensor], console: Console) -> None:
     train, held_out = sets
-    name = settings.data or "twemoji portraits"
+    name = printable(settings.data or "twemoji portraits")
     console.print(
         f"Training on {len(train)} images ({name}), measuring against {len(held_out)} held-out ones; "
         f"{settings.kimg:g} kimg at {settings.resolution} px on {settings.device}, seed {settings.seed}.",
@@ -101,7 +102,7 @@ def _train(out: Path, settings: Settings, sets: tuple[Tensor, Tensor], console: 
     figures.save_samples(out / "samples.png", train[:SHOWN_SAMPLES], samples, histories, floor)
     figures.save_curves(out / "curves.png", histories, floor)
     _print_summary(console, histories, floor)
-    console.print(f"Wrote samples.png, curves.png and results.json to {out}", markup=False)
+    console.print(f"Wrote samples.png, curves.png and results.json to {printable(out)}", markup=False)
 
 
 def _run_arms(
@@ -119,15 +120,20 @@ def _run_arms(
     }
     results: dict[str, dict[str, Any]] = {}
     failures: list[str] = []
+    unheard: OSError | None = None
     running = set(ARMS)
     with _stop_on_interrupt(stop, workers), _progress(console) as progress:
         tasks = {arm: progress.add_task(arm, total=settings.kimg, status="loading") for arm in ARMS}
         while running:
             arm, kind, content = _next_message(messages, workers, running)
             if kind == "report":
-                progress.update(tasks[arm], completed=content["kimg"], status=_status(content))
-                if "kid" in content:
-                    progress.console.print(_measured(arm, content))
+                try:
+                    progress.update(tasks[arm], completed=content["kimg"], status=_status(content))
+                    if "kid" in content:
+                        progress.console.print(_measured(arm, content))
+                except OSError as error:  # nobody listens any more, as after `| head`
+                    unheard = error
+                    stop.set()
                 continue
             running.remove(arm)
             workers[arm].join()
@@ -138,6 +144,8 @@ def _run_arms(
                 results[arm] = content
     if failures:
         raise CommandError("; ".join(failures))
+    if unheard is not None:
+        raise unheard
     if len(results) < len(ARMS):
         raise CommandError(f"stopped; gan-regularizers demo --resume --out {shlex.quote(str(out))} continues it")
     return results
@@ -160,14 +168,27 @@ def _stop_on_interrupt(stop: Event, workers: dict[str, mp.Process]) -> Iterator[
         signal.signal(signal.SIGINT, before)
         stop.set()
 
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.signal(signal.SIGINT, handle)
     try:
-        for worker in workers.values():
-            worker.start()  # deaf to Ctrl-C, which they inherit; the parent tells them when to stop
-        signal.signal(signal.SIGINT, handle)
+        with _held_back_interrupts():  # which the workers inherit; the parent tells them when to stop
+            for worker in workers.values():
+                worker.start()
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def _held_back_interrupts() -> Iterator[None]:
+    """Let Ctrl-C wait until the end of a ``with`` block: a start takes seconds, in which it must not be lost."""
+    if not hasattr(signal, "pthread_sigmask"):  # as on Windows, where the workers hear it until they are loaded
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _work(
@@ -179,7 +200,11 @@ def _work(
     messages: Queue,
     stop: Event,
 ) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
+    if stop.is_set():  # nothing is there that could be lost
+        messages.put((name, "stopped", None))
+        return
     try:
         arm = Arm(name, settings, *map(torch.from_numpy, arrays))
         checkpoint = out / f"{name}.pt"

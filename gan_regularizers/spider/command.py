@@ -19,7 +19,7 @@ from torch import Tensor
 from .. import __version__
 from ..errors import CommandError
 from ..files import cache_folder, check_folder, check_output, write_atomically
-from ..terminal import printable
+from ..terminal import can_write, printable
 from . import curves
 from .features import extract, feature_space
 from .neighbours import CERTAIN, Neighbour, friendly_neighbours
@@ -80,8 +80,9 @@ def start(
             "versions": {"gan_regularizers": __version__, "torch": torch.__version__},
         }
         write_atomically(json_path, (json.dumps(report, indent=1) + "\n").encode())
-    console.print(_table(neighbours, space.name, f"{target_name} ({len(kept[target]):,} images)"))
-    console.print(f"± is {CERTAIN:g} standard errors. The friendliest, of the smallest |CSID|, comes first.")
+    sign = "±" if can_write("±", console.encoding) else "+-"
+    console.print(_table(neighbours, space.name, f"{target_name} ({len(kept[target]):,} images)", sign))
+    console.print(f"{sign} is {CERTAIN:g} standard errors. The friendliest, of the smallest |CSID|, comes first.")
     if _close(neighbours):
         console.print("The first two are too near each other to tell which is friendlier.")
     written = " and ".join(printable(path) for path in (chart, json_path) if path is not None)
@@ -112,18 +113,18 @@ def _cache(given: Path | None, console: Console) -> Path | None:
         if given is not None:
             raise CommandError(f"--cache {given}: {error.strerror}; name another folder") from error
         said = f"Features are not kept ({folder or 'the cache'}: {error.strerror}); --cache names another folder."
-        console.print(printable(said), markup=False, highlight=False)
+        console.print(printable(said), markup=False, highlight=False, soft_wrap=True)
         return None
     return folder
 
 
-def _table(neighbours: Sequence[Neighbour], metric: str, target: str) -> Table:
+def _table(neighbours: Sequence[Neighbour], metric: str, target: str, sign: str) -> Table:
     table = Table(
         title=escape(f"Neighbours of {target}"), title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False
     )
     table.add_column("")
     table.add_column("source", overflow="fold")
-    for name in ("images", f"CSID-{metric}", "±"):
+    for name in ("images", f"CSID-{metric}", sign):
         table.add_column(name, justify="right")
     table.add_column("beside the target it is")
     for rank, neighbour in enumerate(neighbours, 1):
