@@ -12,13 +12,15 @@ CACHE_VARIABLE = "GAN_REGULARIZERS_CACHE"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a temporary file beside path and rename it to path; on an error path stays as it was."""
+    """Write a temporary file beside path and rename it to path; on an error, which names path, path stays as it was."""
     temporary = _temporary(path)
     try:
         temporary.write_bytes(content)
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 

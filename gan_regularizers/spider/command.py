@@ -46,6 +46,7 @@ def start(
     space = feature_space(features, device)
     kept = {}
     with _progress(console) as progress, warnings.catch_warnings():
+        warnings.simplefilter("always")
         warnings.showwarning = lambda message, *_: console.print(printable(message), markup=False, highlight=False)
         for path in (target, *sources):
             task = progress.add_task(escape(printable(path)), total=None)
@@ -153,4 +154,5 @@ def _progress(console: Console) -> Progress:
         TimeRemainingColumn(),
         console=console,
         transient=True,
+        disable=not console.is_terminal,
     )

@@ -167,7 +167,7 @@ class ImageLatents(nn.Module):
             yield from (self._flatten(self._stored_images(index)) for index in every.split(1024))
             return
         like = next((buffer for buffer in self.source.buffers() if buffer.is_floating_point()), self.mean_latent)
-        z = torch.randn(_MEAN_OF, self.source.z_dim, generator=torch.Generator().manual_seed(0))
+        z = torch.randn(_MEAN_OF, self.source.z_dim, dtype=torch.float32, generator=torch.Generator().manual_seed(0))
         yield from (self._of_source(rows.to(like)) for rows in z.split(block))
 
     def _stored_images(self, index: Tensor) -> Tensor:
