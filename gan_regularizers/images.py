@@ -2,12 +2,15 @@
 
 import contextlib
 import io
-import lzma
+import os
+import re
+import stat
 import warnings
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 import torch
@@ -18,6 +21,8 @@ from .errors import CommandError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # whatever else this Pillow may read, such as EPS by a program
+# What systems put beside a person's files, besides hidden ones: companions, thumbnails, the bin.
+_NO_DATA = {"__macosx", "@eadir", "#recycle", "@recycle", "$recycle.bin", "system volume information", "lost+found"}
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -27,12 +32,15 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_LARGEST = 2**30  # bytes of a file; a few in a zip can stand for any number
 _LICENCE_NAMES = ("license", "licence", "copying", "notice", "attribution")
 _LICENCE_LENGTH = 4000  # bytes of a note that are kept
 
 
 def load(source: Path, resolution: int) -> Tensor:
     """All images of a folder (searched in depth, but not through links) or zip as uint8 [N, 3, R, R], by name.
+
+    Hidden files and folders do not count, nor do thumbnails and the bin.
 
     Raises:
         CommandError: no such folder or zip, no image in it, or an image that cannot be read.
@@ -46,25 +54,26 @@ def files(source: Path) -> Iterator[tuple[str, bytes]]:
     Raises:
         CommandError: no such folder or zip, no image in it, or a file that cannot be unpacked.
     """
-    with _open(source) as (names, read):
-        images = sorted(filter(_is_image, names), key=lambda name: PurePosixPath(name).parts)
+    with _open(source) as found:
+        images = sorted(filter(_is_image, found), key=lambda file: file.parts)
         if not images:
-            raise CommandError(f"{source}: no image found; looked for {', '.join(sorted(SUFFIXES))}")
-        for name in images:
-            yield str(source / name) if source.is_dir() else f"{source}:{name}", read(name)
+            raise CommandError(
+                f"{source}: no image found; looked for {', '.join(sorted(SUFFIXES))} outside of hidden folders"
+            )
+        for file in images:
+            yield file.name, file.read()
 
 
 def licence(source: Path) -> str:
     """What files such as LICENSE at the top of a folder or zip, or of its only folder, say; empty if there is none."""
-    with _open(source) as (names, read):
-        paths = {name: PurePosixPath(name) for name in sorted(names) if not _is_image(name)}
-        depth = 1 if len({PurePosixPath(name).parts[0] for name in names}) > 1 else 2
+    with _open(source) as found:
+        depth = 1 if len({file.parts[0] for file in found}) > 1 else 2
         notes = [
-            name
-            for name, path in paths.items()
-            if len(path.parts) <= depth and path.name.lower().startswith(_LICENCE_NAMES)
+            file
+            for file in sorted(found, key=lambda file: file.name)
+            if len(file.parts) <= depth and file.parts[-1].lower().startswith(_LICENCE_NAMES) and not _is_image(file)
         ]
-        return "\n".join(read(name)[:_LICENCE_LENGTH].decode(errors="replace").strip() for name in notes)
+        return "\n".join(file.read()[:_LICENCE_LENGTH].decode(errors="replace").strip() for file in notes)
 
 
 def decode(name: str, content: bytes) -> Image.Image:
@@ -95,21 +104,82 @@ def square(image: Image.Image, resolution: int) -> Tensor:
     return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
 
 
+class _File(NamedTuple):
+    """A file in a folder or zip.
+
+    Attributes:
+        name: for messages.
+        parts: of the name inside of the folder or zip.
+        read: returns the content.
+    """
+
+    name: str
+    parts: tuple[str, ...]
+    read: Callable[[], bytes]
+
+
 @contextlib.contextmanager
-def _open(source: Path) -> Iterator[tuple[list[str], Callable[[str], bytes]]]:
-    """The names of the files in a folder or zip, and what reads one of them."""
+def _open(source: Path) -> Iterator[list[_File]]:
+    """The files of a folder or zip, without what is hidden."""
     if source.is_dir():
-        names = [path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()]
-        yield names, lambda name: (source / name).read_bytes()
-    elif zipfile.is_zipfile(source):
-        try:
-            with zipfile.ZipFile(source) as archive:
-                yield [name for name in archive.namelist() if not name.endswith("/")], archive.read
-        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, NotImplementedError) as error:
-            raise CommandError(f"{source} cannot be unpacked: {error}") from error
+        yield list(_walk(source))
+    elif source.is_file():  # a pipe would be waited for
+        with contextlib.ExitStack() as stack:
+            with _explaining(f"{source} cannot be unpacked", "pack it anew"):
+                stream = stack.enter_context(source.open("rb"))
+                if not zipfile.is_zipfile(stream):
+                    raise CommandError(f"{source} is neither a folder nor a zip file")
+                archive = stack.enter_context(zipfile.ZipFile(stream))
+            yield list(_entries(source, archive))
     else:
         state = "is neither a folder nor a zip file" if source.exists() else "does not exist"
         raise CommandError(f"{source} {state}")
+
+
+def _walk(source: Path) -> Iterator[_File]:
+    def stop(error: OSError) -> NoReturn:
+        raise CommandError(f"{error.filename} cannot be listed: {error.strerror}; make it readable or move it away")
+
+    for folder, inner, names in os.walk(source, onerror=stop):
+        inner[:] = filter(_is_data, inner)
+        for path in (Path(folder, name) for name in names if _is_data(name)):
+            yield _File(str(path), path.relative_to(source).parts, partial(_read_path, path))
+
+
+def _entries(source: Path, archive: zipfile.ZipFile) -> Iterator[_File]:
+    last = {}
+    for entry in archive.infolist():
+        # Windows may have packed it. A name that comes again is a newer version, however it is written.
+        *folders, name = re.split(r"[/\\]", entry.filename)
+        parts = (*(part for part in folders if part not in ("", ".")), name)
+        if name and all(map(_is_data, parts)):
+            shown = f"{source}:{entry.filename}"
+            last[parts] = _File(shown, parts, partial(_read_entry, shown, archive, entry))
+    yield from last.values()
+
+
+def _read_path(path: Path) -> bytes:
+    with _explaining(f"{path} cannot be read", "mend it or leave it out"):
+        if not path.is_file():
+            raise ValueError("it is no file, or a link to none")
+        _check_size(path.stat().st_size)
+        return path.read_bytes()
+
+
+def _read_entry(name: str, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    with _explaining(f"{name} cannot be unpacked", "pack it anew"):
+        if stat.S_ISLNK(entry.external_attr >> 16):
+            raise ValueError("it is a link, without the file that it leads to")
+        if entry.flag_bits & 1:
+            raise ValueError("it is encrypted")
+        _check_size(entry.file_size)
+        with archive.open(entry) as stream:
+            return stream.read(entry.file_size)  # no more, whatever it unpacks to
+
+
+def _check_size(size: int) -> None:
+    if size > _LARGEST:
+        raise ValueError(f"it has {size:,} bytes; at most {_LARGEST:,} are read")
 
 
 @contextlib.contextmanager
@@ -172,7 +242,9 @@ def _from_16_bits(image: Image.Image) -> Image.Image:
     return grey
 
 
-def _is_image(name: str) -> bool:
-    path = PurePosixPath(name)
-    # macOS puts a hidden companion beside every file that it packs.
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith("._") and "__MACOSX" not in path.parts
+def _is_data(name: str) -> bool:
+    return name.lower() not in _NO_DATA and (name == ".." or not name.startswith("."))
+
+
+def _is_image(file: _File) -> bool:
+    return PurePosixPath(file.parts[-1]).suffix.lower() in SUFFIXES

@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import sys
 import warnings
 import zipfile
 import zlib
@@ -76,6 +77,15 @@ def _zip(path, entries):
             information = zipfile.ZipInfo()
             information.filename = name
             stream.writestr(information, content)
+
+
+def _greys(source):
+    """Of pictures of one grey each, 10, 20 and so on."""
+    return (images.load(source, 4)[:, 0, 0, 0] // 10).tolist()
+
+
+def _grey(number):
+    return _file(Image.new("L", (4, 4), 10 * number), "PNG")
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +191,12 @@ def test_notes_on_the_licence_are_found(pictures, tmp_path):
         assert images.licence(archive) == "CC-BY 4.0, by A. Painter"
     (tmp_path / "NOTICE").write_text("x" * 9000)
     assert len(images.licence(tmp_path)) < 4100
+
+
+def test_the_licence_of_a_folder_that_macos_packed_is_found(tmp_path):
+    archive = tmp_path / "set.zip"
+    _zip(archive, [("set/a.png", _grey(1)), ("set/LICENSE", b"CC0"), ("__MACOSX/set/._LICENSE", b"companion")])
+    assert images.licence(archive) == "CC0"
 
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
@@ -346,6 +362,138 @@ def test_a_small_file_that_claims_a_huge_picture(suffix):
         images.decode(f"a.{suffix}", _CLAIMS[suffix])
 
 
+HIDDEN = (
+    ".ipynb_checkpoints/a-checkpoint.png .Trash-1000/files/old.png .thumbnails/a.png @eaDir/a.jpg __MACOSX/a.png "
+    "$RECYCLE.BIN/a.png lost+found/a.png b/.hidden/a.png b/.a.png"
+).split()
+
+
+def test_what_is_hidden_in_a_folder_is_no_data(tmp_path):
+    source = tmp_path / ".cache" / "@eaDir"  # the source itself may lie anywhere
+    for i, name in enumerate(["b/a.png", *HIDDEN]):
+        path = source / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(_grey(i))
+    assert _greys(source) == [0]
+
+
+@pytest.mark.parametrize("separator", ["/", "\\"])
+def test_what_is_hidden_in_a_zip_is_no_data(tmp_path, separator):
+    names = [name.replace("/", separator) for name in ("set/b.png", "set/a.png", "folder.png/", *HIDDEN)]
+    archive = tmp_path / "set.zip"
+    _zip(archive, [(name, b"" if name.endswith(separator) else _grey(i)) for i, name in enumerate(names)])
+    assert _greys(archive) == [1, 0]
+    _zip(archive, [(name, _grey(0)) for name in names[3:]])
+    with pytest.raises(CommandError, match=r"set\.zip: no image found.*outside of hidden folders"):
+        images.load(archive, 4)
+
+
+def test_a_name_above_the_zip_is_not_hidden(tmp_path):
+    archive = tmp_path / "set.zip"
+    _zip(archive, [("../a.png", _grey(1)), ("/b.png", _grey(2))])
+    assert _greys(archive) == [1, 2]
+
+
+@pytest.mark.parametrize("again", ["b/a.png", "./b/a.png", "b//a.png", "/b/a.png", "b\\a.png"])
+def test_a_name_twice_in_a_zip_is_its_last_version(tmp_path, again):
+    archive = tmp_path / "set.zip"
+    _zip(archive, [("b/a.png", _grey(1)), ("c.png", _grey(3)), (again, _grey(2))])
+    assert _greys(archive) == [2, 3]
+    assert [name for name, _ in images.files(archive)] == [f"{archive}:{again}", f"{archive}:c.png"]
+
+
+@pytest.mark.parametrize(
+    ("offset", "value", "message"),
+    [
+        (8, b"\1\0", r"set\.zip:a\.png cannot be unpacked: it is encrypted;"),
+        (10, b"\x63\0", r"set\.zip:a\.png cannot be unpacked: That compression method is not supported;"),
+        (16, b"\1\2\3\4", r"set\.zip:a\.png cannot be unpacked: Bad CRC-32"),
+        (
+            24,
+            b"\0\0\0\x7f",
+            r"set\.zip:a\.png cannot be unpacked: it has 2,130,706,432 bytes; at most 1,073,741,824 are read;",
+        ),
+        (38, b"\0\0\xff\xa1", r"set\.zip:a\.png cannot be unpacked: it is a link, without the file that it leads to;"),
+        (42, b"\xff\0\0\0", r"set\.zip:a\.png cannot be unpacked: "),
+    ],
+)
+def test_an_entry_that_cannot_be_unpacked_is_named(tmp_path, offset, value, message):
+    archive = tmp_path / "set.zip"
+    _zip(archive, [("a.png", _grey(1))])
+    content = bytearray(archive.read_bytes())
+    start = content.index(b"PK\1\2") + offset
+    content[start : start + len(value)] = value
+    archive.write_bytes(content)
+    with pytest.raises(CommandError, match=message):
+        images.load(archive, 4)
+
+
+def test_a_name_that_is_not_the_utf_8_that_it_claims(tmp_path):
+    archive = tmp_path / "set.zip"
+    _zip(archive, [("ä.png", _grey(1))])
+    assert _greys(archive) == [1]
+    archive.write_bytes(archive.read_bytes().replace("ä".encode(), b"\xe4\xe4"))
+    with pytest.raises(CommandError, match=r"set\.zip cannot be unpacked: .*utf-8.*; pack it anew"):
+        images.load(archive, 4)
+
+
+def test_large_files_are_not_read(tmp_path, monkeypatch):
+    (tmp_path / "a.png").write_bytes(_grey(1))
+    monkeypatch.setattr(images, "_LARGEST", 20)
+    with pytest.raises(CommandError, match=r"a\.png cannot be read: it has \d+ bytes; at most 20 are read;"):
+        images.load(tmp_path, 4)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs the files of POSIX")
+def test_a_name_without_a_file_is_said_and_nothing_waits(tmp_path):
+    path = tmp_path / "a.png"
+    for make in (lambda path: path.symlink_to("gone"), lambda path: path.symlink_to("a.png"), os.mkfifo):
+        make(path)
+        with pytest.raises(CommandError, match=r"a\.png cannot be read: it is no file, or a link to none;"):
+            images.load(tmp_path, 4)
+        path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(CommandError, match=r"a\.png is neither a folder nor a zip file"):
+        images.load(path, 4)
+
+
+def test_a_file_that_vanishes_meanwhile_is_said(tmp_path):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(_grey(1))
+    files = images.files(tmp_path)
+    next(files)
+    (tmp_path / "b.png").unlink()
+    with pytest.raises(CommandError, match=r"b\.png cannot be read: it is no file"):
+        next(files)
+
+
+def test_a_folder_without_permission_is_said_unless_it_is_hidden(tmp_path, monkeypatch):
+    (tmp_path / "a.png").write_bytes(_grey(1))
+    (tmp_path / ".inner").mkdir()
+    listing = os.scandir
+
+    def scandir(path):
+        if Path(path).name.endswith("inner"):
+            raise PermissionError(13, "Permission denied", path)
+        return listing(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert _greys(tmp_path) == [1]
+    (tmp_path / "inner").mkdir()
+    with pytest.raises(CommandError, match=r"inner cannot be listed: Permission denied; make it readable"):
+        images.load(tmp_path, 4)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_odd_names_in_a_folder(tmp_path):
+    names = ["a\nb.png", "a\\.b.png"]
+    if sys.platform == "linux":
+        names.append("\udce9.png")  # a byte that is no UTF-8
+    for name in names:
+        (tmp_path / name).write_bytes(_grey(1))
+    assert [Path(name).name for name, _ in images.files(tmp_path)] == sorted(names)
+
+
 @pytest.fixture(scope="module")
 def small():
     """Damaged headers may claim anything; what is allowed costs seconds and gigabytes."""
@@ -413,3 +561,20 @@ def test_a_damaged_file_is_a_picture_or_one_line(content, edits, kept):
     except CommandError as error:
         assert str(error).startswith("a.png cannot be read as an image: ")
         assert len(str(error).splitlines()) == 1
+
+
+@settings(max_examples=EXAMPLES)
+@given(edits=_DAMAGE, kept=st.just(1.0) | st.floats(0, 1), method=st.sampled_from([0, 8, 12, 14]))
+def test_a_damaged_zip_is_a_set_or_one_line(tmp_path_factory, edits, kept, method):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", method) as archive:
+        archive.writestr("set/a.png", _grey(1))
+        archive.writestr("set/LICENSE", "CC0")
+    path = tmp_path_factory.getbasetemp() / "damaged.zip"
+    path.write_bytes(_damaged(stream.getvalue(), edits, kept))
+    try:
+        images.licence(path)
+        assert images.load(path, 4).shape == (1, 3, 4, 4)
+    except CommandError as error:
+        assert str(error).startswith(str(path))
+        assert len(str(error).rpartition(" cannot be ")[2].splitlines()) == 1  # a name may have anything in it
