@@ -1271,4 +1271,71 @@ _CHECKOUTS = [
     ),
 ]
 
-FAULTS = [*_DRAWS, *_CHECKOUTS, *_PRESETS, *_AUGMENTATION, *_DIFFUSION, *_WRAPPED, *_OPERATOR, *_CPU, *_CUDA]
+# What of a person's files is a picture, and how it is read.
+_PICTURES = _in(
+    "gan_regularizers/images.py",
+    "images",
+    (
+        "a damaged EXIF block stops a photo",
+        "    except Exception:\n        return None\n",
+        "    except KeyError:\n        return None\n",
+    ),
+    ("a fraction turns a photo", " if isinstance(orientation, int) else None", ""),
+    (
+        "TIFFs are turned twice",
+        'if image.format == "TIFF":',
+        "if False:",
+        "newer versions of Pillow say after loading that it is done",
+    ),
+    ("photos are turned the wrong way", "    6: Image.Transpose.ROTATE_270,", "    6: Image.Transpose.ROTATE_90,"),
+    (
+        "only errors of input are said in a line",
+        '    except Exception as error:\n        raise CommandError(f"{what}',
+        '    except (OSError, ValueError) as error:\n        raise CommandError(f"{what}',
+    ),
+    (
+        "the reason fills several lines",
+        '" ".join((getattr(error, "strerror", None) or str(error)).split())',
+        'getattr(error, "strerror", None) or str(error)',
+    ),
+    ("other formats are decoded", "io.BytesIO(content), formats=_FORMATS)", "io.BytesIO(content))"),
+    ("Pillow's warnings come through", '        warnings.simplefilter("ignore")  #', "        pass  #"),
+    ("a transparent grey keeps its depth", "(colour & largest) * 255 // largest", "colour & largest"),
+    ("a transparent colour keeps its depth", 'elif image.mode == "RGB" and bits == 16:', "elif False:"),
+    ("a transparent grey of 16 bits is a grey", 'if "transparency" in image.info:', "if False:"),
+    ("numbers of 16 bits are cut off", "(values.astype(np.int32) + 128) // 257", "values.astype(np.int32) // 257"),
+    ("hidden folders are data", '(name == ".." or not name.startswith("."))', 'not name.startswith("._")'),
+    ("hidden folders are listed", "        inner[:] = filter(_is_data, inner)\n", ""),
+    ("thumbnails are data", '"__macosx", "@eadir",', '"__macosx",'),
+    ("a name above the zip is hidden", '(name == ".." or not name.startswith("."))', 'not name.startswith(".")'),
+    (
+        "the folder of a source may hide it",
+        "path.relative_to(source).parts",
+        "path.parts",
+    ),
+    ("a zip of Windows has no folders", 're.split(r"[/\\\\]", entry.filename)', 'entry.filename.split("/")'),
+    ("versions of one name are told apart", "            last[parts] = ", "            last[entry.filename] = "),
+    ("the first version of a name stays", "if name and all(", "if name and parts not in last and all("),
+    ("folders without permission are passed over", "os.walk(source, onerror=stop)", "os.walk(source)"),
+    (
+        "a pipe is waited for",
+        '        if not path.is_file():\n            raise ValueError("it is no',
+        '        if False:\n            raise ValueError("it is no',
+    ),
+    ("links in a zip are taken for pictures", "if stat.S_ISLNK(entry.external_attr >> 16):", "if False:"),
+    ("entries of any size are unpacked", "        _check_size(entry.file_size)\n", ""),
+    ("files of any size are read", "        _check_size(path.stat().st_size)\n", ""),
+)
+
+FAULTS = [
+    *_DRAWS,
+    *_PICTURES,
+    *_CHECKOUTS,
+    *_PRESETS,
+    *_AUGMENTATION,
+    *_DIFFUSION,
+    *_WRAPPED,
+    *_OPERATOR,
+    *_CPU,
+    *_CUDA,
+]
