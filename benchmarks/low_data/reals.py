@@ -47,7 +47,7 @@ class Source:
         digest = hashlib.sha256()
         for path in (self.data, self.held_out):
             for name, content in images.files(path) if path is not None else ():
-                digest.update(name.encode() + hashlib.sha256(content).digest())
+                digest.update(name.encode(errors="surrogateescape") + hashlib.sha256(content).digest())
         return digest.hexdigest()[:16]
 
 
