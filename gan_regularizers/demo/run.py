@@ -33,6 +33,18 @@ from .training import SHOWN_SAMPLES, Arm
 TRAINING_PORTRAITS = 100
 FEW_IMAGES = 50
 _POLL_SECONDS = 0.5
+_NEXT = """
+Next, with your own images, a folder or zip of them:
+    gan-regularizers preview IMAGE...
+    gan-regularizers demo --data FOLDER --out OUT
+With your own D, before its optimiser is built:
+    from gan_regularizers import AdaptiveT, DiffAugment, DiffusionNoise, wrap
+    wrap(D, DiffAugment(), DiffusionNoise(), tell="scale-shift")
+    adapt = AdaptiveT(D)
+and where it sees the reals:
+    logits = D(real); adapt.observe(logits); adapt.step(len(real))
+With a StyleGAN or what was made from one, as it is:
+    gan-regularizers run PATH/train.py ... --reg=diffaug+diffusion"""
 
 
 def start(out: Path, settings: Settings, console: Console) -> None:
@@ -102,7 +114,8 @@ def _train(out: Path, settings: Settings, sets: tuple[Tensor, Tensor], console: 
     figures.save_samples(out / "samples.png", train[:SHOWN_SAMPLES], samples, histories, floor)
     figures.save_curves(out / "curves.png", histories, floor)
     _print_summary(console, histories, floor)
-    console.print(f"Wrote samples.png, curves.png and results.json to {printable(out)}", markup=False)
+    console.print(f"Wrote samples.png, curves.png and results.json to {printable(out)}", markup=False, soft_wrap=True)
+    console.print(_NEXT, markup=False, highlight=False, soft_wrap=True)
 
 
 def _run_arms(
