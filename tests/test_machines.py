@@ -151,7 +151,8 @@ def test_no_home_to_keep_features_in(sets, monkeypatch, capsys, home):
 def test_what_cannot_be_written_is_said_before_the_work(sets, monkeypatch, capsys, option):
     monkeypatch.setattr("gan_regularizers.spider.features.feature_space", pytest.fail)
     suffix = {"--json": ".json", "--chart": ".png", "--cache": ""}[option]
-    for path, said in ((f"{'x' * 256}{suffix}", "name too long"), (f"target/0.png/out{suffix}", "")):
+    paths = {f"{'x' * 256}{suffix}": "name too long", f"target/0.png/out{suffix}": "", f"/proc/out{suffix}": ""}
+    for path, said in paths.items():
         assert main([*sets, option, path]) == 1
         (line,) = capsys.readouterr().err.splitlines()
         assert f"{option} {path}" in line

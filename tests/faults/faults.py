@@ -1271,6 +1271,79 @@ _CHECKOUTS = [
     ),
 ]
 
+# Terminals, disks and machines, and names as people give them.
+_MACHINES = [
+    *_in(
+        "gan_regularizers/terminal.py",
+        "machines",
+        ("control characters are printed as they are", '("Cc", "Cs", "Zl", "Zp")', '("Cs", "Zl", "Zp")'),
+        ("bytes of a name are printed as they are", '("Cc", "Cs", "Zl", "Zp")', '("Cc", "Zl", "Zp")'),
+        ("bytes of a name are shown as Python has them", "if 0xDC80 <= code <= 0xDCFF:", "if False:"),
+        ("few characters stop a command", 'stream.reconfigure(errors="backslashreplace")', "pass"),
+        ("a full disk is said again at the end", "os.dup2(nowhere.fileno(), sys.stdout.fileno())", "pass"),
+        ("every terminal has every sign", "        return False\n", "        return True\n"),
+    ),
+    *_in(
+        "gan_regularizers/files.py",
+        "machines",
+        (
+            "temporary names are longer than the file's",
+            'f".gan-regularizers-{os.urandom(8).hex()}"',
+            'f".{path.name}.{os.urandom(8).hex()}"',
+        ),
+        ("no file is tried in a folder", "        check_folder(path.parent)\n", ""),
+        (
+            "what is tried stays",
+            "    try:\n        temporary.touch()\n    finally:\n        temporary.unlink(missing_ok=True)",
+            "    temporary.touch()",
+        ),
+        (
+            "an error in writing names no file",
+            "raise OSError(error.errno, error.strerror, str(path)) from error",
+            "raise",
+        ),
+        ("a file that may not be written is replaced", "path.exists() and not os.access(path, os.W_OK)", "False"),
+    ),
+    *_in(
+        "gan_regularizers/plots.py",
+        "machines",
+        ("names are formulas", '"text.parse_math": False, ', ""),
+        ("names are drawn in one line", '"\\n".join(chop_cells(drawn, width))', "drawn"),
+        ("what no font has is a box", "escaped(character) if character in lacking else character", "character"),
+    ),
+    *_in(
+        "gan_regularizers/spider/features.py",
+        "machines neighbours",
+        ("features have a name as long as their folder's", "[:_LONGEST_WORD]", ""),
+        ("features are lost with the cache", "except OSError as error:  # no", "except KeyError as error:  # no"),
+    ),
+    *_in(
+        "gan_regularizers/spider/command.py",
+        "machines neighbours",
+        ("a ranking needs a home", "        if given is not None:\n", "        if True:\n"),
+        ("a warning is Python's", "warnings.showwarning =", "_ ="),
+        ("progress is shown where nobody looks", "disable=not console.is_terminal", "disable=False"),
+    ),
+    *_in(
+        "gan_regularizers/demo/run.py",
+        "demo",
+        ("workers hear Ctrl-C", "with _held_back_interrupts():", "with contextlib.nullcontext():"),
+    ),
+    *_in(
+        "gan_regularizers/_command.py",
+        "machines",
+        ("other programs lose Ctrl-C", 'PurePath(*sys.argv[:1]).name == "gan-regularizers" and ', ""),
+        ("Ctrl-C while torch loads is a traceback", "    signal.signal(signal.SIGINT, signal.SIG_DFL)", "    pass"),
+    ),
+    *_in(
+        "gan_regularizers/cli.py",
+        "machines",
+        ("a pipe without a reader is an error", "return 141  # of SIGPIPE", "raise"),
+        ("an error has several lines", "terminal.printable(error)", "error"),
+        ("a command is deaf to Ctrl-C", "signal.signal(signal.SIGINT, signal.default_int_handler)", "pass"),
+    ),
+]
+
 # What of a person's files is a picture, and how it is read.
 _PICTURES = _in(
     "gan_regularizers/images.py",
@@ -1330,6 +1403,7 @@ _PICTURES = _in(
 FAULTS = [
     *_DRAWS,
     *_PICTURES,
+    *_MACHINES,
     *_CHECKOUTS,
     *_PRESETS,
     *_AUGMENTATION,
