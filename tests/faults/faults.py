@@ -731,6 +731,7 @@ _OPERATOR = [
         ("a fresh draw is single-precision", "x.dtype != torch.float64 and _is_plain(x, t)", "_is_plain(x, t)"),
         ("subclasses are read as plain memory", "if type(x) not in _PLAIN_TYPES or torch", "if torch"),
         ("a view of another sign is read as it lies", "if value.is_neg():", "if False:"),
+        ("a tangent of a cotangent is lost", " and not has_tangent(x)", ""),
         ("modes are shown no operators", " or torch._C._len_torch_dispatch_stack() or", " or"),
         ("keys of the dispatcher are not looked at", " or torch._C._dispatch_keys(x).raw_repr() & ~_PLAIN_KEYS:", ":"),
         (
@@ -758,7 +759,7 @@ _OPERATOR = [
         ("missing kernels are said at every call", "        _warned.add(reason)\n", ""),
         (
             "forward mode reaches the kernels",
-            "        or (forward_ad._current_level >= 0 and forward_ad.unpack_dual(x).tangent is not None)\n",
+            "        or native.has_tangent(x)\n",
             "",
         ),
         ("auto is the reference", 'if _choice == "reference":', 'if _choice != "native":'),
