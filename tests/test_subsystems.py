@@ -128,6 +128,17 @@ def test_gradients_by_sample(tell):
     assert len({gradient.numpy().tobytes() for gradient in torch.cat([first, second]).detach()}) == 2 * BATCH
 
 
+@pytest.mark.parametrize("runs_before", [False, True])
+def test_a_transform_leaves_no_tensors_of_its_own(runs_before):
+    """The tables of a chain that is first wanted, or replaced, inside of a transform are used after it."""
+    regularizer, x = InputRegularizer(DiffAugment(), DiffusionNoise()), images()
+    if runs_before:
+        regularizer(x)
+        regularizer.noise.p.fill_(0.25)
+    torch.func.grad(lambda x: regularizer(x).sum())(x)
+    assert_close(seeded(regularizer, x), seeded(copy.deepcopy(regularizer), x))
+
+
 @pytest.mark.parametrize("tell", TELLS)
 def test_functional_call(tell):
     D, x = discriminator(tell), images()

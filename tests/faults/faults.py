@@ -325,20 +325,21 @@ _DIFFUSION = [
         ("the chain stays on the CPU", ".to(device, non_blocking=True) for", ".clone() for"),
         (
             "devices keep the chain that they have",
-            "            self._on[device] = chain.to(device)\n",
-            "            pass\n",
+            "                self._on[device] = chain.to(device)\n",
+            "                pass\n",
         ),
         (
             "the chain is changed in place",
-            "            self._on[device] = chain.to(device)\n",
-            "            for old, new in zip(self._on[device], chain, strict=True):\n                old.copy_(new)\n",
+            "                self._on[device] = chain.to(device)\n",
+            "                [old.copy_(new) for old, new in zip(self._on[device], chain, strict=True)]\n",
         ),
         (
             "graphs keep the chain that they captured",
-            "                table.copy_(new)",
-            "                table.clone()",
+            "                    table.copy_(new)",
+            "                    table.clone()",
         ),
         ("graphs have the tables of eager mode", "table.clone() for table in chain", "table for table in chain"),
+        ("transforms keep the tables", ", temporarily_clear_interpreter_stack():", ":"),
         ("a draw is not taken note of", "        self.drawn_from = True\n", ""),
         (
             "a draw that runs again has the chain of now",
