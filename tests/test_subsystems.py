@@ -313,6 +313,14 @@ def test_checkpointing_gives_the_gradients_that_there_are_without(place, reentra
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
+def test_what_checkpointing_runs_again_is_no_call_of_a_shared_draw(reentrant):
+    D, x = discriminator("nothing"), images().requires_grad_()
+    with same_draw(D) as draw:
+        checkpoint(D, x, use_reentrant=reentrant).sum().backward()
+        assert len(draw.calls) == 1
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
 def test_checkpointing_of_calls_with_generators_of_their_own(reentrant):
     """Torch's generator is in one state at both calls."""
 

@@ -465,6 +465,7 @@ _WRAPPED = [
             "            self.shared.of_batch[key] = own\n",
             "            pass\n",
         ),
+        ("what runs again is a call", "shared = None if runs_again() else self.shared", "shared = self.shared"),
         ("same_draw is ignored where D takes images alone", "plain and self.shared is None and self", "plain and self"),
         (
             "a shared draw that runs again is that of now",
@@ -730,9 +731,9 @@ _OPERATOR = [
         ("what a fresh draw drew is read as it was saved", "reals, whole, *rest = params", "return params"),
         ("seeds are the entries of the list", "words, steps.row + 1)", "words, steps.row)"),
         ("a fresh draw is single-precision", "x.dtype != torch.float64 and _is_plain(x, t)", "_is_plain(x, t)"),
+        ("a tangent of a cotangent is lost", " and not has_tangent(x)", ""),
         ("subclasses are read as plain memory", "if type(x) not in _PLAIN_TYPES or torch", "if torch"),
         ("a view of another sign is read as it lies", "if value.is_neg():", "if False:"),
-        ("a tangent of a cotangent is lost", " and not has_tangent(x)", ""),
         ("modes are shown no operators", " or torch._C._len_torch_dispatch_stack() or", " or"),
         ("keys of the dispatcher are not looked at", " or torch._C._dispatch_keys(x).raw_repr() & ~_PLAIN_KEYS:", ":"),
         (
