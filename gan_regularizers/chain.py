@@ -1,9 +1,12 @@
 """The tables of a chain of diffusion, at one moment and on any device."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
 from .recomputation import Remembered, is_captured
 
@@ -21,6 +24,13 @@ class Chain(NamedTuple):
         """The chain on another device, without a wait for it."""
         pinned = device.type == "cuda" and not torch.compiler.is_compiling()
         return Chain(*((table.pin_memory() if pinned else table).to(device, non_blocking=True) for table in self))
+
+
+@contextlib.contextmanager
+def lasting() -> Iterator[None]:
+    """Make tensors that outlast inference mode and the transforms of torch.func, whose own cannot be used outside."""
+    with torch.inference_mode(False), temporarily_clear_interpreter_stack():
+        yield
 
 
 class Chains:
@@ -46,11 +56,12 @@ class Chains:
     def replace(self, chain: Chain) -> None:
         """Put another chain in the place of the current one, on all devices; those drawn from before keep theirs."""
         self._chain = chain
-        for device in self._on:
-            self._on[device] = chain.to(device)
-        for device, fixed in self._fixed.items():
-            for table, new in zip(fixed, self._on[device], strict=True):
-                table.copy_(new)
+        with lasting():
+            for device in self._on:
+                self._on[device] = chain.to(device)
+            for device, fixed in self._fixed.items():
+                for table, new in zip(fixed, self._on[device], strict=True):
+                    table.copy_(new)
 
     def on(self, device: torch.device) -> Chain:
         """The current chain on a device."""
@@ -63,7 +74,7 @@ class Chains:
                 )
             if torch.compiler.is_compiling():
                 return self._bring(device)
-            with torch.inference_mode(False):  # what is made in inference mode cannot be changed outside it
+            with lasting():
                 return self._bring(device)
         return chain
 

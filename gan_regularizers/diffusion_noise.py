@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .chain import Chain, Chains
+from .chain import Chain, Chains, lasting
 from .exact_buffers import ExactBuffers
 from .normals import Normals
 from .ops import (
@@ -412,7 +412,7 @@ class DiffusionNoise(ExactBuffers):
         alpha_bar = self.alpha_bar(T)
         noise_scale = np.sqrt(1.0 - alpha_bar) * (self.noise_std * self.picture.half_range)
         tables = t_list, np.sqrt(alpha_bar).astype(np.float32), noise_scale.astype(np.float32)
-        with torch.inference_mode(False):
+        with lasting():
             return Chain(*map(torch.from_numpy, tables))
 
     def _remake(self, p: float, redraws: int) -> None:

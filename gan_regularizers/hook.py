@@ -153,8 +153,9 @@ class Hook:
         regularizer, of_batch = self.regularizer, {}
         off: list[bool] = []
         call: list[tuple[Tensor, RegularizerParams]] = []
-        if self.shared is not None:
-            self.shared.calls.append(Call((), (), None))
+        shared = None if runs_again() else self.shared
+        if shared is not None:
+            shared.calls.append(Call((), (), None))
 
         def transform(image: Tensor) -> Tensor:
             if not off:
@@ -169,9 +170,9 @@ class Hook:
                 run_part = functools.partial(_replayed, drawn.states)
                 y, t, params = regularizer.run(image, drawn.draw, run_part)
             steps.append(regularizer.steps(image, t))
-            if self.shared is not None:
+            if shared is not None:
                 call.append((y, params or regularizer.params_of(drawn.draw, image)))
-                self.shared.calls[-1] = Call(*map(tuple, zip(*call, strict=True)), steps[0])
+                shared.calls[-1] = Call(*map(tuple, zip(*call, strict=True)), steps[0])
             return y
 
         return transform

@@ -15,6 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from test_operator import PARTS, SHAPE, cases, make_case
+from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gan_regularizers import DiffAugment, DiffusionNoise, InputRegularizer, use_backend
@@ -261,6 +262,15 @@ def test_views_of_another_sign_are_read_as_what_they_are():
     expected = input_transform(case.x, case.params)
     assert torch.equal(input_transform(x, case.params._replace(gain=gain)), expected)
     assert torch.equal(input_transform(case.x, case.params._replace(gain=gain)), expected)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+def test_no_tangent_of_a_cotangent_is_lost():
+    """As of a D whose weights have tangents: the images, which have none, go to the kernels."""
+    x, weight, direction = (torch.rand(SHAPE) for _ in range(3))
+    y = InputRegularizer(DiffAugment(), DiffusionNoise())(x.requires_grad_())
+    with forward_ad.dual_level(), pytest.raises(NotImplementedError, match="jvp"):
+        torch.autograd.grad(y, x, forward_ad.make_dual(weight, direction))
 
 
 @pytest.mark.parametrize("policy", [*POLICIES, "translation,cutout", "color,translation,cutout", ""])

@@ -128,6 +128,17 @@ def test_gradients_by_sample(tell):
     assert len({gradient.numpy().tobytes() for gradient in torch.cat([first, second]).detach()}) == 2 * BATCH
 
 
+@pytest.mark.parametrize("runs_before", [False, True])
+def test_a_transform_leaves_no_tensors_of_its_own(runs_before):
+    """The tables of a chain that is first wanted, or replaced, inside of a transform are used after it."""
+    regularizer, x = InputRegularizer(DiffAugment(), DiffusionNoise()), images()
+    if runs_before:
+        regularizer(x)
+        regularizer.noise.p.fill_(0.25)
+    torch.func.grad(lambda x: regularizer(x).sum())(x)
+    assert_close(seeded(regularizer, x), seeded(copy.deepcopy(regularizer), x))
+
+
 @pytest.mark.parametrize("tell", TELLS)
 def test_functional_call(tell):
     D, x = discriminator(tell), images()
@@ -299,6 +310,14 @@ def test_checkpointing_gives_the_gradients_that_there_are_without(place, reentra
         D = discriminator(tell, Critic(reentrant), jitter)
         actual = several_calls(D, D, sharing)
     assert_close(actual, expected)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_what_checkpointing_runs_again_is_no_call_of_a_shared_draw(reentrant):
+    D, x = discriminator("nothing"), images().requires_grad_()
+    with same_draw(D) as draw:
+        checkpoint(D, x, use_reentrant=reentrant).sum().backward()
+        assert len(draw.calls) == 1
 
 
 @pytest.mark.parametrize("reentrant", [True, False])

@@ -8,7 +8,6 @@ from types import ModuleType
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from . import native, reference
 from .draws import Columns, Levels, Steps, parts_of
@@ -222,5 +221,5 @@ def _sees_only_torch(x: Tensor) -> bool:
     return (
         torch._C._functorch.peek_interpreter_stack() is not None
         or torch._C._get_tracing_state() is not None
-        or (forward_ad._current_level >= 0 and forward_ad.unpack_dual(x).tangent is not None)
+        or native.has_tangent(x)
     )

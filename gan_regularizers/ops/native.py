@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from .. import building
 from .cuda import Devices
@@ -146,7 +147,12 @@ def _is_plain(x: Tensor, *values: Any) -> bool:
         return False
     if type(x) not in _PLAIN_TYPES or torch._C._dispatch_keys(x).raw_repr() & ~_PLAIN_KEYS:
         return False
-    return _PLAIN_TYPES.issuperset(map(type, values))
+    return _PLAIN_TYPES.issuperset(map(type, values)) and not has_tangent(x)
+
+
+def has_tangent(x: Tensor) -> bool:
+    """Whether forward-mode differentiation looks on, which the operators refuse and the kernels would not see."""
+    return forward_ad._current_level >= 0 and forward_ad.unpack_dual(x).tangent is not None
 
 
 def _address(value: Tensor | None) -> int:

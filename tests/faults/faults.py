@@ -325,20 +325,21 @@ _DIFFUSION = [
         ("the chain stays on the CPU", ".to(device, non_blocking=True) for", ".clone() for"),
         (
             "devices keep the chain that they have",
-            "            self._on[device] = chain.to(device)\n",
-            "            pass\n",
+            "                self._on[device] = chain.to(device)\n",
+            "                pass\n",
         ),
         (
             "the chain is changed in place",
-            "            self._on[device] = chain.to(device)\n",
-            "            for old, new in zip(self._on[device], chain, strict=True):\n                old.copy_(new)\n",
+            "                self._on[device] = chain.to(device)\n",
+            "                [old.copy_(new) for old, new in zip(self._on[device], chain, strict=True)]\n",
         ),
         (
             "graphs keep the chain that they captured",
-            "                table.copy_(new)",
-            "                table.clone()",
+            "                    table.copy_(new)",
+            "                    table.clone()",
         ),
         ("graphs have the tables of eager mode", "table.clone() for table in chain", "table for table in chain"),
+        ("transforms keep the tables", ", temporarily_clear_interpreter_stack():", ":"),
         ("a draw is not taken note of", "        self.drawn_from = True\n", ""),
         (
             "a draw that runs again has the chain of now",
@@ -464,6 +465,7 @@ _WRAPPED = [
             "            self.shared.of_batch[key] = own\n",
             "            pass\n",
         ),
+        ("what runs again is a call", "shared = None if runs_again() else self.shared", "shared = self.shared"),
         ("same_draw is ignored where D takes images alone", "plain and self.shared is None and self", "plain and self"),
         (
             "a shared draw that runs again is that of now",
@@ -729,6 +731,7 @@ _OPERATOR = [
         ("what a fresh draw drew is read as it was saved", "reals, whole, *rest = params", "return params"),
         ("seeds are the entries of the list", "words, steps.row + 1)", "words, steps.row)"),
         ("a fresh draw is single-precision", "x.dtype != torch.float64 and _is_plain(x, t)", "_is_plain(x, t)"),
+        ("a tangent of a cotangent is lost", " and not has_tangent(x)", ""),
         ("subclasses are read as plain memory", "if type(x) not in _PLAIN_TYPES or torch", "if torch"),
         ("a view of another sign is read as it lies", "if value.is_neg():", "if False:"),
         ("modes are shown no operators", " or torch._C._len_torch_dispatch_stack() or", " or"),
@@ -758,7 +761,7 @@ _OPERATOR = [
         ("missing kernels are said at every call", "        _warned.add(reason)\n", ""),
         (
             "forward mode reaches the kernels",
-            "        or (forward_ad._current_level >= 0 and forward_ad.unpack_dual(x).tangent is not None)\n",
+            "        or native.has_tangent(x)\n",
             "",
         ),
         ("auto is the reference", 'if _choice == "reference":', 'if _choice != "native":'),
