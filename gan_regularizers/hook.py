@@ -171,7 +171,7 @@ class Hook:
                 y, t, params = regularizer.run(image, drawn.draw, run_part)
             steps.append(regularizer.steps(image, t))
             if shared is not None:
-                call.append((y, params or regularizer.params_of(drawn.draw, image)))
+                call.append((y, regularizer.params_of(drawn.draw, image) if params is None else params))
                 shared.calls[-1] = Call(*map(tuple, zip(*call, strict=True)), steps[0])
             return y
 

@@ -3,6 +3,7 @@
 test_operator.py runs on both backends; here is what the native one alone must show.
 """
 
+import contextlib
 import copy
 import re
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from test_operator import PARTS, SHAPE, cases, make_case
 from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 
 from gan_regularizers import DiffAugment, DiffusionNoise, InputRegularizer, use_backend
 from gan_regularizers.diffaugment import POLICIES
@@ -187,6 +189,40 @@ def test_a_fresh_draw_does_what_its_replay_does(policy, p, noise, picture, t, dt
         first = [torch.autograd.grad(y.pow(3).sum(), x, create_graph=True)[0] for y, _ in (fresh, replayed)]
         assert torch.equal(*first)
         assert torch.equal(*[torch.autograd.grad(gradient.square().sum(), x)[0] for gradient in first])
+
+
+@pytest.mark.parametrize("side", ["forward", "backward"])
+def test_a_mode_may_see_one_run_alone_of_what_is_checkpointed(side):
+    """As one that counts the operations of a forward pass."""
+
+    def mode(of: str) -> contextlib.AbstractContextManager:
+        return Seen() if side == of else contextlib.nullcontext()
+
+    x = torch.rand(4, 3, 8, 8).requires_grad_()
+    regularizer = InputRegularizer(DiffAugment(), DiffusionNoise())
+    with mode("forward"):
+        y = checkpoint(regularizer, x, use_reentrant=False)
+    with mode("backward"):
+        y.square().sum().backward()
+    assert x.grad.any()
+
+
+def test_words_may_lie_in_any_order():
+    augment, noise = DiffAugment(), DiffusionNoise()
+    words = torch.randint(-(2**63), 2**63 - 1, (augment.words + noise.words, 4))
+    drawn = [
+        native.drawn_transform(
+            torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(1)),
+            given,
+            *augment.columns(torch.empty(4, 3, 8, 8)),
+            noise.steps(noise.chain(words), None, (4,), words.device, augment.words),
+            0.0,
+            None,
+        )
+        for given in (words, words.t().contiguous().t())
+    ]
+    for actual, expected in zip(*drawn, strict=True):
+        assert torch.equal(actual, expected)
 
 
 def test_steps_are_the_callers_to_change():

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from . import native, reference
 from .draws import Columns, Levels, Steps, parts_of
+from .native import drawn_transform
 from .params import DTYPES, TransformParams, arithmetic_dtype, memory_format
 from .philox import philox_normal
 
@@ -167,39 +168,15 @@ def draw(
     return drawn[: len(passes)], levels
 
 
-def draws_itself(x: Tensor, t: Tensor | None = None) -> bool:
-    """Whether a pass over x can make its parameters itself, so that ``drawn_transform`` takes it and these steps."""
+def draws_itself(x: Tensor, words: Tensor, t: Tensor | None) -> bool:
+    """Whether ``drawn_transform`` takes x, the words and the steps of a caller's: whether all of them are plain."""
     return (
         isinstance(x, Tensor)
         and x.dim() == 4
-        and native.draws_itself(x, t)
-        and not _sees_only_torch(x)
+        and native.draws_itself(x, words, t)
+        and not _is_transformed()
         and backend(x.device, x.dtype)[0] == "native"
     )
-
-
-def drawn_transform(
-    x: Tensor,
-    words: Tensor,
-    columns: Columns,
-    steps: Steps | None,
-    centre: float = 0.0,
-    channels: tuple[int, int] | None = None,
-) -> tuple[Tensor, Tensor | None]:
-    """``draw`` and ``input_transform`` in one, for x that ``draws_itself``: less of the host's time, and the same bits.
-
-    Args:
-        x: float16, bfloat16 or float32 [N, C, H, W].
-        words: int64 [R, N], as columns and steps read them; the row after that of the steps are the seeds of the noise.
-        columns: of the pass.
-        steps: of its noise, if it has any.
-        centre: as that of ``TransformParams``.
-        channels: as those of ``TransformParams``.
-
-    Returns:
-        What ``input_transform`` returns, and the steps t, int64 [N]; None without noise.
-    """
-    return native.drawn_transform(x, words, columns, steps, centre, channels)
 
 
 def _backend_for(x: Tensor, dtype: torch.dtype | None = None) -> ModuleType:
@@ -218,8 +195,9 @@ def _sees_only_torch(x: Tensor) -> bool:
     """Whether a transform of ``torch.func``, ``torch.jit.trace`` or forward-mode differentiation looks on."""
     if torch.compiler.is_compiling():
         return False
-    return (
-        torch._C._functorch.peek_interpreter_stack() is not None
-        or torch._C._get_tracing_state() is not None
-        or native.has_tangent(x)
-    )
+    return _is_transformed() or native.has_tangent(x)
+
+
+def _is_transformed() -> bool:
+    """Whether this runs inside of a transform of ``torch.func`` or ``torch.jit.trace``."""
+    return torch._C._functorch.peek_interpreter_stack() is not None or torch._C._get_tracing_state() is not None

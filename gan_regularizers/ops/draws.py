@@ -5,8 +5,6 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from .params import TransformParams
-
 
 class Columns(NamedTuple):
     """The numbers that one pass draws for each sample. A uniform u in [0, 1) is the top 24 bits of a word.
@@ -49,36 +47,32 @@ class Levels(NamedTuple):
 
 
 class DrawnPass(NamedTuple):
-    """The parameters of one pass as a launch drew them, with no tensor for each."""
+    """The parameters of one pass as a launch drew them, with no tensor for each; they are ready for the kernels."""
 
     reals: Tensor  # float32 [R, N]: those of its columns and, of noise, gain and noise_std
     whole: Tensor  # int64 [N, W]
     noisy: bool
     centre: float
     channels: tuple[int, int] | None
-    words: Tensor | None = None  # int64 [rows, N], with the seeds of noise; None leaves what is linear in the images
-    seed_row: int = 0
+    words: Tensor  # int64 [rows, N], contiguous, with the seeds of noise
+    seed_row: int
 
-    def apart(self) -> TransformParams:
-        """The linear parts, a tensor each."""
-        rows = self.reals.unbind()
-        gain = rows[-2] if self.noisy else None
-        _, *parts = parts_of(rows[:-2] if self.noisy else rows, self.whole)
-        return TransformParams(None, *parts, gain, channels=self.channels)
+    def linear(self) -> tuple[Tensor | None, ...]:
+        """What the backward pass needs, a tensor each: saturation, contrast, shift, cutout and gain."""
+        reals, rows = self.reals, self.reals.shape[0]
+        colours = [None, reals.select(0, 1), reals.select(0, 2)] if rows > 2 else ()
+        _, *parts = parts_of(colours, self.whole)
+        return *parts, reals.select(0, rows - 2) if self.noisy else None
 
     def addresses(self) -> list[int]:
         """Where the parts lie in memory, in the order of ``TransformParams``; 0 for one that is left out."""
         (rows, samples), width = self.reals.shape, self.whole.shape[1]
-        reals, whole, seeds = self.reals.data_ptr(), self.whole.data_ptr(), 0
-        row = 4 * samples
-        brightness = saturation = contrast = gain = noise_std = 0
+        reals, whole, row = self.reals.data_ptr(), self.whole.data_ptr(), 4 * samples
+        brightness = saturation = contrast = gain = noise_std = seeds = 0
         if rows > 2:
             brightness, saturation, contrast = reals, reals + row, reals + 2 * row
         if self.noisy:
             gain, noise_std = reals + (rows - 2) * row, reals + (rows - 1) * row
-        if self.words is None:
-            brightness = noise_std = 0
-        elif self.noisy:
             seeds = self.words.data_ptr() + 8 * samples * self.seed_row
         shift = whole if width in (2, 6) else 0
         cutout = whole + 8 * (width - 4) if width >= 4 else 0
