@@ -184,7 +184,8 @@ def test_an_error_in_writing_names_the_file(folder):
 
 @pytest.mark.parametrize("arguments", [["info"], ["patch", "--list"], ["--help"], ["preview", "picture.png"]])
 @pytest.mark.usefixtures("folder")
-def test_stdout_that_nobody_reads_is_full_or_closed(arguments):
+def test_stdout_that_nobody_reads_is_full_or_closed(arguments, monkeypatch):
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # what is held back fails at the end
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run([*COMMAND, *arguments], stdout=writing, stderr=subprocess.PIPE, text=True)
@@ -208,6 +209,15 @@ def test_an_interrupt_at_any_time_leaves_no_traceback(seconds):
     _, error = process.communicate(timeout=60)
     assert "Traceback" not in error
     assert process.returncode in (0, 130, -signal.SIGINT)
+
+
+def test_a_command_that_has_loaded_listens_to_interrupts():
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        assert main(["patch", "--list"]) == 0
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_importing_the_package_leaves_interrupts_to_others():

@@ -236,6 +236,9 @@ def test_names_are_printed_as_they_are(sets, tmp_path, capsys, monkeypatch):
         assert f" {name} " in shown
     report = json.loads((tmp_path / "out.json").read_text())
     assert {len(neighbour["name"]) for neighbour in report["neighbours"]} >= {85, 255}
+    cached = [len(os.fsencode(path.name)) for path in (tmp_path / "cache").iterdir()]
+    assert len(cached) == len(odd) + 1
+    assert max(cached) <= 143  # what eCryptfs takes
 
 
 def test_twins_are_said_to_be_too_near(sets, tmp_path, capsys, monkeypatch):
