@@ -71,6 +71,19 @@ def test_bytes_of_a_name_are_shown_as_bytes():
     assert terminal.printable(os.fsdecode(b"lat\xe9in \\ \xff\n\x85\xc2\xa0")) == "lat\\xe9in \\ \\xff\\n\\x85\xa0"
 
 
+def test_what_turns_or_hides_a_name_is_escaped_and_what_joins_letters_is_not():
+    assert terminal.printable("\u202egnp.a \u2066\ufeff\u200b") == r"\u202egnp.a \u2066\ufeff\u200b"
+    assert terminal.printable(joined := "👨\u200d👩\u200d👧 می\u200cشد") == joined
+
+
+def test_figures_after_a_name_from_right_to_left_stay_there():
+    mark = plots.LEFT_TO_RIGHT
+    with plots.fonts_for("שלום"):
+        assert plots.label("1. שלום 8: -6.1 ± 2", 100) == f"{mark}1. שלום{mark} 8: -6.1 ± 2"
+        assert plots.label("אב" * 3, 4).splitlines() == [f"{mark}אבאב{mark}", f"{mark}אב{mark}"]
+        assert plots.label("1. plain: -6.1 ± 2", 100) == "1. plain: -6.1 ± 2"
+
+
 @pytest.mark.parametrize("name", ODD_NAMES)
 @pytest.mark.usefixtures("folder")
 def test_preview_takes_any_name(capsys, name):
