@@ -39,14 +39,14 @@ def check_output(option: str, path: Path, suffix: str) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Write a file into a folder and remove it.
+    """Write a file as large as a small picture into a folder and remove it.
 
     Raises:
         OSError: that cannot be done.
     """
     temporary = _temporary(folder / "empty")
     try:
-        temporary.touch()
+        temporary.write_bytes(bytes(2**16))
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -134,10 +134,37 @@ def test_the_results_are_there_whatever_becomes_of_the_terminal(sets, monkeypatc
     assert Path("neighbours.png").exists()
 
 
-def test_features_that_cannot_be_kept_are_used_all_the_same(sets, monkeypatch, capsys):
-    def full(path: Path, _: bytes) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+def full(path: Path, _: bytes) -> None:
+    """Stands for what writes a file."""
+    raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
+
+def test_a_disk_that_is_full_afterwards_leaves_the_ranking_on_the_terminal(sets, monkeypatch, capsys):
+    monkeypatch.setattr("gan_regularizers.plots.write_atomically", full)
+    assert main([*sets, "--cache", "cache", "--json", "out.json"]) == 1
+    said = capsys.readouterr()
+    assert "1. source" in said.out
+    assert "Wrote" not in said.out
+    assert "No space left on device" in said.err
+    assert Path("out.json").exists()
+
+
+def test_a_disk_that_is_full_afterwards_leaves_the_times_on_the_terminal(folder, monkeypatch, capsys):  # noqa: ARG001
+    monkeypatch.setattr("gan_regularizers.plots.write_atomically", full)
+    small = "--no-compile --shapes 2x3x8x8 --seconds 0.01 --dtypes float32 --parts color --modes forward".split()
+    assert main(["bench", "--device", "cpu", *small, "--json", "out.json"]) == 1
+    said = capsys.readouterr()
+    assert "in times of ours" in " ".join(said.out.split())  # which stands below the table
+    assert "No space left on device" in said.err
+
+
+def test_a_disk_that_is_full_before_is_said_before_the_work(folder, monkeypatch):
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(CommandError, match=r"--json .*out.json: No space left on device"):
+        files.check_output("--json", folder / "out.json", ".json")
+
+
+def test_features_that_cannot_be_kept_are_used_all_the_same(sets, monkeypatch, capsys):
     monkeypatch.setattr("gan_regularizers.spider.features.write_atomically", full)
     monkeypatch.setenv("COLUMNS", "500")
     assert main([*sets, "--cache", "cache"]) == 0

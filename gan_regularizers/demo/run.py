@@ -110,10 +110,12 @@ def _train(out: Path, settings: Settings, sets: tuple[Tensor, Tensor], console: 
             "backend": ops.backend()[0],
         },
     }
-    _write_json(out / "results.json", summary)
-    figures.save_samples(out / "samples.png", train[:SHOWN_SAMPLES], samples, histories, floor)
-    figures.save_curves(out / "curves.png", histories, floor)
-    _print_summary(console, histories, floor)
+    try:
+        _write_json(out / "results.json", summary)
+        figures.save_samples(out / "samples.png", train[:SHOWN_SAMPLES], samples, histories, floor)
+        figures.save_curves(out / "curves.png", histories, floor)
+    finally:  # a disk that is full now is no reason to lose the figures
+        _print_summary(console, histories, floor)
     console.print(f"Wrote samples.png, curves.png and results.json to {printable(out)}", markup=False, soft_wrap=True)
     console.print(_NEXT, markup=False, highlight=False, soft_wrap=True)
 

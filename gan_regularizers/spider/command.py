@@ -69,23 +69,23 @@ def start(
         raise CommandError(str(error)) from error
 
     target_name = printable(target.resolve().name)
-    curves.save(chart, neighbours, space.name, target_name)
-    if json_path is not None:
-        report = {
-            "metric": f"CSID-{space.name}",
-            "target": {"name": target_name, "images": len(kept[target])},
-            "settings": {**settings, "seed": seed},
-            "neighbours": [
-                {"name": n.name, "images": n.count, "verdict": n.verdict, **asdict(n.curve)} for n in neighbours
-            ],
-            "versions": {"gan_regularizers": __version__, "torch": torch.__version__},
-        }
-        write_atomically(json_path, (json.dumps(report, indent=1) + "\n").encode())
-    sign = "±" if can_write("±", console.encoding) else "+-"
-    console.print(_table(neighbours, space.name, f"{target_name} ({len(kept[target]):,} images)", sign))
-    console.print(f"{sign} is {CERTAIN:g} standard errors. The friendliest, of the smallest |CSID|, comes first.")
-    if _close(neighbours):
-        console.print("The first two are too near each other to tell which is friendlier.")
+    try:
+        try:
+            curves.save(chart, neighbours, space.name, target_name)
+        finally:
+            if json_path is not None:
+                report = {
+                    "metric": f"CSID-{space.name}",
+                    "target": {"name": target_name, "images": len(kept[target])},
+                    "settings": {**settings, "seed": seed},
+                    "neighbours": [
+                        {"name": n.name, "images": n.count, "verdict": n.verdict, **asdict(n.curve)} for n in neighbours
+                    ],
+                    "versions": {"gan_regularizers": __version__, "torch": torch.__version__},
+                }
+                write_atomically(json_path, (json.dumps(report, indent=1) + "\n").encode())
+    finally:  # a disk that is full now is no reason to lose the ranking
+        _print_ranking(console, neighbours, space.name, f"{target_name} ({len(kept[target]):,} images)")
     written = " and ".join(printable(path) for path in (chart, json_path) if path is not None)
     console.print(f"Wrote {written}", markup=False, highlight=False, soft_wrap=True)
     return neighbours
@@ -117,6 +117,14 @@ def _cache(given: Path | None, console: Console) -> Path | None:
         console.print(printable(said), markup=False, highlight=False, soft_wrap=True)
         return None
     return folder
+
+
+def _print_ranking(console: Console, neighbours: Sequence[Neighbour], metric: str, target: str) -> None:
+    sign = "±" if can_write("±", console.encoding) else "+-"
+    console.print(_table(neighbours, metric, target, sign))
+    console.print(f"{sign} is {CERTAIN:g} standard errors. The friendliest, of the smallest |CSID|, comes first.")
+    if _close(neighbours):
+        console.print("The first two are too near each other to tell which is friendlier.")
 
 
 def _table(neighbours: Sequence[Neighbour], metric: str, target: str, sign: str) -> Table:
