@@ -177,6 +177,8 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_file(pictures, tmp_path):
         (["--data", "{tmp}/torn.zip"], "cannot be unpacked"),
         (["--out", "{tmp}/text.txt"], "is a file; name a folder"),
         (["--out", "{tmp}/few"], "is not empty"),
+        (["--data", "{tmp}/broken", "--out", "{tmp}/text.txt/out"], "--out {tmp}/text.txt/out: Not a directory"),
+        (["--data", "{tmp}/few", "--out", "{tmp}/few/out"], "is inside of {tmp}/few, whose pictures are read"),
         (["--data", "{tmp}/broken"], "broken.png cannot be read as an image"),
         (["--data", "{tmp}/few"], "at least 8"),
         (["--policy", "colour"], "unknown name 'colour'; known are color, translation, cutout"),
@@ -198,7 +200,7 @@ def test_wrong_input_is_one_line_and_writes_nothing(arguments, said, tmp_path, c
     where = [] if "--out" in arguments else ["--out", str(out)]
     assert main(["demo", *(argument.format(tmp=tmp_path) for argument in arguments), *where]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert said in line
+    assert said.format(tmp=tmp_path) in line
     assert not out.exists()
 
 

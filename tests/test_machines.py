@@ -134,6 +134,58 @@ def test_the_results_are_there_whatever_becomes_of_the_terminal(sets, monkeypatc
     assert Path("neighbours.png").exists()
 
 
+def test_a_narrow_terminal_cuts_no_figure_off(sets, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "20")
+    assert main([*sets, "--cache", "cache", "--json", "out.json"]) == 0
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= len("Wrote neighbours.png and out.json")
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("pipe.png", "which would be replaced; name a file"),
+        ("link.png", "which would be replaced; name a file"),
+        ("loop.png", "which would be replaced; name a file"),
+        ("target/chart.png", "is inside of target, whose pictures are read; name another place"),
+        ("source/0.png", "is inside of source, whose pictures are read; name another place"),
+    ],
+)
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs the files of POSIX")
+def test_what_a_chart_must_not_replace_or_join(sets, monkeypatch, capsys, path, said):
+    monkeypatch.setattr("gan_regularizers.spider.features.feature_space", pytest.fail)
+    os.mkfifo("pipe.png")
+    Path("link.png").symlink_to("gone.png")
+    Path("loop.png").symlink_to("loop.png")
+    before = Path("source/0.png").read_bytes()
+    assert main([*sets, "--chart", path]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"--chart {path}" in line
+    assert said in line
+    assert Path("source/0.png").read_bytes() == before
+
+
+@pytest.mark.parametrize("arguments", [["neighbours", "target", "loop"], ["demo", "--data", "loop"], ["run", "loop"]])
+@pytest.mark.usefixtures("sets")
+def test_links_that_lead_in_a_circle(capsys, arguments):
+    Path("loop").symlink_to("loop")
+    assert main(arguments) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "loop does not exist" in line
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_name_that_is_but_a_suffix():
+    files.check_output("--chart", Path(".png"), ".png")
+
+
+def test_errors_of_the_system_name_files_as_they_are(capsys):
+    name = os.fsdecode(b"\xe9" * 256)
+    assert main(["preview", name]) == 1
+    assert capsys.readouterr().err == f"gan-regularizers: {terminal.printable(name)}: File name too long\n"
+
+
 def full(path: Path, _: bytes) -> None:
     """Stands for what writes a file."""
     raise OSError(errno.ENOSPC, "No space left on device", str(path))

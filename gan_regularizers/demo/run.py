@@ -24,7 +24,7 @@ from torch import Tensor
 
 from .. import __version__, ops
 from ..errors import CommandError
-from ..files import write_atomically
+from ..files import check_apart, check_folder, write_atomically
 from ..terminal import printable
 from . import figures, images
 from .settings import ARMS, Settings
@@ -53,6 +53,11 @@ def start(out: Path, settings: Settings, console: Console) -> None:
         raise CommandError(f"--out {out} is a file; name a folder")
     if out.exists() and any(out.iterdir()):
         raise CommandError(f"--out {out} is not empty; add --resume to continue a run in it, or name another folder")
+    check_apart("--out", out, [Path(settings.data)] if settings.data else [])
+    try:
+        check_folder(next(folder for folder in (out, *out.parents) if folder.exists()))
+    except OSError as error:
+        raise CommandError(f"--out {out}: {error.strerror}") from error
     sets = _load_images(settings)
     out.mkdir(parents=True, exist_ok=True)
     _write_json(out / "settings.json", {**asdict(settings), "images": _digest(sets)})
@@ -260,9 +265,9 @@ def _measured(arm: str, report: dict[str, float]) -> str:
 
 def _print_summary(console: Console, histories: dict[str, list[dict[str, float]]], floor: float) -> None:
     table = Table(title="At the end of training")
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for arm in ARMS:
-        table.add_column(arm, justify="right")
+        table.add_column(arm, justify="right", overflow="fold")
     rows = {
         "KID-lite0 x 1000, held-out images": ("kid", ".0f"),
         "gap: D(training) - D(held-out)": ("gap", ".2f"),

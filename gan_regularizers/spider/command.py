@@ -3,6 +3,7 @@
 import errno
 import json
 import math
+import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
@@ -38,7 +39,7 @@ def start(
     console: Console,
 ) -> list[Neighbour]:
     """Rank folders or zips of images by their friendliness to another; see ``friendly_neighbours``."""
-    check_output("--chart", chart, ".png")
+    check_output("--chart", chart, ".png", (target, *sources))
     if json_path is not None:
         check_output("--json", json_path, ".json")
     _check_distinct(target, sources)
@@ -92,11 +93,11 @@ def start(
 
 
 def _check_distinct(target: Path, sources: Sequence[Path]) -> None:
-    seen = {target.resolve(): "the TARGET"}
+    seen = {os.path.realpath(target): "the TARGET"}  # which takes links that lead in a circle, as resolve() does not
     for source in sources:
-        if before := seen.get(source.resolve()):
+        if before := seen.get(os.path.realpath(source)):
             raise CommandError(f"SOURCE {source} is {before} too; leave it out")
-        seen[source.resolve()] = "another SOURCE"
+        seen[os.path.realpath(source)] = "another SOURCE"
 
 
 def _cache(given: Path | None, console: Console) -> Path | None:
@@ -131,11 +132,11 @@ def _table(neighbours: Sequence[Neighbour], metric: str, target: str, sign: str)
     table = Table(
         title=escape(f"Neighbours of {target}"), title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False
     )
-    table.add_column("")
+    table.add_column("", overflow="fold")  # a figure that is cut off, as by default, would be another one
     table.add_column("source", overflow="fold")
     for name in ("images", f"CSID-{metric}", sign):
-        table.add_column(name, justify="right")
-    table.add_column("beside the target it is")
+        table.add_column(name, justify="right", overflow="fold")
+    table.add_column("beside the target it is", overflow="fold")
     for rank, neighbour in enumerate(neighbours, 1):
         csid, error = neighbour.curve.csid, CERTAIN * neighbour.curve.csid_standard_error
         table.add_row(
