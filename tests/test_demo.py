@@ -1,5 +1,6 @@
 """The demo as a person meets it: a run, an interruption, a resume, and everything that can be typed wrong."""
 
+import contextlib
 import json
 import os
 import resource
@@ -94,6 +95,27 @@ def test_a_run_leaves_pictures_curves_and_numbers(finished):
     assert sorted(path.name for path in finished.iterdir()) == sorted(
         ["settings.json", "results.json", "samples.png", "curves.png", "regularised.pt", "unregularised.pt"]
     )
+
+
+def test_the_arms_of_a_killed_run_leave_their_checkpoints_and_end(pictures, tmp_path):
+    command = [*COMMAND, "--resolution", "16", "--kimg", "99", "--device", "cpu", "--data", pictures, "--out", tmp_path]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        for line in process.stdout:
+            if b"Training" in line:
+                break
+        time.sleep(1)
+        process.kill()
+        process.wait()
+        end = time.monotonic() + 100
+        with pytest.raises(ProcessLookupError):
+            while time.monotonic() < end:
+                os.killpg(process.pid, 0)
+                time.sleep(0.2)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.stdout.close()
 
 
 @pytest.mark.parametrize("awaited", ["settings.json", "*.pt"], ids=["while loading", "while training"])

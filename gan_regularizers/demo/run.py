@@ -222,7 +222,13 @@ def _work(
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
-    if stop.is_set():  # nothing is there that could be lost
+    parent = mp.parent_process()
+
+    def stopped() -> bool:
+        """The parent may have been killed, which says nothing."""
+        return stop.is_set() or not parent.is_alive()
+
+    if stopped():  # nothing is there that could be lost
         messages.put((name, "stopped", None))
         return
     try:
@@ -230,7 +236,7 @@ def _work(
         checkpoint = out / f"{name}.pt"
         if checkpoint.exists():
             arm.load(checkpoint)
-        if not arm.run(checkpoint, lambda report: messages.put((name, "report", report)), stop.is_set):
+        if not arm.run(checkpoint, lambda report: messages.put((name, "report", report)), stopped):
             messages.put((name, "stopped", None))
             return
         samples = ((arm.samples()[:SHOWN_SAMPLES] + 1) * 127.5).round().byte().cpu().numpy()
