@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # as of `| head`, which has read enough
         return 141  # of SIGPIPE
     except (CommandError, OSError) as error:
-        print(f"gan-regularizers: {terminal.printable(error)}", file=sys.stderr)
+        print(f"gan-regularizers: {terminal.printable(_message(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("gan-regularizers: interrupted", file=sys.stderr)
@@ -172,7 +172,7 @@ def demo(resume: bool = False, **given: Any) -> None:
     _check_policy(given.get("policy", ""))
     given["device"] = options.find_device(given.get("device", "auto"))
     if "data" in given:
-        given["data"] = str(given["data"].resolve())
+        given["data"] = os.path.realpath(given["data"])
     run.start(out, Settings(**given), console)
 
 
@@ -398,6 +398,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--json", type=Path, metavar="FILE", help="for all figures")
     add("--chart", type=Path, metavar="PNG", help="for the picture (default: beside the file of --json)")
     return parser
+
+
+def _message(error: CommandError | OSError) -> str:
+    """Without the number of a system's error, and with the name of its file as it is."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
 
 
 def _print_rows(rows: dict[str, str]) -> None:

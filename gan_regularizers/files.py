@@ -3,7 +3,7 @@
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .errors import CommandError
@@ -24,13 +24,16 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
-def check_output(option: str, path: Path, suffix: str) -> None:
-    """Say so before any work, if a file that an option names cannot be written."""
-    if path.suffix.lower() != suffix:
+def check_output(option: str, path: Path, suffix: str, sources: Sequence[Path] = ()) -> None:
+    """Say so before any work, if a file that an option names cannot be written, or would be a picture of a source."""
+    if not path.name.lower().endswith(suffix):
         raise CommandError(f"{option} {path} does not end in {suffix}")
+    check_apart(option, path, sources)
     try:
         if path.is_dir() or not path.parent.is_dir():
             raise CommandError(f"{option} {path}: {'it is a folder' if path.is_dir() else 'its folder does not exist'}")
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise CommandError(f"{option} {path}: it is a link or a device, which would be replaced; name a file")
         if path.exists() and not os.access(path, os.W_OK):
             raise CommandError(f"{option} {path}: no permission to write to it")
         check_folder(path.parent)
@@ -38,15 +41,22 @@ def check_output(option: str, path: Path, suffix: str) -> None:
         raise CommandError(f"{option} {path}: {error.strerror}") from error
 
 
+def check_apart(option: str, path: Path, sources: Sequence[Path]) -> None:
+    """Say so, if what an option names lies in a folder of pictures, where it would be one of them the next time."""
+    for source in sources:
+        if source.is_dir() and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(source)):
+            raise CommandError(f"{option} {path} is inside of {source}, whose pictures are read; name another place")
+
+
 def check_folder(folder: Path) -> None:
-    """Write a file into a folder and remove it.
+    """Write a file as large as a small picture into a folder and remove it.
 
     Raises:
         OSError: that cannot be done.
     """
     temporary = _temporary(folder / "empty")
     try:
-        temporary.touch()
+        temporary.write_bytes(bytes(2**16))
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from rich.cells import chop_cells
 from .files import write_atomically
 from .terminal import escaped, printable
 
+LEFT_TO_RIGHT = "\u200e"  # a mark that is not seen
 RED, BLUE = "#d1495b", "#00798c"
 INK = "#333333"
 
@@ -41,10 +43,19 @@ def fonts_for(*names: str) -> Iterator[None]:
 
 
 def label(name: str, width: int) -> str:
-    """A name as it can be drawn, in lines of at most so many columns, of which Chinese characters take two."""
+    """A name as it can be drawn, in lines of at most so many columns, of which Chinese characters take two.
+
+    What stands before and after letters from right to left, such as figures, stays there.
+    """
     lacking = _lacking(printable(name), *matplotlib.rcParams["font.family"])
     drawn = "".join(escaped(character) if character in lacking else character for character in printable(name))
-    return "\n".join(chop_cells(drawn, width))
+    return "\n".join(map(_in_order, chop_cells(drawn, width)))
+
+
+def _in_order(line: str) -> str:
+    """Set what stands before and after letters from right to left where it stands in the line."""
+    end = max((i for i, letter in enumerate(line, 1) if unicodedata.bidirectional(letter) in ("R", "AL")), default=0)
+    return f"{LEFT_TO_RIGHT}{line[:end]}{LEFT_TO_RIGHT}{line[end:]}" if end else line
 
 
 def _lacking(text: str, *families: str) -> set[str]:

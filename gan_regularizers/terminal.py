@@ -11,13 +11,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-_WITHOUT_A_LOOK = ("Cc", "Cs", "Zl", "Zp")  # control characters, bytes that are no UTF-8, ends of lines and paragraphs
+# Control characters, those of format, which may turn what follows about, bytes that are no UTF-8, ends of lines and
+# paragraphs; but joiners make part of the letters and emoji beside them.
+_WITHOUT_A_LOOK = ("Cc", "Cf", "Cs", "Zl", "Zp")
+_JOINERS = "\u200c\u200d"
 
 
 def printable(text: object) -> str:
     """A name, or a message with names in it, on one line: what has no look is escaped as in Python."""
     return "".join(
-        escaped(character) if unicodedata.category(character) in _WITHOUT_A_LOOK else character
+        escaped(character)
+        if unicodedata.category(character) in _WITHOUT_A_LOOK and character not in _JOINERS
+        else character
         for character in str(text)
     )
 

@@ -1,5 +1,6 @@
 """The demo as a person meets it: a run, an interruption, a resume, and everything that can be typed wrong."""
 
+import contextlib
 import json
 import os
 import resource
@@ -96,6 +97,27 @@ def test_a_run_leaves_pictures_curves_and_numbers(finished):
     )
 
 
+def test_the_arms_of_a_killed_run_leave_their_checkpoints_and_end(pictures, tmp_path):
+    command = [*COMMAND, "--resolution", "16", "--kimg", "99", "--device", "cpu", "--data", pictures, "--out", tmp_path]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        for line in process.stdout:
+            if b"Training" in line:
+                break
+        time.sleep(1)
+        process.kill()
+        process.wait()
+        end = time.monotonic() + 100
+        with pytest.raises(ProcessLookupError):
+            while time.monotonic() < end:
+                os.killpg(process.pid, 0)
+                time.sleep(0.2)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.stdout.close()
+
+
 @pytest.mark.parametrize("awaited", ["settings.json", "*.pt"], ids=["while loading", "while training"])
 def test_interrupted_and_resumed_gives_the_numbers_of_an_uninterrupted_run(awaited, finished, pictures, tmp_path):
     out = tmp_path / "a run"
@@ -177,6 +199,8 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_file(pictures, tmp_path):
         (["--data", "{tmp}/torn.zip"], "cannot be unpacked"),
         (["--out", "{tmp}/text.txt"], "is a file; name a folder"),
         (["--out", "{tmp}/few"], "is not empty"),
+        (["--data", "{tmp}/broken", "--out", "{tmp}/text.txt/out"], "--out {tmp}/text.txt/out: Not a directory"),
+        (["--data", "{tmp}/few", "--out", "{tmp}/few/out"], "is inside of {tmp}/few, whose pictures are read"),
         (["--data", "{tmp}/broken"], "broken.png cannot be read as an image"),
         (["--data", "{tmp}/few"], "at least 8"),
         (["--policy", "colour"], "unknown name 'colour'; known are color, translation, cutout"),
@@ -198,7 +222,7 @@ def test_wrong_input_is_one_line_and_writes_nothing(arguments, said, tmp_path, c
     where = [] if "--out" in arguments else ["--out", str(out)]
     assert main(["demo", *(argument.format(tmp=tmp_path) for argument in arguments), *where]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert said in line
+    assert said.format(tmp=tmp_path) in line
     assert not out.exists()
 
 

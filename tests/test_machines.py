@@ -71,6 +71,19 @@ def test_bytes_of_a_name_are_shown_as_bytes():
     assert terminal.printable(os.fsdecode(b"lat\xe9in \\ \xff\n\x85\xc2\xa0")) == "lat\\xe9in \\ \\xff\\n\\x85\xa0"
 
 
+def test_what_turns_or_hides_a_name_is_escaped_and_what_joins_letters_is_not():
+    assert terminal.printable("\u202egnp.a \u2066\ufeff\u200b") == r"\u202egnp.a \u2066\ufeff\u200b"
+    assert terminal.printable(joined := "👨\u200d👩\u200d👧 می\u200cشد") == joined
+
+
+def test_figures_after_a_name_from_right_to_left_stay_there():
+    mark = plots.LEFT_TO_RIGHT
+    with plots.fonts_for("שלום"):
+        assert plots.label("1. שלום 8: -6.1 ± 2", 100) == f"{mark}1. שלום{mark} 8: -6.1 ± 2"
+        assert plots.label("אב" * 3, 4).splitlines() == [f"{mark}אבאב{mark}", f"{mark}אב{mark}"]
+        assert plots.label("1. plain: -6.1 ± 2", 100) == "1. plain: -6.1 ± 2"
+
+
 @pytest.mark.parametrize("name", ODD_NAMES)
 @pytest.mark.usefixtures("folder")
 def test_preview_takes_any_name(capsys, name):
@@ -121,10 +134,89 @@ def test_the_results_are_there_whatever_becomes_of_the_terminal(sets, monkeypatc
     assert Path("neighbours.png").exists()
 
 
-def test_features_that_cannot_be_kept_are_used_all_the_same(sets, monkeypatch, capsys):
-    def full(path: Path, _: bytes) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+def test_a_narrow_terminal_cuts_no_figure_off(sets, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "20")
+    assert main([*sets, "--cache", "cache", "--json", "out.json"]) == 0
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= len("Wrote neighbours.png and out.json")
 
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("pipe.png", "which would be replaced; name a file"),
+        ("link.png", "which would be replaced; name a file"),
+        ("loop.png", "which would be replaced; name a file"),
+        ("target/chart.png", "is inside of target, whose pictures are read; name another place"),
+        ("source/0.png", "is inside of source, whose pictures are read; name another place"),
+    ],
+)
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs the files of POSIX")
+def test_what_a_chart_must_not_replace_or_join(sets, monkeypatch, capsys, path, said):
+    monkeypatch.setattr("gan_regularizers.spider.features.feature_space", pytest.fail)
+    os.mkfifo("pipe.png")
+    Path("link.png").symlink_to("gone.png")
+    Path("loop.png").symlink_to("loop.png")
+    before = Path("source/0.png").read_bytes()
+    assert main([*sets, "--chart", path]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"--chart {path}" in line
+    assert said in line
+    assert Path("source/0.png").read_bytes() == before
+
+
+@pytest.mark.parametrize("arguments", [["neighbours", "target", "loop"], ["demo", "--data", "loop"], ["run", "loop"]])
+@pytest.mark.usefixtures("sets")
+def test_links_that_lead_in_a_circle(capsys, arguments):
+    Path("loop").symlink_to("loop")
+    assert main(arguments) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "loop does not exist" in line
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_name_that_is_but_a_suffix():
+    files.check_output("--chart", Path(".png"), ".png")
+
+
+def test_errors_of_the_system_name_files_as_they_are(capsys):
+    name = os.fsdecode(b"\xe9" * 256)
+    assert main(["preview", name]) == 1
+    assert capsys.readouterr().err == f"gan-regularizers: {terminal.printable(name)}: File name too long\n"
+
+
+def full(path: Path, _: bytes) -> None:
+    """Stands for what writes a file."""
+    raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+
+def test_a_disk_that_is_full_afterwards_leaves_the_ranking_on_the_terminal(sets, monkeypatch, capsys):
+    monkeypatch.setattr("gan_regularizers.plots.write_atomically", full)
+    assert main([*sets, "--cache", "cache", "--json", "out.json"]) == 1
+    said = capsys.readouterr()
+    assert "1. source" in said.out
+    assert "Wrote" not in said.out
+    assert "No space left on device" in said.err
+    assert Path("out.json").exists()
+
+
+def test_a_disk_that_is_full_afterwards_leaves_the_times_on_the_terminal(folder, monkeypatch, capsys):  # noqa: ARG001
+    monkeypatch.setattr("gan_regularizers.plots.write_atomically", full)
+    small = "--no-compile --shapes 2x3x8x8 --seconds 0.01 --dtypes float32 --parts color --modes forward".split()
+    assert main(["bench", "--device", "cpu", *small, "--json", "out.json"]) == 1
+    said = capsys.readouterr()
+    assert "in times of ours" in " ".join(said.out.split())  # which stands below the table
+    assert "No space left on device" in said.err
+
+
+def test_a_disk_that_is_full_before_is_said_before_the_work(folder, monkeypatch):
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(CommandError, match=r"--json .*out.json: No space left on device"):
+        files.check_output("--json", folder / "out.json", ".json")
+
+
+def test_features_that_cannot_be_kept_are_used_all_the_same(sets, monkeypatch, capsys):
     monkeypatch.setattr("gan_regularizers.spider.features.write_atomically", full)
     monkeypatch.setenv("COLUMNS", "500")
     assert main([*sets, "--cache", "cache"]) == 0

@@ -253,7 +253,7 @@ def test_twins_are_said_to_be_too_near(sets, tmp_path, capsys, monkeypatch):
     ("arguments", "status", "said"),
     [
         (["{sets}/none", "{sets}/flags"], 1, "none does not exist"),
-        (["{sets}/flags", "{tmp}"], 1, "no image found"),
+        (["{sets}/flags", "{tmp}", "--chart", "{sets}/c.png"], 1, "no image found"),
         (["{sets}/flags", "{sets}/smileys", "{sets}/../sets0/smileys"], 1, "smileys is another SOURCE too"),
         (["{sets}/flags", "{sets}/flags"], 1, "flags is the TARGET too"),
         (["{sets}/flags", "{sets}/smileys", "--cache", "{tmp}/one/a.png/b"], 1, "Not a directory; name another"),

@@ -16,6 +16,7 @@ from types import CodeType, ModuleType, TracebackType
 from typing import Any
 
 from ..errors import CommandError
+from ..terminal import printable
 from . import places
 from .places import Change
 
@@ -31,7 +32,8 @@ def launch(script: str, arguments: Sequence[str]) -> Callable[[], None]:
     """
     root, changes = _find(_absolute(script))
     if os.environ.get("RANK", "0") == "0":  # under torchrun each rank comes here
-        print(f"gan-regularizers: running {script} {_description(root, changes)}", file=sys.stderr, flush=True)
+        what = f"{printable(script)} {_description(root, changes)}"
+        print(f"gan-regularizers: running {what}", file=sys.stderr, flush=True)
     return lambda: _run(script, arguments)
 
 
@@ -74,7 +76,7 @@ def _absolute(script: str) -> str:
 @functools.cache
 def _find(path: str) -> tuple[Path, list[Change]]:
     """The checkout that a script is in, and the lines that go into it."""
-    script = Path(path).resolve()  # as Python does to find what is beside it
+    script = Path(os.path.realpath(path))  # as Python does to find what is beside it
     if not script.is_file():
         what = "is a folder; name the script in it, such as train.py" if script.is_dir() else "does not exist"
         raise CommandError(f"{path} {what}")

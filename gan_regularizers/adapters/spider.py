@@ -16,6 +16,7 @@ from torch import nn
 from .. import images
 from ..errors import CommandError
 from ..spider.image_latents import STORED_SIDE, ImageLatents
+from ..terminal import printable
 from . import train_options
 from .snapshot_parts import FrozenGenerator, ThroughLatents, add_hook, construct, full_name
 from .train_options import load_snapshot
@@ -57,7 +58,7 @@ def configure(c: Any, desc: str, snapshot: dict[str, Any] | None) -> str:
             print(f"The G of {c.resume_pkl} was trained on Gaussians; --spider changes its input")
     size = sum(buffer.nbytes for buffer in latents.buffers())
     what = "a frozen generator" if latents.source is not None else f"{len(latents.images):,} images"
-    print(f"G is fed {what} from {source}, {size / 1e6:.1f} MB in each of G and G_ema of a snapshot")
+    print(f"G is fed {what} from {printable(source)}, {size / 1e6:.1f} MB in each of G and G_ema of a snapshot")
     c.G_kwargs.update(class_name=full_name(generator), base=c.G_kwargs.class_name, spider=settings)
     return f"{desc}-spider-{_name(source, latents)}"
 

@@ -58,9 +58,11 @@ def start(
         _save(json_path, result)
     finally:
         if result["cases"]:
-            if chart_path is not None:
-                chart.save(chart_path, result)
-            _print_tables(console, result)
+            try:
+                if chart_path is not None:
+                    chart.save(chart_path, result)
+            finally:  # a disk that is full now is no reason to lose the figures
+                _print_tables(console, result)
             written = " and ".join(printable(path) for path in (json_path, chart_path) if path is not None)
             if written:
                 console.print(f"Wrote {written}", markup=False, highlight=False, soft_wrap=True)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from .. import __version__, ops
 from ..errors import CommandError
-from ..files import write_atomically
+from ..files import check_apart, check_folder, write_atomically
 from ..terminal import printable
 from . import figures, images
 from .settings import ARMS, Settings
@@ -53,6 +53,11 @@ def start(out: Path, settings: Settings, console: Console) -> None:
         raise CommandError(f"--out {out} is a file; name a folder")
     if out.exists() and any(out.iterdir()):
         raise CommandError(f"--out {out} is not empty; add --resume to continue a run in it, or name another folder")
+    check_apart("--out", out, [Path(settings.data)] if settings.data else [])
+    try:
+        check_folder(next(folder for folder in (out, *out.parents) if folder.exists()))
+    except OSError as error:
+        raise CommandError(f"--out {out}: {error.strerror}") from error
     sets = _load_images(settings)
     out.mkdir(parents=True, exist_ok=True)
     _write_json(out / "settings.json", {**asdict(settings), "images": _digest(sets)})
@@ -110,10 +115,12 @@ def _train(out: Path, settings: Settings, sets: tuple[Tensor, Tensor], console: 
             "backend": ops.backend()[0],
         },
     }
-    _write_json(out / "results.json", summary)
-    figures.save_samples(out / "samples.png", train[:SHOWN_SAMPLES], samples, histories, floor)
-    figures.save_curves(out / "curves.png", histories, floor)
-    _print_summary(console, histories, floor)
+    try:
+        _write_json(out / "results.json", summary)
+        figures.save_samples(out / "samples.png", train[:SHOWN_SAMPLES], samples, histories, floor)
+        figures.save_curves(out / "curves.png", histories, floor)
+    finally:  # a disk that is full now is no reason to lose the figures
+        _print_summary(console, histories, floor)
     console.print(f"Wrote samples.png, curves.png and results.json to {printable(out)}", markup=False, soft_wrap=True)
     console.print(_NEXT, markup=False, highlight=False, soft_wrap=True)
 
@@ -215,7 +222,13 @@ def _work(
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
-    if stop.is_set():  # nothing is there that could be lost
+    parent = mp.parent_process()
+
+    def stopped() -> bool:
+        """The parent may have been killed, which says nothing."""
+        return stop.is_set() or not parent.is_alive()
+
+    if stopped():  # nothing is there that could be lost
         messages.put((name, "stopped", None))
         return
     try:
@@ -223,7 +236,7 @@ def _work(
         checkpoint = out / f"{name}.pt"
         if checkpoint.exists():
             arm.load(checkpoint)
-        if not arm.run(checkpoint, lambda report: messages.put((name, "report", report)), stop.is_set):
+        if not arm.run(checkpoint, lambda report: messages.put((name, "report", report)), stopped):
             messages.put((name, "stopped", None))
             return
         samples = ((arm.samples()[:SHOWN_SAMPLES] + 1) * 127.5).round().byte().cpu().numpy()
@@ -258,9 +271,9 @@ def _measured(arm: str, report: dict[str, float]) -> str:
 
 def _print_summary(console: Console, histories: dict[str, list[dict[str, float]]], floor: float) -> None:
     table = Table(title="At the end of training")
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for arm in ARMS:
-        table.add_column(arm, justify="right")
+        table.add_column(arm, justify="right", overflow="fold")
     rows = {
         "KID-lite0 x 1000, held-out images": ("kid", ".0f"),
         "gap: D(training) - D(held-out)": ("gap", ".2f"),

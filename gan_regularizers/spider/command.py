@@ -3,6 +3,7 @@
 import errno
 import json
 import math
+import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
@@ -38,7 +39,7 @@ def start(
     console: Console,
 ) -> list[Neighbour]:
     """Rank folders or zips of images by their friendliness to another; see ``friendly_neighbours``."""
-    check_output("--chart", chart, ".png")
+    check_output("--chart", chart, ".png", (target, *sources))
     if json_path is not None:
         check_output("--json", json_path, ".json")
     _check_distinct(target, sources)
@@ -69,34 +70,34 @@ def start(
         raise CommandError(str(error)) from error
 
     target_name = printable(target.resolve().name)
-    curves.save(chart, neighbours, space.name, target_name)
-    if json_path is not None:
-        report = {
-            "metric": f"CSID-{space.name}",
-            "target": {"name": target_name, "images": len(kept[target])},
-            "settings": {**settings, "seed": seed},
-            "neighbours": [
-                {"name": n.name, "images": n.count, "verdict": n.verdict, **asdict(n.curve)} for n in neighbours
-            ],
-            "versions": {"gan_regularizers": __version__, "torch": torch.__version__},
-        }
-        write_atomically(json_path, (json.dumps(report, indent=1) + "\n").encode())
-    sign = "±" if can_write("±", console.encoding) else "+-"
-    console.print(_table(neighbours, space.name, f"{target_name} ({len(kept[target]):,} images)", sign))
-    console.print(f"{sign} is {CERTAIN:g} standard errors. The friendliest, of the smallest |CSID|, comes first.")
-    if _close(neighbours):
-        console.print("The first two are too near each other to tell which is friendlier.")
+    try:
+        try:
+            curves.save(chart, neighbours, space.name, target_name)
+        finally:
+            if json_path is not None:
+                report = {
+                    "metric": f"CSID-{space.name}",
+                    "target": {"name": target_name, "images": len(kept[target])},
+                    "settings": {**settings, "seed": seed},
+                    "neighbours": [
+                        {"name": n.name, "images": n.count, "verdict": n.verdict, **asdict(n.curve)} for n in neighbours
+                    ],
+                    "versions": {"gan_regularizers": __version__, "torch": torch.__version__},
+                }
+                write_atomically(json_path, (json.dumps(report, indent=1) + "\n").encode())
+    finally:  # a disk that is full now is no reason to lose the ranking
+        _print_ranking(console, neighbours, space.name, f"{target_name} ({len(kept[target]):,} images)")
     written = " and ".join(printable(path) for path in (chart, json_path) if path is not None)
     console.print(f"Wrote {written}", markup=False, highlight=False, soft_wrap=True)
     return neighbours
 
 
 def _check_distinct(target: Path, sources: Sequence[Path]) -> None:
-    seen = {target.resolve(): "the TARGET"}
+    seen = {os.path.realpath(target): "the TARGET"}  # which takes links that lead in a circle, as resolve() does not
     for source in sources:
-        if before := seen.get(source.resolve()):
+        if before := seen.get(os.path.realpath(source)):
             raise CommandError(f"SOURCE {source} is {before} too; leave it out")
-        seen[source.resolve()] = "another SOURCE"
+        seen[os.path.realpath(source)] = "another SOURCE"
 
 
 def _cache(given: Path | None, console: Console) -> Path | None:
@@ -119,15 +120,23 @@ def _cache(given: Path | None, console: Console) -> Path | None:
     return folder
 
 
+def _print_ranking(console: Console, neighbours: Sequence[Neighbour], metric: str, target: str) -> None:
+    sign = "±" if can_write("±", console.encoding) else "+-"
+    console.print(_table(neighbours, metric, target, sign))
+    console.print(f"{sign} is {CERTAIN:g} standard errors. The friendliest, of the smallest |CSID|, comes first.")
+    if _close(neighbours):
+        console.print("The first two are too near each other to tell which is friendlier.")
+
+
 def _table(neighbours: Sequence[Neighbour], metric: str, target: str, sign: str) -> Table:
     table = Table(
         title=escape(f"Neighbours of {target}"), title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False
     )
-    table.add_column("")
+    table.add_column("", overflow="fold")  # a figure that is cut off, as by default, would be another one
     table.add_column("source", overflow="fold")
     for name in ("images", f"CSID-{metric}", sign):
-        table.add_column(name, justify="right")
-    table.add_column("beside the target it is")
+        table.add_column(name, justify="right", overflow="fold")
+    table.add_column("beside the target it is", overflow="fold")
     for rank, neighbour in enumerate(neighbours, 1):
         csid, error = neighbour.curve.csid, CERTAIN * neighbour.curve.csid_standard_error
         table.add_row(
