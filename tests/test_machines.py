@@ -267,10 +267,16 @@ def test_a_file_that_may_not_be_written_is_said_before_the_work(folder, monkeypa
         files.check_output("--json", path, ".json")
 
 
-def test_an_error_in_writing_names_the_file(folder):
+def test_an_error_in_writing_names_the_file(folder, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
     (folder / "folder").mkdir()
     with pytest.raises(OSError, match=r"folder'$"):
         files.write_atomically(folder / "folder", b"content")
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*out.json'$"):
+        files.write_atomically(folder / "out.json", b"content")
     assert sorted(entry.name for entry in folder.iterdir()) == ["folder", "picture.png"]
 
 

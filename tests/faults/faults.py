@@ -1275,8 +1275,8 @@ _MACHINES = [
     *_in(
         "gan_regularizers/terminal.py",
         "machines",
-        ("control characters are printed as they are", '("Cc", "Cs", "Zl", "Zp")', '("Cs", "Zl", "Zp")'),
-        ("bytes of a name are printed as they are", '("Cc", "Cs", "Zl", "Zp")', '("Cc", "Zl", "Zp")'),
+        ("control characters are printed as they are", '("Cc", "Cf", "Cs", "Zl", "Zp")', '("Cf", "Cs", "Zl", "Zp")'),
+        ("bytes of a name are printed as they are", '("Cc", "Cf", "Cs", "Zl", "Zp")', '("Cc", "Cf", "Zl", "Zp")'),
         ("bytes of a name are shown as Python has them", "if 0xDC80 <= code <= 0xDCFF:", "if False:"),
         ("few characters stop a command", 'stream.reconfigure(errors="backslashreplace")', "pass"),
         ("a full disk is said again at the end", "os.dup2(nowhere.fileno(), sys.stdout.fileno())", "pass"),
@@ -1293,8 +1293,8 @@ _MACHINES = [
         ("no file is tried in a folder", "        check_folder(path.parent)\n", ""),
         (
             "what is tried stays",
-            "    try:\n        temporary.touch()\n    finally:\n        temporary.unlink(missing_ok=True)",
-            "    temporary.touch()",
+            "bytes(2**16))\n    finally:\n        temporary.unlink(missing_ok=True)",
+            "bytes(2**16))\n    finally:\n        pass",
         ),
         (
             "an error in writing names no file",
@@ -1307,7 +1307,7 @@ _MACHINES = [
         "gan_regularizers/plots.py",
         "machines",
         ("names are formulas", '"text.parse_math": False, ', ""),
-        ("names are drawn in one line", '"\\n".join(chop_cells(drawn, width))', "drawn"),
+        ("names are drawn in one line", '"\\n".join(map(_in_order, chop_cells(drawn, width)))', "_in_order(drawn)"),
         ("what no font has is a box", "escaped(character) if character in lacking else character", "character"),
     ),
     *_in(
@@ -1338,7 +1338,7 @@ _MACHINES = [
         "gan_regularizers/cli.py",
         "machines",
         ("a pipe without a reader is an error", "return 141  # of SIGPIPE", "raise"),
-        ("an error has several lines", "terminal.printable(error)", "error"),
+        ("an error has several lines", "terminal.printable(_message(error))", "_message(error)"),
         ("a command is deaf to Ctrl-C", "signal.signal(signal.SIGINT, signal.default_int_handler)", "pass"),
     ),
 ]
