@@ -38,6 +38,7 @@ import gan_regularizers
 from gan_regularizers import AdaptiveT, DiffusionNoise, timestep_embedding, wrap
 from gan_regularizers.files import write_atomically
 from gan_regularizers.options import Parser, number, several, whole_number
+from gan_regularizers.terminal import printable
 
 MODES = 25
 SPACING = 2.0
@@ -315,13 +316,12 @@ def main(argv: list[str] | None = None) -> None:
     start = time.perf_counter()
     results = train_all(arms, seeds, args.steps, console)
     seconds = time.perf_counter() - start
-    console.print(tabulate(results))
     report = json.dumps(report_of(results, arms, args.steps, seconds), indent=2) + "\n"
     write_atomically(args.out / "gaussians25.json", report.encode())
     draw(results, args.out / "gaussians25.png")
-    console.print(
-        f"trained for {seconds:.0f} s; wrote gaussians25.json and gaussians25.png to {args.out}", soft_wrap=True
-    )
+    console.print(tabulate(results))
+    wrote = f"wrote gaussians25.json and gaussians25.png to {printable(args.out)}"
+    console.print(f"trained for {seconds:.0f} s; {wrote}", markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

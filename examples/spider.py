@@ -47,6 +47,7 @@ from gan_regularizers.files import write_atomically
 from gan_regularizers.options import Parser, number, whole_number
 from gan_regularizers.spider import ImageLatents, command
 from gan_regularizers.spider.distance import RADII
+from gan_regularizers.terminal import printable
 
 RESOLUTION = 32
 ICON_SIDE = 72
@@ -238,7 +239,6 @@ def main(argv: list[str] | None = None) -> None:
     ends = [result["history"][-1]["kid"] for result in results if result["arm"] == "gaussian"]
     reach = args.reach or round(statistics.mean(ends))
     summary = summarize(results, reach)
-    console.print(tabulate(summary, reach))
     report = {
         "versions": {
             "gan_regularizers": gan_regularizers.__version__,
@@ -266,7 +266,9 @@ def main(argv: list[str] | None = None) -> None:
     write_atomically(args.out / "spider.json", (json.dumps(report, indent=1) + "\n").encode())
     draw_curves(results, reach, args.out / "spider.png")
     draw_samples(results, args.out / "samples.png")
-    console.print(f"Wrote spider.json, spider.png and samples.png to {args.out}", soft_wrap=True)
+    console.print(tabulate(summary, reach))
+    wrote = f"Wrote spider.json, spider.png and samples.png to {printable(args.out)}"
+    console.print(wrote, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -113,6 +114,22 @@ def test_results_were_made_with_the_present_settings(gaussians25, name, swept):
     stds = [std for noise in arms.values() for std in noise.values()]
     assert arms == ({f"{swept} {std}": {swept: std} for std in stds} if swept else gaussians25.ARMS)
     assert settings == json.loads(json.dumps(gaussians25.report_of([], arms, gaussians25.STEPS, 0.0)["settings"]))
+
+
+def test_what_was_trained_is_written_whatever_becomes_of_the_terminal(gaussians25, tmp_path, monkeypatch):
+    def broken(_: list) -> None:
+        raise BrokenPipeError
+
+    trained = {"arm": "plain", "seed": 0, "modes": 1, "good": 1.0, "T": 0, "samples": np.zeros((4, 2), np.float32)}
+    monkeypatch.setattr(gaussians25, "train_all", lambda *_: [trained])
+    out = tmp_path / "[/x] \n"
+    gaussians25.main(["--out", str(out)])
+    for path in out.iterdir():
+        path.unlink()
+    monkeypatch.setattr(gaussians25, "tabulate", broken)
+    with pytest.raises(BrokenPipeError):
+        gaussians25.main(["--out", str(out)])
+    assert sorted(path.name for path in out.iterdir()) == ["gaussians25.json", "gaussians25.png"]
 
 
 def test_real_samples_find_every_mode_and_one_mode_finds_one(gaussians25):

@@ -30,6 +30,7 @@ from train import Settings
 from gan_regularizers.errors import CommandError
 from gan_regularizers.files import write_atomically
 from gan_regularizers.options import Parser, find_device, number, one_of, several, whole_number
+from gan_regularizers.terminal import printable
 
 TRAIN = Path(__file__).with_name("train.py")
 
@@ -139,11 +140,12 @@ def main(argv: list[str] | None = None) -> None:
     path = args.out / "low-data.jsonl"
     write_atomically(path, b"".join(run.read_bytes() for run in finished))
     runs = report.comparable(report.read(path), asdict(settings[0]))
-    console.print(report.console_table(runs))
     report.draw_curves(runs, args.out / "curves.png")
     report.draw_outputs(runs, args.out / "outputs.png")
     report.draw_samples(args.out / "runs", runs, args.out / "samples.png")
-    console.print(f"Wrote low-data.jsonl, curves.png, outputs.png and samples.png to {args.out}", soft_wrap=True)
+    console.print(report.console_table(runs))
+    wrote = f"Wrote low-data.jsonl, curves.png, outputs.png and samples.png to {printable(args.out)}"
+    console.print(wrote, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":
