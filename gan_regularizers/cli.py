@@ -256,7 +256,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(command=patch)
     add = command.add_argument
-    add("path", nargs="?", type=Path, metavar="PATH", help="the folder with train.py of a checkout")
+    add("path", nargs="?", type=options.path, metavar="PATH", help="the folder with train.py of a checkout")
     add("--check", action="store_true", help="change nothing; show as a diff what would be done")
     add("--reverse", action="store_true", help="take the lines out again")
     add("--only", choices=tuple(patching.PATCHES), help="one of the patches (default: both)")
@@ -275,7 +275,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(command=demo)
     add = command.add_argument
-    add("--data", type=Path, metavar="FOLDER_OR_ZIP", help="your images; a quarter is held out (default: portraits)")
+    add(
+        "--data",
+        type=options.path,
+        metavar="FOLDER_OR_ZIP",
+        help="your images; a quarter is held out (default: portraits)",
+    )
     sides = ", ".join(map(str, RESOLUTIONS))
     add(
         "--resolution",
@@ -300,7 +305,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--seed", type=seed, help=f"of networks, data and noise (default: {Settings.seed})")
     add("--device", choices=("auto", "cpu", "cuda"), help="(default: auto)")
-    add("--out", type=Path, metavar="FOLDER", help="for checkpoints, pictures and numbers (default: demo-out)")
+    add("--out", type=options.path, metavar="FOLDER", help="for checkpoints, pictures and numbers (default: demo-out)")
     add("--resume", action="store_true", help="continue the run in --out")
 
     command = commands.add_parser(
@@ -311,13 +316,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(command=preview)
     add = command.add_argument
-    add("images", nargs="+", type=Path, metavar="IMAGE", help="image files")
+    add("images", nargs="+", type=options.path, metavar="IMAGE", help="image files")
     add("--policy", default="color,translation,cutout", help="DiffAugment policy")
     add("--noise-std", type=options.number("[0, inf)"), default=0.05, help="sigma, for images in [-1, 1]")
     add("--t-max", type=options.whole_number("[1, inf)"), default=500, help="length of the chain")
     add("--schedule", choices=tuple(SCHEDULES), default="linear", help="of beta_t")
     add("--seed", type=seed, default=0, help="of the augmentation and the noise")
-    add("--out", type=Path, metavar="PNG", default=Path("preview.png"), help="the picture to write")
+    add("--out", type=options.path, metavar="PNG", default=Path("preview.png"), help="the picture to write")
 
     command = commands.add_parser(
         "neighbours",
@@ -326,8 +331,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(command=neighbours)
     add = command.add_argument
-    add("target", type=Path, metavar="TARGET", help="the images that are to be generated")
-    add("sources", nargs="+", type=Path, metavar="SOURCE", help="a candidate")
+    add("target", type=options.path, metavar="TARGET", help="the images that are to be generated")
+    add("sources", nargs="+", type=options.path, metavar="SOURCE", help="a candidate")
     add(
         "--features",
         default="lite0",
@@ -355,10 +360,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--n-subsets", type=subsets, default=20, metavar="N", help="of which the mean is taken (default: 20)")
     add("--seed", type=seed, default=0, help="of the subsets and points (default: 0)")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="of the network (default: auto)")
-    add("--cache", type=Path, metavar="FOLDER", help="for features (default: gan_regularizers in your cache folder)")
-    add("--json", type=Path, metavar="FILE", help="for all figures")
+    add(
+        "--cache",
+        type=options.path,
+        metavar="FOLDER",
+        help="for features (default: gan_regularizers in your cache folder)",
+    )
+    add("--json", type=options.path, metavar="FILE", help="for all figures")
     chart = Path("neighbours.png")
-    add("--chart", type=Path, default=chart, metavar="PNG", help=f"for the curves (default: {chart})")
+    add("--chart", type=options.path, default=chart, metavar="PNG", help=f"for the curves (default: {chart})")
 
     command = commands.add_parser(
         "bench",
@@ -394,9 +404,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--threads", type=options.whole_number("[1, inf)"), help="of the CPU (default: as torch has it)")
     add("--no-compile", dest="compile", action="store_false", help="leave torch.compile out, which takes long to start")
     add("--autotune", action="store_true", help="on CUDA, also torch.compile in its mode max-autotune-no-cudagraphs")
-    add("--official", type=Path, metavar="FOLDER", help="a checkout of data-efficient-gans, to time its file too")
-    add("--json", type=Path, metavar="FILE", help="for all figures")
-    add("--chart", type=Path, metavar="PNG", help="for the picture (default: beside the file of --json)")
+    add(
+        "--official",
+        type=options.path,
+        metavar="FOLDER",
+        help="a checkout of data-efficient-gans, to time its file too",
+    )
+    add("--json", type=options.path, metavar="FILE", help="for all figures")
+    add("--chart", type=options.path, metavar="PNG", help="for the picture (default: beside the file of --json)")
     return parser
 
 

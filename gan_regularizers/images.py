@@ -90,8 +90,7 @@ def decode(name: str, content: bytes) -> Image.Image:
             if image.format == "PNG":
                 _scale_transparent_colour(image, bits=content[24])
             deep = image.mode == "F" or image.mode.startswith("I")
-            rgba = (_from_16_bits(image) if deep else image).convert("RGBA")
-    rgb = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+            rgb = _on_white(_from_16_bits(image) if deep else image)
     return rgb if turn is None else rgb.transpose(turn)
 
 
@@ -240,6 +239,13 @@ def _from_16_bits(image: Image.Image) -> Image.Image:
     if "transparency" in image.info:
         grey.putalpha(Image.fromarray(np.uint8(255) * (values != image.info["transparency"])))
     return grey
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:  # which saves most of the time of a photo
+        return image.convert("RGB")
+    rgba = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
 
 
 def _is_data(name: str) -> bool:

@@ -39,6 +39,13 @@ def whole_number(interval: str) -> Callable[[str], int]:
     return _type(settings.whole_number, interval)
 
 
+def path(text: str) -> Path:
+    """An argparse type: a path; an empty one, as of a variable that is not set, would mean the working folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("an empty name is no path; give one")
+    return Path(text)
+
+
 def one_of(names: Sequence[str]) -> Callable[[str], str]:
     """A reader of one of some names, for ``several``."""
     return lambda text: settings.choice("value", text, names)

@@ -349,6 +349,17 @@ def test_the_default_dtype_makes_no_difference_to_latents(dtype):
         torch.set_default_dtype(torch.float32)
 
 
+@pytest.mark.parametrize(
+    "arguments", [["preview", ""], ["neighbours", "a", ""], ["demo", "--out", ""], ["bench", "--json="]]
+)
+def test_an_empty_name_is_no_folder(arguments, capsys):
+    """As of a variable of the shell that is not set."""
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "an empty name is no path" in line
+
+
 @pytest.mark.usefixtures("folder")
 def test_more_pictures_than_fit_are_refused(capsys):
     assert main(["preview", *["picture.png"] * 33]) == 1
