@@ -57,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141  # of SIGPIPE
     except (CommandError, OSError) as error:
         print(f"gan-regularizers: {terminal.printable(_message(error))}", file=sys.stderr)
+        if isinstance(error, CommandError) and error.more:
+            print(error.more, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("gan-regularizers: interrupted", file=sys.stderr)

@@ -115,9 +115,8 @@ def insertions(checkout: Path, only: str | None = None) -> list[Edit]:
     found = [change for patch in _chosen(only) for find in PATCHES[patch] for change in _changes(checkout, find)]
     if lacking := [change for change in found if isinstance(change, NoPlaceError)]:
         raise CommandError(
-            f"{checkout} lacks places that our lines belong to. Nothing was changed.\n"
-            + "\n".join(f"  {problem}" for problem in lacking)
-            + f"\nBy hand they would go into\n{_BY_HAND}"
+            f"{checkout} lacks places that our lines belong to. Nothing was changed.",
+            "\n".join([*(f"  {problem}" for problem in lacking), f"By hand they would go into\n{_BY_HAND}"]),
         )
     return _edits(checkout, {change.path: _compiled(change) for change in found})
 
