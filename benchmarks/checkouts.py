@@ -135,7 +135,7 @@ class Trial:
                 row.patched = self.train(row, "patched", "train.py")
             patching.write(self.tree, patching.removals(self.tree))
         except CommandError as error:
-            problem = str(error).splitlines()[:2][-1].strip()  # below the heading, if there is one
+            problem = (error.more or str(error)).splitlines()[0].strip()  # the first of several
             if not any(problem in why for why in row.why):
                 row.why.append(f"patch: {problem}")
             return
