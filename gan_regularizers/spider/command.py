@@ -71,20 +71,18 @@ def start(
 
     target_name = printable(target.resolve().name)
     try:
-        try:
-            curves.save(chart, neighbours, space.name, target_name)
-        finally:
-            if json_path is not None:
-                report = {
-                    "metric": f"CSID-{space.name}",
-                    "target": {"name": target_name, "images": len(kept[target])},
-                    "settings": {**settings, "seed": seed},
-                    "neighbours": [
-                        {"name": n.name, "images": n.count, "verdict": n.verdict, **asdict(n.curve)} for n in neighbours
-                    ],
-                    "versions": {"gan_regularizers": __version__, "torch": torch.__version__},
-                }
-                write_atomically(json_path, (json.dumps(report, indent=1) + "\n").encode())
+        if json_path is not None:
+            report = {
+                "metric": f"CSID-{space.name}",
+                "target": {"name": target_name, "images": len(kept[target])},
+                "settings": {**settings, "seed": seed},
+                "neighbours": [
+                    {"name": n.name, "images": n.count, "verdict": n.verdict, **asdict(n.curve)} for n in neighbours
+                ],
+                "versions": {"gan_regularizers": __version__, "torch": torch.__version__},
+            }
+            write_atomically(json_path, (json.dumps(report, indent=1) + "\n").encode())
+        curves.save(chart, neighbours, space.name, target_name)
     finally:  # a disk that is full now is no reason to lose the ranking
         _print_ranking(console, neighbours, space.name, f"{target_name} ({len(kept[target]):,} images)")
     written = " and ".join(printable(path) for path in (chart, json_path) if path is not None)
