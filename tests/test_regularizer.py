@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from gan_regularizers import DiffAugment, DiffusionNoise, InputRegularizer
+from gan_regularizers import DiffAugment, DiffusionNoise, InputRegularizer, regularizer_of, same_draw, wrap
 from gan_regularizers.diffaugment import POLICIES
 from gan_regularizers.ops import drawn_transform, input_transform
 
@@ -184,6 +184,22 @@ def test_params_of_another_batch_or_regularizer():
             other(images(6), params=params)
     with pytest.raises(ValueError, match=r"params have 2 parts, the regularizer 1"):
         both(images(3), params=params)
+
+
+def test_parts_that_are_off_act_in_no_shared_draw():
+    D = wrap(nn.Conv2d(3, 1, 3), *regularizers(clean_share=0.0), tell="nothing")
+    x, regularizer = images(), regularizer_of(D)
+    with same_draw(D) as draw:
+        D(x)
+        regularizer.noise.enabled = False
+        D(x)
+        regularizer.augment.enabled = False
+        D(x)
+    both, augmented, neither = (call.images[0] for call in draw.calls)
+    assert not torch.equal(both, augmented)
+    assert not torch.equal(augmented, x)
+    assert torch.equal(neither, x)
+    assert [call.t.any().item() for call in draw.calls] == [True, False, False]
 
 
 def test_parts_that_are_off_are_off_under_params_too():
