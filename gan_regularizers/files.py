@@ -54,7 +54,7 @@ def check_folder(folder: Path) -> None:
     Raises:
         OSError: that cannot be done.
     """
-    temporary = _temporary(folder / "empty")
+    temporary = _temporary(folder / "tried")
     try:
         temporary.write_bytes(bytes(2**16))
     finally:

@@ -16,9 +16,10 @@ from rich.cells import chop_cells
 from .files import write_atomically
 from .terminal import escaped, printable
 
-LEFT_TO_RIGHT = "\u200e"  # a mark that is not seen
 RED, BLUE = "#d1495b", "#00798c"
 INK = "#333333"
+_OWN_FONT = "DejaVu Sans"  # which matplotlib brings along
+LEFT_TO_RIGHT = "\u200e"  # a mark that is not seen
 
 
 def style(axes: Axes) -> None:
@@ -31,7 +32,7 @@ def style(axes: Axes) -> None:
 @contextlib.contextmanager
 def fonts_for(*names: str) -> Iterator[None]:
     """Draw all text in a ``with`` block as it is, no part of it as a formula, in fonts that have what is in names."""
-    families = ["DejaVu Sans", *_further_fonts(_lacking("".join(map(printable, names))))]
+    families = [_OWN_FONT, *_further_fonts(_lacking("".join(map(printable, names)), _OWN_FONT))]
     logger = logging.getLogger("matplotlib.font_manager")  # which says so where a font has but one weight
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -59,8 +60,8 @@ def _in_order(line: str) -> str:
 
 
 def _lacking(text: str, *families: str) -> set[str]:
-    """The characters that none of some fonts has; they are matplotlib's own, if none is named."""
-    fonts = [get_font(findfont(FontProperties(family=family))) for family in families or ("DejaVu Sans",)]
+    """The characters of a text that none of some fonts has."""
+    fonts = [get_font(findfont(FontProperties(family=family))) for family in families]
     return {character for character in text if not any(ord(character) in font.get_charmap() for font in fonts)}
 
 
