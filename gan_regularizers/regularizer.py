@@ -273,7 +273,8 @@ class InputRegularizer(nn.Module):
         return x if waiting is None else input_transform(x, waiting[1], fits)
 
     def _steps_of(self, params: RegularizerParams) -> Tensor | None:
-        return None if params.noise is None or not self.noise.enabled else params.noise.t
+        drawn = _first(params.parts, NoiseParams)  # torch 2.4 compiles no property of a tuple
+        return None if drawn is None or not self.noise.enabled else drawn.t
 
     def _passes(self, x: Tensor, drawn: Draw) -> list[tuple[Columns, Steps | None, Picture]] | None:
         """What each pass over a batch draws; None where a part is no pass that can draw for itself."""

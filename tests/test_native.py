@@ -191,6 +191,7 @@ def test_a_fresh_draw_does_what_its_replay_does(policy, p, noise, picture, t, dt
         assert torch.equal(*[torch.autograd.grad(gradient.square().sum(), x)[0] for gradient in first])
 
 
+@pytest.mark.filterwarnings("ignore:`torch.cpu.amp.autocast:FutureWarning")  # of torch 2.4's checkpoint
 @pytest.mark.parametrize("side", ["forward", "backward"])
 def test_a_mode_may_see_one_run_alone_of_what_is_checkpointed(side):
     """As one that counts the operations of a forward pass."""

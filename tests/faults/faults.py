@@ -429,7 +429,7 @@ _WRAPPED = [
         _REGULARIZER,
         "regularizer wrapping",
         ("noise of another picture rides along", " and part.picture == waiting[0]:", ":"),
-        ("noise that is off has a t", "params.noise is None or not self.noise.enabled", "params.noise is None"),
+        ("noise that is off has a t", "drawn is None or not self.noise.enabled", "drawn is None"),
         ("off leaves the regularizer on", "            self.enabled = before", "            self.enabled = True"),
         ("passes before the last are left out", "for one_pass in drawn[i][:-1]:", "for one_pass in drawn[i][:-2]:"),
         (
