@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent
 package = sys.modules["gan_regularizers"] = ModuleType("gan_regularizers")
 package.__path__ = [str(ROOT / "gan_regularizers")]
 building, cubins, nvrtc = (
-    importlib.import_module(f"gan_regularizers.{name}") for name in ("building", "cubins", "nvrtc")
+    importlib.import_module(f"gan_regularizers.kernels.{name}") for name in ("building", "cubins", "nvrtc")
 )
 
 

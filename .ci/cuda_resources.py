@@ -12,8 +12,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from gan_regularizers import _kernels, cubins
-from gan_regularizers.nvrtc import Nvrtc, find
+from gan_regularizers.kernels import _kernels, cubins
+from gan_regularizers.kernels.nvrtc import Nvrtc, find
 
 MAJORS = (12, 13)
 FEW_REGISTERS = ("sm_53", "sm_62")

@@ -131,7 +131,7 @@ def build(source: Path, headers: Path, machine: str, work: Path, dist: Path) -> 
         sys.exit("\n".join(warnings))
     (wheel,) = place.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        record = json.loads(archive.read("gan_regularizers/kernels.json"))
+        record = json.loads(archive.read("gan_regularizers/kernels/kernels.json"))
     if missing := [entry["missing"] for entry in record.values() if "missing" in entry]:
         sys.exit(f"{log}\n{python} on {machine}: {missing[0]}")
     # This Python gave the wheel its own tags.
@@ -150,7 +150,7 @@ def platform_tag(wheel: Path) -> str:
 def loaded(python: str, wheel: Path, work: Path) -> str:
     """What the wheel's module says to the Python that it is for."""
     with zipfile.ZipFile(wheel) as archive:
-        (module,) = [name for name in archive.namelist() if re.fullmatch(r"gan_regularizers/_kernels\..*", name)]
+        (module,) = [name for name in archive.namelist() if "/_kernels." in name]
         archive.extract(module, work)
     script = "import _kernels; print(*_kernels.cpu.instruction_sets())"
     return run(python, "-c", script, PYTHONPATH=str((work / module).parent)).strip()

@@ -29,11 +29,10 @@ import torch
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from gan_regularizers import patching
-from gan_regularizers.adapters import places
-from gan_regularizers.errors import CommandError
-from gan_regularizers.files import write_atomically
-from gan_regularizers.options import Parser, whole_number
+from gan_regularizers.adapters import patching, places
+from gan_regularizers.io.errors import CommandError
+from gan_regularizers.io.files import write_atomically
+from gan_regularizers.io.options import Parser, whole_number
 
 TINY = Path(__file__).resolve().parents[1] / "tests" / "upstream" / "tiny"
 REG = ("--reg=diffusion", "--reg-target=-0.9", "--reg-kimg=0.05")  # D leaves -0.9 soon, so T moves

@@ -26,12 +26,12 @@ import torch
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from gan_regularizers.benchmark import cases, machine, timing
-from gan_regularizers.benchmark.settings import MODES, Settings
-from gan_regularizers.errors import CommandError
-from gan_regularizers.files import check_output, write_atomically
+from gan_regularizers.commands.bench import cases, machine, timing
+from gan_regularizers.commands.bench.settings import MODES, Settings
+from gan_regularizers.io.errors import CommandError
+from gan_regularizers.io.files import check_output, write_atomically
+from gan_regularizers.io.options import Parser, find_device, whole_number
 from gan_regularizers.ops import native
-from gan_regularizers.options import Parser, find_device, whole_number
 
 DRIVER = Path(__file__).resolve().parents[1] / "tests" / "upstream" / "driver.py"
 REG = "diffaug+diffusion"

@@ -153,7 +153,7 @@ void bind_cuda(py::module_ module) {
 
   // Kept for ever, as the function of set_images is: when the program ends they may go after Python.
   const auto transient = new py::object(py::reinterpret_steal<py::object>(
-      PyErr_NewExceptionWithDoc("gan_regularizers._kernels.cuda.TransientError",
+      PyErr_NewExceptionWithDoc("gan_regularizers.kernels._kernels.cuda.TransientError",
                                 "What the driver refuses now and may not refuse later.", PyExc_RuntimeError, nullptr)));
   module.attr("TransientError") = *transient;
 

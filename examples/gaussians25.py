@@ -36,9 +36,9 @@ from torch.nn.functional import softplus
 
 import gan_regularizers
 from gan_regularizers import AdaptiveT, DiffusionNoise, timestep_embedding, wrap
-from gan_regularizers.files import write_atomically
-from gan_regularizers.options import Parser, number, several, whole_number
-from gan_regularizers.terminal import printable
+from gan_regularizers.io.files import write_atomically
+from gan_regularizers.io.options import Parser, number, several, whole_number
+from gan_regularizers.io.terminal import printable
 
 MODES = 25
 SPACING = 2.0

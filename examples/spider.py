@@ -38,16 +38,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import gan_regularizers
-from gan_regularizers import images, plots
-from gan_regularizers.demo.images import icon_sets, split_portraits
-from gan_regularizers.demo.networks import LATENT_DIM
-from gan_regularizers.demo.settings import Settings
-from gan_regularizers.demo.training import Arm
-from gan_regularizers.files import write_atomically
-from gan_regularizers.options import Parser, number, whole_number
-from gan_regularizers.spider import ImageLatents, command
+from gan_regularizers.commands.demo.images import icon_sets, split_portraits
+from gan_regularizers.commands.demo.networks import LATENT_DIM
+from gan_regularizers.commands.demo.settings import Settings
+from gan_regularizers.commands.demo.training import Arm
+from gan_regularizers.commands.neighbours.ranking import start
+from gan_regularizers.io import images, plots
+from gan_regularizers.io.files import write_atomically
+from gan_regularizers.io.options import Parser, number, whole_number
+from gan_regularizers.io.terminal import printable
+from gan_regularizers.spider import ImageLatents
 from gan_regularizers.spider.distance import RADII
-from gan_regularizers.terminal import printable
 
 RESOLUTION = 32
 ICON_SIDE = 72
@@ -88,7 +89,7 @@ def rank(out: Path, console: Console) -> list[str]:
     target, *sources = (out / SETS / name for name in ("portraits", *candidates))
     settings = {"order": 1.0, "polyharmonic": False, "radii": RADII, "n_points": 500, "n_subsets": 20}
     files = {"cache": out / "cache", "json_path": out / "neighbours.json", "chart": out / "neighbours.png"}
-    neighbours = command.start(
+    neighbours = start(
         target, sources, features="lite0", device="cpu", seed=0, settings=settings, console=console, **files
     )
     return [neighbour.name for neighbour in neighbours]

@@ -1,10 +1,12 @@
 """Regularise the input of any GAN's discriminator."""
 
-from . import _command  # noqa: F401  before torch, which takes long to load
+from .io import interrupt  # noqa: F401  before torch, which takes long to load
+
+# isort: split
 from .adaptive_t import AdaptiveT, StatisticWarning
 from .diffaugment import DiffAugment
 from .diffusion_noise import DiffusionNoise, timestep_embedding
-from .hook import WrapWarning
+from .hooks.hook import WrapWarning
 from .ops import BackendWarning, use_backend
 from .regularizer import InputRegularizer
 from .wrapping import regularizer_of, same_draw, unwrap, wrap

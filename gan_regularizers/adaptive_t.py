@@ -9,9 +9,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from .arguments import number, whole_number
 from .diffusion_noise import DiffusionNoise
-from .exact_buffers import ExactBuffers
-from .settings import number, whole_number
+from .state.exact_buffers import ExactBuffers
 from .wrapping import regularizer_of
 
 # What is counted since the last move: signs, finite outputs, others, those inside (0, 1), and these two.

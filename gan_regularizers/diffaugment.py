@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .arguments import choice, number, pair
 from .ops import Columns, TransformParams, check_floating, draw, input_transform, parts_of, random_words
 from .picture import Picture, Range
-from .settings import choice, number, pair
 
 # The parts of a policy in the order in which one pass of the operator applies them.
 POLICIES = ("color", "translation", "cutout")

@@ -8,9 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .chain import Chain, Chains, lasting
-from .exact_buffers import ExactBuffers
-from .normals import Normals
+from .arguments import choice, number, whole_number
 from .ops import (
     Levels,
     Steps,
@@ -23,7 +21,9 @@ from .ops import (
     runs_reference,
 )
 from .picture import Picture
-from .settings import choice, number, whole_number
+from .state.chain import Chain, Chains, lasting
+from .state.exact_buffers import ExactBuffers
+from .state.normals import Normals
 
 T_LIST_SIZE = 64
 _STATE = {"p": torch.float32, "redraws": torch.int64}

@@ -5,7 +5,7 @@ import operator
 
 from torch import Tensor
 
-from .settings import pair
+from .arguments import pair
 
 Range = tuple[float, float]
 

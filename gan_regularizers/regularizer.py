@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from .diffaugment import DiffAugment
 from .diffusion_noise import DiffusionNoise, NoiseParams
-from .normals import Normals
 from .ops import Columns, Steps, TransformParams, draw, drawn_transform, draws_itself, input_transform, random_words
 from .picture import Picture
+from .state.normals import Normals
 
 
 class RegularizerParams(NamedTuple):

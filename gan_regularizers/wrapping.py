@@ -7,10 +7,10 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
-from .hook import AtTheEnd, AtTheLayer, Hook, SharedDraw, WrapWarning, scale_and_shift
-from .inputs import Inputs, Place
+from .hooks.hook import AtTheEnd, AtTheLayer, Hook, SharedDraw, WrapWarning, scale_and_shift
+from .hooks.inputs import Inputs, Place
+from .hooks.scale_shift import ScaleShift, first_layer, has_weight
 from .regularizer import InputRegularizer
-from .scale_shift import ScaleShift, first_layer, has_weight
 
 # The keys of our hooks in a module's dictionaries of hooks. ``register_forward_pre_hook`` would file them under a
 # number, which a process that loads a pickled module gives out again.

@@ -15,7 +15,7 @@ os.environ["PYTHONSAFEPATH"] = "1"
 
 # The kernels of another build, such as one with sanitizers, in place of those of the package.
 if other := os.environ.get("GAN_REGULARIZERS_TEST_KERNELS"):
-    spec = importlib.util.spec_from_file_location("gan_regularizers._kernels", other)
+    spec = importlib.util.spec_from_file_location("gan_regularizers.kernels._kernels", other)
     sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules[spec.name])
 

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from types import ModuleType
 
-from gan_regularizers import building
+from gan_regularizers.kernels import building
 
 _SOURCES = Path(__file__).parent / "cuda_emulation"
 _CSRC = building.sources()
@@ -78,7 +78,7 @@ def build_stand_in(folder: Path, kernels: dict[str, str]) -> Path:
 
 def own_kernels(folder: Path) -> ModuleType:
     """The kernel module once more, with a driver and images of its own, as the CUDA half of it."""
-    path = shutil.copy(importlib.import_module("gan_regularizers._kernels").__file__, folder)
+    path = shutil.copy(importlib.import_module("gan_regularizers.kernels._kernels").__file__, folder)
     spec = importlib.util.spec_from_file_location("_kernels", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

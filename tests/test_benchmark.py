@@ -16,10 +16,10 @@ import torch
 from PIL import Image
 
 from gan_regularizers import DiffusionNoise, __version__
-from gan_regularizers.benchmark import cases, chart, footprint, machine, report, run, timing
-from gan_regularizers.benchmark.baseline import draw, official_sequence
-from gan_regularizers.benchmark.settings import Settings
-from gan_regularizers.cli import main
+from gan_regularizers.commands import main
+from gan_regularizers.commands.bench import cases, chart, footprint, machine, report, run, timing
+from gan_regularizers.commands.bench.baseline import draw, official_sequence
+from gan_regularizers.commands.bench.settings import Settings
 from gan_regularizers.ops import reference
 
 QUICK = ["bench", "--device", "cpu", "--shapes", "2x3x8x8", "--seconds", "0.001"]

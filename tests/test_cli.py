@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from gan_regularizers import __version__, cli
-from gan_regularizers.cli import main
+from gan_regularizers import __version__
+from gan_regularizers.commands import _extras, main
 
 
 def test_info_names_versions_and_the_backend(capsys):
@@ -78,12 +78,13 @@ def test_no_command_shows_the_commands(capsys):
 
 
 def test_the_extras_are_installed_here():
-    assert [cli._missing(extra) for extra in ("bench", "demo")] == [[], []]
+    assert [_extras.missing(extra) for extra in ("bench", "demo")] == [[], []]
 
 
 def test_help_needs_no_extra():
     script = (
-        "import sys; from gan_regularizers import cli; cli._parser(); print({'matplotlib', 'rich'} & {*sys.modules})"
+        "import sys; from gan_regularizers.commands import parser; parser();"
+        "print({'matplotlib', 'rich'} & {*sys.modules})"
     )
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     assert done.stdout == "set()\n"

@@ -17,15 +17,17 @@ from kernel_calls import on_cuda
 from stand_in import StandIn, own_kernels
 from test_operator import PARTS, make_case
 
-from gan_regularizers import DiffAugment, DiffusionNoise, InputRegularizer, cubins, files, ops
-from gan_regularizers.cli import main
-from gan_regularizers.cubins import Cubins, architecture_for
-from gan_regularizers.nvrtc import Nvrtc, NvrtcError, find
+from gan_regularizers import DiffAugment, DiffusionNoise, InputRegularizer, ops
+from gan_regularizers.commands import main
+from gan_regularizers.io import files
+from gan_regularizers.kernels import cubins
+from gan_regularizers.kernels.cubins import Cubins, architecture_for
+from gan_regularizers.kernels.nvrtc import Nvrtc, NvrtcError, find
 from gan_regularizers.ops import TransformParams, native
 from gan_regularizers.ops.cuda import Devices
 
 kernels_module = pytest.importorskip(
-    "gan_regularizers._kernels", reason="the kernels are not built", exc_type=ImportError
+    "gan_regularizers.kernels._kernels", reason="the kernels are not built", exc_type=ImportError
 )
 KERNELS = kernels_module.cuda.kernels()
 MAJORS = (12, 13)
@@ -105,7 +107,7 @@ def test_without_a_compiler_one_is_told_what_to_install(tmp_path, monkeypatch):
     find.cache_clear()
     packages = {11: "nvidia-cuda-nvrtc-cu11", 12: "nvidia-cuda-nvrtc-cu12", 13: "nvidia-cuda-nvrtc==13.*"}
     monkeypatch.delenv("GAN_REGULARIZERS_NVRTC", raising=False)
-    with mock.patch("gan_regularizers.nvrtc._candidates", return_value=[]):
+    with mock.patch("gan_regularizers.kernels.nvrtc._candidates", return_value=[]):
         for major, package in {**packages, None: "nvidia-cuda-nvrtc"}.items():
             with pytest.raises(NvrtcError) as error:
                 find(major)
@@ -233,8 +235,8 @@ def test_compiling_is_said_once_where_it_takes_long(tmp_path, cache, monkeypatch
 def test_a_cache_raced_by_processes(tmp_path, cache):
     nvrtc_of(13)
     script = (
-        "import sys, pathlib, gan_regularizers.cubins as c; from gan_regularizers import _kernels; "
-        "from gan_regularizers.nvrtc import find\n"
+        "import sys, pathlib, gan_regularizers.kernels.cubins as c; from gan_regularizers.kernels import _kernels; "
+        "from gan_regularizers.kernels.nvrtc import find\n"
         "images = c.Cubins(_kernels.cuda.kernels(), 90, 13, lambda: find(13), pathlib.Path(sys.argv[1]))\n"
         "sys.stdin.readline(); sys.stdout.buffer.write(images.image('draw'))"
     )

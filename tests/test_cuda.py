@@ -23,10 +23,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from gan_regularizers import AdaptiveT, DiffAugment, DiffusionNoise, InputRegularizer, use_backend, wrap
-from gan_regularizers.benchmark.footprint import kernel_launches, peak_bytes
-from gan_regularizers.chain import Chain
+from gan_regularizers.commands.bench.footprint import kernel_launches, peak_bytes
 from gan_regularizers.ops import Columns, Steps, TransformParams, backend, input_transform, native
 from gan_regularizers.spider import Cascade, ImageLatents, signed_inception_distance
+from gan_regularizers.state.chain import Chain
 
 DEVICE = os.environ.get("GAN_REGULARIZERS_TEST_DEVICE", "cuda")
 
@@ -419,7 +419,7 @@ def captured(step: Callable[[], Any], *noises: DiffusionNoise) -> tuple[Any, Any
             chains._fixed[device] = Chain(*(table.clone() for table in chains.on(device)))
         with (
             Recording([value for noise in noises for value in (noise.p, noise.redraws)]) as graph,
-            mock.patch("gan_regularizers.chain.is_captured", return_value=True),
+            mock.patch("gan_regularizers.state.chain.is_captured", return_value=True),
         ):
             return graph, step()
     stream = torch.cuda.Stream()

@@ -16,7 +16,7 @@ from test_operator import PARTS, make_case
 
 from gan_regularizers.ops import TransformParams
 
-pytest.importorskip("gan_regularizers._kernels", reason="the kernels are not built", exc_type=ImportError)
+pytest.importorskip("gan_regularizers.kernels._kernels", reason="the kernels are not built", exc_type=ImportError)
 
 SMALL = TransformParams(gain=torch.tensor([0.5, 2.0]))
 X = torch.arange(24.0).view(2, 3, 2, 2)

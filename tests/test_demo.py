@@ -16,8 +16,8 @@ import pytest
 import torch
 from PIL import Image
 
-from gan_regularizers.cli import main
-from gan_regularizers.demo import images, kid
+from gan_regularizers.commands import main
+from gan_regularizers.commands.demo import images, kid
 from gan_regularizers.spider.features import Lite0Features
 
 COMMAND = [sys.executable, "-m", "gan_regularizers", "demo"]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gan_regularizers import DiffAugment
-from gan_regularizers.benchmark.baseline import official_sequence
+from gan_regularizers.commands.bench.baseline import official_sequence
 from gan_regularizers.diffaugment import POLICIES, PRESETS
 from gan_regularizers.ops import TransformParams, input_transform
 

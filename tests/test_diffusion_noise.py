@@ -550,7 +550,8 @@ class Captured:
 def test_a_captured_graph_keeps_its_tables_and_they_are_those_of_now(monkeypatch):
     """The addresses that a graph replays from; the emulation has the CPU for a device."""
     graph, noise = Captured(monkeypatch), DiffusionNoise(100)
-    monkeypatch.setattr("gan_regularizers.chain._COMPILES_FOR_A_TENSOR", True)  # so that the CPU has fixed tables too
+    # So that the CPU has fixed tables too.
+    monkeypatch.setattr("gan_regularizers.state.chain._COMPILES_FOR_A_TENSOR", True)
     graph.capturing = True
     with pytest.raises(RuntimeError, match="run the step once before it is captured"):
         noise.chain(WORDS)

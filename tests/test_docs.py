@@ -7,7 +7,7 @@ import statistics
 from dataclasses import asdict
 from pathlib import Path
 
-from gan_regularizers.demo.settings import Settings
+from gan_regularizers.commands.demo.settings import Settings
 
 DOCS = Path(__file__).parent.parent / "docs"
 GAUSSIANS_ARMS = ("vanilla", "fixed noise", "diffusion")

@@ -6,8 +6,9 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from gan_regularizers import DiffAugment, DiffusionNoise, InputRegularizer, scale_shift, use_backend, wrap
+from gan_regularizers import DiffAugment, DiffusionNoise, InputRegularizer, use_backend, wrap
 from gan_regularizers.diffusion_noise import NoiseParams
+from gan_regularizers.hooks import scale_shift
 from gan_regularizers.ops import TransformParams
 from gan_regularizers.regularizer import RegularizerParams
 

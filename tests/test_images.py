@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
-from gan_regularizers import images
-from gan_regularizers.errors import CommandError
+from gan_regularizers.io import images
+from gan_regularizers.io.errors import CommandError
 
 EXAMPLES = int(os.environ.get("GAN_REGULARIZERS_TEST_EXAMPLES", 400))  # of damage, of each kind; 10,000 take minutes
 ORIENTATION = int(ExifTags.Base.Orientation)

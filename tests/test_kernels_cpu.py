@@ -18,7 +18,9 @@ from test_operator import PARTS, PICTURES, cases, make_case
 from gan_regularizers.ops import Columns, Steps, TransformParams
 from gan_regularizers.ops.philox import philox_4x32, philox_normal
 
-kernels = pytest.importorskip("gan_regularizers._kernels", reason="the kernels are not built", exc_type=ImportError).cpu
+kernels = pytest.importorskip(
+    "gan_regularizers.kernels._kernels", reason="the kernels are not built", exc_type=ImportError
+).cpu
 INSTRUCTION_SETS = kernels.instruction_sets()
 HALVES = (torch.float16, torch.bfloat16)
 CPU_INFO = Path("/proc/cpuinfo")

@@ -17,7 +17,7 @@ from test_operator import PARTS, PICTURES, cases, make_case
 from gan_regularizers.ops import Columns, Steps, TransformParams
 
 kernels_cpu = pytest.importorskip(
-    "gan_regularizers._kernels", reason="the kernels are not built", exc_type=ImportError
+    "gan_regularizers.kernels._kernels", reason="the kernels are not built", exc_type=ImportError
 ).cpu
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from checkouts import LAUNCHED, LOOP, contents, write
 
-from gan_regularizers.cli import main
+from gan_regularizers.commands import main
 
 # As a person's, on a machine without a GPU.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"} | {

@@ -192,7 +192,7 @@ def test_a_finished_run_stays_as_it_is(train, tmp_path):
 
 def test_a_finished_run_is_trained_further(train, tmp_path):
     """To the numbers of a run that was as long from the beginning."""
-    from gan_regularizers.errors import CommandError
+    from gan_regularizers.io.errors import CommandError
 
     short = train("--arm", "diffaug")
     header, *evaluations = train("--arm", "diffaug", "--kimg", "0.384")
@@ -204,7 +204,7 @@ def test_a_finished_run_is_trained_further(train, tmp_path):
 
 
 def test_another_run_in_one_folder_is_refused(train, tmp_path):
-    from gan_regularizers.errors import CommandError
+    from gan_regularizers.io.errors import CommandError
 
     before = train("--arm", "none")
     with pytest.raises(CommandError, match=r"holds a run with arm none, not diffaug; choose another --out"):
@@ -216,7 +216,7 @@ def test_another_run_in_one_folder_is_refused(train, tmp_path):
 
 
 def test_too_few_images(train):
-    from gan_regularizers.errors import CommandError
+    from gan_regularizers.io.errors import CommandError
 
     with pytest.raises(CommandError, match=r"has 20 images to train on and 20 held out; --images 21 is too many"):
         train("--arm", "none", "--images", "21")
@@ -225,7 +225,7 @@ def test_too_few_images(train):
 def test_held_out_images_are_not_those_to_train_on(pictures):
     from reals import Source
 
-    from gan_regularizers.errors import CommandError
+    from gan_regularizers.io.errors import CommandError
 
     with pytest.raises(CommandError, match=r"needs --data"):
         Source(None, pictures)
@@ -237,7 +237,7 @@ def test_held_out_images_are_not_those_to_train_on(pictures):
 def test_arms_are_what_they_are_named_after(arm):
     from arms import ARMS
 
-    from gan_regularizers.demo.networks import Discriminator
+    from gan_regularizers.commands.demo.networks import Discriminator
 
     class Recorder(Discriminator):
         def forward(self, x, t=None):
@@ -419,7 +419,7 @@ def test_gap_by_t_of_a_discriminator_that_knows_its_images(train, pictures, cach
     assert rows[0]["gap"] == pytest.approx(last["D_train"] - last["D_held_out"], abs=1e-3)  # without noise
     assert rows[0]["train"] > 0.9
 
-    from gan_regularizers.errors import CommandError
+    from gan_regularizers.io.errors import CommandError
 
     train("--arm", "untold", out=tmp_path / "untold")
     with pytest.raises(CommandError, match="one with noise alone, whose D is told t, is needed"):

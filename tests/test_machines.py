@@ -19,9 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from gan_regularizers import cli, files, plots, terminal
-from gan_regularizers.cli import main
-from gan_regularizers.errors import CommandError
+from gan_regularizers.commands import info, main
+from gan_regularizers.io import files, plots, terminal
+from gan_regularizers.io.errors import CommandError
 from gan_regularizers.spider.image_latents import ImageLatents
 
 COMMAND = [sys.executable, "-m", "gan_regularizers"]
@@ -192,7 +192,7 @@ def full(path: Path, _: bytes) -> None:
 
 
 def test_a_disk_that_is_full_afterwards_leaves_the_ranking_on_the_terminal(sets, monkeypatch, capsys):
-    monkeypatch.setattr("gan_regularizers.plots.write_atomically", full)
+    monkeypatch.setattr("gan_regularizers.io.plots.write_atomically", full)
     assert main([*sets, "--cache", "cache", "--json", "out.json"]) == 1
     said = capsys.readouterr()
     assert "1. source" in said.out
@@ -202,7 +202,7 @@ def test_a_disk_that_is_full_afterwards_leaves_the_ranking_on_the_terminal(sets,
 
 
 def test_a_disk_that_is_full_afterwards_leaves_the_times_on_the_terminal(folder, monkeypatch, capsys):  # noqa: ARG001
-    monkeypatch.setattr("gan_regularizers.plots.write_atomically", full)
+    monkeypatch.setattr("gan_regularizers.io.plots.write_atomically", full)
     small = "--no-compile --shapes 2x3x8x8 --seconds 0.01 --dtypes float32 --parts color --modes forward".split()
     assert main(["bench", "--device", "cpu", *small, "--json", "out.json"]) == 1
     said = capsys.readouterr()
@@ -327,7 +327,7 @@ def test_an_interrupt_is_one_line(monkeypatch, capsys):
     def interrupted() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli.building, "report", interrupted)
+    monkeypatch.setattr(info.building, "report", interrupted)
     assert main(["info"]) == 130
     assert capsys.readouterr().err == "gan-regularizers: interrupted\n"
 

@@ -15,10 +15,10 @@ import torch.distributed as dist
 from PIL import Image
 from torch import nn
 
-from gan_regularizers import images
-from gan_regularizers.cli import main
-from gan_regularizers.demo.images import icon_sets
-from gan_regularizers.errors import CommandError
+from gan_regularizers.commands import main
+from gan_regularizers.commands.demo.images import icon_sets
+from gan_regularizers.io import images
+from gan_regularizers.io.errors import CommandError
 from gan_regularizers.spider import features as feature_spaces
 from gan_regularizers.spider import friendly_neighbours, signed_inception_distance
 from gan_regularizers.spider.features import FeatureSpace, extract, feature_space

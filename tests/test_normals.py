@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from gan_regularizers import DiffAugment, DiffusionNoise, InputRegularizer, same_draw, use_backend, wrap
-from gan_regularizers.normals import Normals
 from gan_regularizers.ops import TransformParams, input_transform, native, philox_normal
+from gan_regularizers.state.normals import Normals
 
 
 @pytest.fixture(autouse=True)

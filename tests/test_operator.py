@@ -10,7 +10,7 @@ from kernel_calls import each
 from plain_normals import exact_normals, normal_block
 
 from gan_regularizers import use_backend
-from gan_regularizers.benchmark.baseline import contrast, cutout, official_sequence, saturation, translation
+from gan_regularizers.commands.bench.baseline import contrast, cutout, official_sequence, saturation, translation
 from gan_regularizers.ops import TransformParams, input_transform, memory_format
 
 PARTS = ("brightness", "saturation", "contrast", "shift", "cutout", "gain", "noise_std")

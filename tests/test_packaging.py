@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from gan_regularizers import building, cubins
-from gan_regularizers.cli import main
-from gan_regularizers.nvrtc import NvrtcError, find
+from gan_regularizers.commands import main
+from gan_regularizers.kernels import building, cubins
+from gan_regularizers.kernels.nvrtc import NvrtcError, find
 
 ROOT = Path(__file__).parent.parent
 try:
@@ -31,7 +31,7 @@ def tree(folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
     for name in SOURCES:
         if (ROOT / name).is_dir():
-            built = shutil.ignore_patterns("__pycache__", "*.so", "kernels.json", cubins.SHIPPED)
+            built = shutil.ignore_patterns("__pycache__", "*.so", "kernels.json", cubins.SHIPPED.name)
             shutil.copytree(ROOT / name, folder / name, ignore=built)
         elif (ROOT / name).exists():
             shutil.copy(ROOT / name, folder / name)
@@ -77,7 +77,7 @@ def info(target: Path) -> list[str]:
 
 def record(wheel: Path) -> dict[str, dict]:
     with zipfile.ZipFile(wheel) as archive:
-        return json.loads(archive.read("gan_regularizers/kernels.json"))
+        return json.loads(archive.read("gan_regularizers/kernels/kernels.json"))
 
 
 @pytest.fixture
@@ -85,6 +85,7 @@ def package(tmp_path, monkeypatch):
     """A package of its own for the command, where no compiler is found."""
     folder = tmp_path / "gan_regularizers"
     shutil.copytree(ROOT / "csrc", folder / "csrc")
+    (folder / building.FOLDER).mkdir()
     monkeypatch.setattr(building, "PACKAGE", folder)
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", NO_COMPILERS["PATH"])
@@ -126,7 +127,7 @@ def test_the_wheel_carries_kernels_and_sources(wheel):
     assert not [name for name in names if "test" in name]
     built = [name for name, entry in record(wheel).items() if "missing" not in entry]
     assert any(name.startswith("_kernels.") for name in built)
-    assert {f"gan_regularizers/{name}" for name in built} == {name for name in names if "/_kernels." in name}
+    assert {f"gan_regularizers/kernels/{name}" for name in built} == {name for name in names if "/_kernels." in name}
 
 
 def test_the_wheel_runs_its_kernels(wheel, tmp_path):
@@ -146,7 +147,7 @@ def test_the_wheel_carries_the_images_that_were_asked_for(wheel, tmp_path):
         "import sys; sys.modules['torch'] = None; from pathlib import Path; import types\n"
         "package = sys.modules['gan_regularizers'] = types.ModuleType('gan_regularizers')\n"
         "package.__path__ = ['gan_regularizers']\n"
-        "from gan_regularizers import _kernels, cubins\n"
+        "from gan_regularizers.kernels import _kernels, cubins\n"
         "images = cubins.Cubins(_kernels.cuda.kernels(), 90, 13, None)\n"
         "print(images.origin, all(images.image(kernel)[:4] == b'\\x7fELF' for kernel in _kernels.cuda.kernels()))"
     )
@@ -198,7 +199,7 @@ def test_a_malformed_list_of_architectures_stops_the_build(package, archs, monke
     assert capsys.readouterr().err == f"gan-regularizers: {said}\n"
     assert main(["build", "--cuda-archs", archs]) == 1
     assert capsys.readouterr().err.startswith(f"gan-regularizers: --cuda-archs: {archs!r}")
-    assert [path.name for path in package.iterdir()] == ["csrc"]
+    assert not any((package / building.FOLDER).iterdir())
 
 
 def test_an_install_says_that_the_architectures_are_malformed(tmp_path):
@@ -221,10 +222,10 @@ def test_the_command_needs_its_tools(package, monkeypatch, capsys):
 
 def test_the_command_needs_to_write(package, monkeypatch, capsys):
     access = os.access
-    monkeypatch.setattr(os, "access", lambda path, mode: path != package and access(path, mode))
+    monkeypatch.setattr(os, "access", lambda path, mode: path != package / building.FOLDER and access(path, mode))
     assert main(["build"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert f"you may not write into {package}" in line
+    assert f"you may not write into {package / building.FOLDER}, where" in line
 
 
 def test_the_command_without_compilers_says_so(package, capsys):
@@ -238,18 +239,19 @@ def test_the_command_without_compilers_says_so(package, capsys):
 @pytest.mark.skipif(not NVRTC, reason="no NVRTC")
 def test_images_need_the_module(package, capsys):
     assert main(["build", "--cuda-archs", "90"]) == 1
-    said = f"gan-regularizers: CUDA images need the kernel module, and {package / building.file_name()} is not there"
+    module = package / building.FOLDER / building.file_name()
+    said = f"gan-regularizers: CUDA images need the kernel module, and {module} is not there"
     assert capsys.readouterr().err == f"{said}; run: gan-regularizers build\n"
     assert not (package / cubins.SHIPPED).exists()
 
 
 def test_a_failed_build_leaves_the_kernels_of_these_sources(package):
-    module = package / building.file_name()
+    module = package / building.FOLDER / building.file_name()
     module.write_bytes(b"kernels")
     assert "never built" in building.report(package).missing  # there, but on no record
 
     entry = building.Kernels("GCC 12.2.0", ["baseline"], building._digest(package / "csrc"))
-    (package / "kernels.json").write_text(json.dumps({module.name: {**vars(entry)}}))
+    module.with_name("kernels.json").write_text(json.dumps({module.name: {**vars(entry)}}))
     assert "no C++ compiler" in building.build(package, package.parent / "work").missing
     assert building.report(package) == entry
 
@@ -270,7 +272,7 @@ def test_a_tree_that_was_never_built_says_so(package):
     name = f"_kernels{importlib.machinery.EXTENSION_SUFFIXES[0]}"
     for content in (None, "", "{", "[]", json.dumps({name: {"of": "another version"}}), json.dumps({name: 3})):
         if content is not None:
-            (package / "kernels.json").write_text(content)
+            (package / building.FOLDER / "kernels.json").write_text(content)
         said = building.report(package).missing
         assert said == "the kernels were never built for this Python; run: gan-regularizers build"
 

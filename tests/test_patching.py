@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 from checkouts import LAUNCHED, LOOP, contents, write
 
-from gan_regularizers import patching
-from gan_regularizers.adapters import places
-from gan_regularizers.cli import main
+from gan_regularizers.adapters import patching, places
+from gan_regularizers.commands import main
 
 ROOT = Path(__file__).parent.parent
 PATCHES = ROOT / "patches"

@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 
-from gan_regularizers import recomputation
-from gan_regularizers.recomputation import Remembered
+from gan_regularizers.state import recomputation
+from gan_regularizers.state.recomputation import Remembered
 
 CPU, OTHER = torch.device("cpu"), torch.device("mps")
 

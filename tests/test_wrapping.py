@@ -21,7 +21,7 @@ from gan_regularizers import (
     unwrap,
     wrap,
 )
-from gan_regularizers.benchmark.baseline import official_sequence
+from gan_regularizers.commands.bench.baseline import official_sequence
 from gan_regularizers.ops import TransformParams
 from gan_regularizers.ops.philox import philox_normal
 

@@ -21,9 +21,9 @@ from rich.console import Console
 from rich.table import Table
 from train import Settings, Training, to_float
 
-from gan_regularizers.errors import CommandError
-from gan_regularizers.files import check_output, write_atomically
-from gan_regularizers.options import Parser
+from gan_regularizers.io.errors import CommandError
+from gan_regularizers.io.files import check_output, write_atomically
+from gan_regularizers.io.options import Parser
 
 SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # of T
 DRAWS = 8  # of the noise, for each image

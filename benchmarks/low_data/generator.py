@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gan_regularizers.demo.networks import LATENT_DIM
+from gan_regularizers.commands.demo.networks import LATENT_DIM
 
 BASE_CHANNELS = 128
 

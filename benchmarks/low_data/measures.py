@@ -7,7 +7,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from gan_regularizers.demo.kid import kid_x1000
+from gan_regularizers.commands.demo.kid import kid_x1000
 
 NEAREST = 3  # neighbours that set the radius of a manifold
 

@@ -11,10 +11,10 @@ import torch
 from measures import NEAREST
 from torch import Tensor
 
-from gan_regularizers import images
-from gan_regularizers.demo.images import split_portraits
-from gan_regularizers.errors import CommandError
-from gan_regularizers.files import write_atomically
+from gan_regularizers.commands.demo.images import split_portraits
+from gan_regularizers.io import images
+from gan_regularizers.io.errors import CommandError
+from gan_regularizers.io.files import write_atomically
 from gan_regularizers.spider.features import Lite0Features
 
 

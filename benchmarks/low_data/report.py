@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from gan_regularizers import plots
+from gan_regularizers.io import plots
 
 Run = dict[str, Any]
 Cell = tuple[str, int]  # data, and images to train on

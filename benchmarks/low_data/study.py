@@ -27,10 +27,10 @@ from rich.console import Console
 from rich.progress import track
 from train import Settings
 
-from gan_regularizers.errors import CommandError
-from gan_regularizers.files import write_atomically
-from gan_regularizers.options import Parser, find_device, number, one_of, several, whole_number
-from gan_regularizers.terminal import printable
+from gan_regularizers.io.errors import CommandError
+from gan_regularizers.io.files import write_atomically
+from gan_regularizers.io.options import Parser, find_device, number, one_of, several, whole_number
+from gan_regularizers.io.terminal import printable
 
 TRAIN = Path(__file__).with_name("train.py")
 

@@ -41,11 +41,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 import gan_regularizers
 from gan_regularizers import ops, regularizer_of
-from gan_regularizers.demo.networks import LATENT_DIM, Discriminator
-from gan_regularizers.demo.settings import RESOLUTIONS
-from gan_regularizers.errors import CommandError
-from gan_regularizers.files import write_atomically
-from gan_regularizers.options import Parser, find_device, number, whole_number
+from gan_regularizers.commands.demo.networks import LATENT_DIM, Discriminator
+from gan_regularizers.commands.demo.settings import RESOLUTIONS
+from gan_regularizers.io.errors import CommandError
+from gan_regularizers.io.files import write_atomically
+from gan_regularizers.io.options import Parser, find_device, number, whole_number
 from gan_regularizers.spider.features import Lite0Features
 
 BATCH_SIZE = 16  # of all ranks together

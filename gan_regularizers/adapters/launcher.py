@@ -15,8 +15,8 @@ from pathlib import Path
 from types import CodeType, ModuleType, TracebackType
 from typing import Any
 
-from ..errors import CommandError
-from ..terminal import printable
+from ..io.errors import CommandError
+from ..io.terminal import printable
 from . import places
 from .places import Change
 

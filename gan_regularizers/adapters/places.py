@@ -16,7 +16,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from types import CodeType
 
-from ..errors import CommandError
+from ..io.errors import CommandError
 
 MARK = "# gan_regularizers"  # ends each of our lines
 DNNLIB, LOOP, TRAIN = "dnnlib/__init__.py", "training/training_loop.py", "train.py"

@@ -13,10 +13,10 @@ from typing import Any
 import click
 from torch import nn
 
-from .. import images
-from ..errors import CommandError
+from ..io import images
+from ..io.errors import CommandError
+from ..io.terminal import printable
 from ..spider.image_latents import STORED_SIDE, ImageLatents
-from ..terminal import printable
 from . import train_options
 from .snapshot_parts import FrozenGenerator, ThroughLatents, add_hook, construct, full_name
 from .train_options import load_snapshot

@@ -12,9 +12,9 @@ from typing import Any, NoReturn
 import click
 from click.core import ParameterSource
 
+from ..arguments import number
 from ..diffaugment import DiffAugment
 from ..diffusion_noise import PRESETS, SCHEDULES, DiffusionNoise
-from ..settings import number
 from .snapshot_parts import TOLD
 
 PLACES = ("first", "last", "pixels")  # of the noise in ProjectedGAN

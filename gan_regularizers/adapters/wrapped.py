@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..adaptive_t import AdaptiveT
 from ..diffaugment import DiffAugment
 from ..diffusion_noise import DiffusionNoise
-from ..scale_shift import first_layer
+from ..hooks.scale_shift import first_layer
 from ..wrapping import wrap
 from . import resuming, train_options
 from .inside_d import put_into_d

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import torch
 
-from .. import cubins
-from ..cubins import Cubins
-from ..nvrtc import Nvrtc, NvrtcError, find
+from ..kernels import cubins
+from ..kernels.cubins import Cubins
+from ..kernels.nvrtc import Nvrtc, NvrtcError, find
 
 _DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 

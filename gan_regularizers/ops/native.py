@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from .. import building
+from ..kernels import building
 from .cuda import Devices
 from .draws import Columns, DrawnPass, Steps
 from .params import TransformParams, arithmetic_dtype, memory_format
@@ -45,7 +45,7 @@ def _load(reason: str) -> ModuleType | str:
     if reason:
         return reason
     try:
-        return importlib.import_module("gan_regularizers._kernels")
+        return importlib.import_module("gan_regularizers.kernels._kernels")
     except ImportError as error:
         return f"the kernels do not load ({error}); run: gan-regularizers build"
 

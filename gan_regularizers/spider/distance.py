@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..settings import number, whole_number
+from ..arguments import number, whole_number
 
 RADII = tuple(range(1, 51))
 _BLOCK = 2**19  # distances at a time

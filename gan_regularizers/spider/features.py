@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import CommandError
-from ..files import write_atomically
-from ..images import decode, files, square
+from ..io.errors import CommandError
+from ..io.files import write_atomically
+from ..io.images import decode, files, square
 
 LITE0 = "lite0"
 BATCH_SIZE = 32

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..settings import number, whole_number
+from ..arguments import number, whole_number
 
 STORED_SIDE = 32  # of the images, as of the official input generators
 _MEAN_OF = 64  # images of a generator, for the mean of its latents; large ones take long on a CPU

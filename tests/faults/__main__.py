@@ -33,10 +33,10 @@ SECONDS = 300.0  # that the tests of one fault may take: several times what they
 # Native kernels count as missing where the record does not name the sources that are there.
 RECORD = """
 import json
-from gan_regularizers import building
+from gan_regularizers.kernels import building
 sources = building._digest(building.sources())
 record = {building.file_name(): {"sources": sources}}
-(building.PACKAGE / building._RECORD).write_text(json.dumps(record))
+(building.PACKAGE / building.FOLDER / building._RECORD).write_text(json.dumps(record))
 assert not building.report().missing
 print(building.PACKAGE)
 """
@@ -66,7 +66,7 @@ class Copy:
         }
         pybind11 = self._run(sys.executable, "-m", "pybind11", "--cmakedir").strip()
         options = {
-            "CMAKE_LIBRARY_OUTPUT_DIRECTORY": package,
+            "CMAKE_LIBRARY_OUTPUT_DIRECTORY": package / "kernels",
             "Python_EXECUTABLE": sys.executable,
             "pybind11_DIR": pybind11,
         }

@@ -243,7 +243,7 @@ _AUGMENTATION = [
         ("black may be white", "may_be_equal=False", "may_be_equal=True"),
     ),
     *_in(
-        "gan_regularizers/settings.py",
+        "gan_regularizers/arguments.py",
         "adaptive_t diffusion_noise diffaugment",
         (
             "open intervals hold their lower bound",
@@ -320,7 +320,7 @@ _DIFFUSION = [
         ("parameters of another batch are taken", "            params.check(x, self.per_channel)\n", ""),
     ),
     *_in(
-        "gan_regularizers/chain.py",
+        "gan_regularizers/state/chain.py",
         "diffusion_noise wrapping subsystems",
         ("the chain stays on the CPU", ".to(device, non_blocking=True) for", ".clone() for"),
         (
@@ -354,7 +354,7 @@ _DIFFUSION = [
         ),
     ),
     *_in(
-        "gan_regularizers/exact_buffers.py",
+        "gan_regularizers/state/exact_buffers.py",
         "averages adaptive_t diffusion_noise",
         (
             "casts reach the buffers",
@@ -444,7 +444,7 @@ _WRAPPED = [
         ("behind a part of one's own there are normals", "shape_is_known = False", "shape_is_known = True"),
     ),
     *_in(
-        "gan_regularizers/normals.py",
+        "gan_regularizers/state/normals.py",
         "normals",
         ("images of one draw have noise of their own", "            return known.again()\n", "            pass\n"),
         (
@@ -458,7 +458,7 @@ _WRAPPED = [
         ("the given generator is ignored", "device=device, generator=generator)", "device=device)"),
     ),
     *_in(
-        "gan_regularizers/hook.py",
+        "gan_regularizers/hooks/hook.py",
         "wrapping subsystems",
         (
             "calls inside same_draw draw for themselves",
@@ -527,7 +527,7 @@ _WRAPPED = [
         ),
     ),
     *_in(
-        "gan_regularizers/inputs.py",
+        "gan_regularizers/hooks/inputs.py",
         "wrapping hosts",
         ("the caller's dictionary is changed", "changed = copy.copy(value)", "changed = value"),
         ("named tuples become tuples", 'type(value)(*items) if hasattr(value, "_fields") else ', ""),
@@ -544,7 +544,7 @@ _WRAPPED = [
         ),
     ),
     *_in(
-        "gan_regularizers/scale_shift.py",
+        "gan_regularizers/hooks/scale_shift.py",
         "wrapping subsystems",
         (
             "the start is not the identity",
@@ -571,7 +571,7 @@ _WRAPPED = [
         ),
     ),
     *_in(
-        "gan_regularizers/recomputation.py",
+        "gan_regularizers/state/recomputation.py",
         "recomputation subsystems",
         (
             "what runs again has the value of now",
@@ -1153,7 +1153,7 @@ _CUDA = [
         ("four channels are three", "picture_channels(pass) == 3 &&", "picture_channels(pass) >= 3 &&"),
     ),
     *_in(
-        "gan_regularizers/cubins.py",
+        "gan_regularizers/kernels/cubins.py",
         "cubins",
         ("a rotten image is loaded", "return image if image and hashlib", "return image if image or hashlib"),
         ("the cache is of no use", "if path and (kept := _read(path)) is not None:", "if path and (kept := None):"),
@@ -1163,7 +1163,7 @@ _CUDA = [
         ("an image does not depend on its options", "sorted(kernels.items()), _OPTIONS)", "sorted(kernels.items()))"),
     ),
     *_in(
-        "gan_regularizers/nvrtc.py",
+        "gan_regularizers/kernels/nvrtc.py",
         "cubins",
         ("the NVRTC of another CUDA is taken", "if major in (None, found.version[0]):", "if found:"),
         ("a compiler says its last error", "next((line for line in lines if", "next((line for line in lines[::-1] if"),
@@ -1229,7 +1229,7 @@ _CHECKOUTS = [
         ),
     ),
     *_in(
-        "gan_regularizers/patching.py",
+        "gan_regularizers/adapters/patching.py",
         "patching",
         ("a link out of the checkout is followed", "if not real.is_relative_to(checkout.resolve()):", "if False:"),
         (
@@ -1274,7 +1274,7 @@ _CHECKOUTS = [
 # Terminals, disks and machines, and names as people give them.
 _MACHINES = [
     *_in(
-        "gan_regularizers/terminal.py",
+        "gan_regularizers/io/terminal.py",
         "machines",
         ("control characters are printed as they are", '("Cc", "Cf", "Cs", "Zl", "Zp")', '("Cf", "Cs", "Zl", "Zp")'),
         ("bytes of a name are printed as they are", '("Cc", "Cf", "Cs", "Zl", "Zp")', '("Cc", "Cf", "Zl", "Zp")'),
@@ -1284,7 +1284,7 @@ _MACHINES = [
         ("every terminal has every sign", "        return False\n", "        return True\n"),
     ),
     *_in(
-        "gan_regularizers/files.py",
+        "gan_regularizers/io/files.py",
         "machines",
         (
             "temporary names are longer than the file's",
@@ -1305,7 +1305,7 @@ _MACHINES = [
         ("a file that may not be written is replaced", "path.exists() and not os.access(path, os.W_OK)", "False"),
     ),
     *_in(
-        "gan_regularizers/plots.py",
+        "gan_regularizers/io/plots.py",
         "machines",
         ("names are formulas", '"text.parse_math": False, ', ""),
         ("names are drawn in one line", '"\\n".join(map(_in_order, chop_cells(drawn, width)))', "_in_order(drawn)"),
@@ -1318,25 +1318,25 @@ _MACHINES = [
         ("features are lost with the cache", "except OSError as error:  # no", "except KeyError as error:  # no"),
     ),
     *_in(
-        "gan_regularizers/spider/command.py",
+        "gan_regularizers/commands/neighbours/ranking.py",
         "machines neighbours",
         ("a ranking needs a home", "        if given is not None:\n", "        if True:\n"),
         ("a warning is Python's", "warnings.showwarning =", "_ ="),
         ("progress is shown where nobody looks", "disable=not console.is_terminal", "disable=False"),
     ),
     *_in(
-        "gan_regularizers/demo/run.py",
+        "gan_regularizers/commands/demo/run.py",
         "demo",
         ("workers hear Ctrl-C", "with _held_back_interrupts():", "with contextlib.nullcontext():"),
     ),
     *_in(
-        "gan_regularizers/_command.py",
+        "gan_regularizers/io/interrupt.py",
         "machines",
         ("other programs lose Ctrl-C", 'PurePath(*sys.argv[:1]).name == "gan-regularizers" and ', ""),
         ("Ctrl-C while torch loads is a traceback", "    signal.signal(signal.SIGINT, signal.SIG_DFL)", "    pass"),
     ),
     *_in(
-        "gan_regularizers/cli.py",
+        "gan_regularizers/commands/__init__.py",
         "machines",
         ("a pipe without a reader is an error", "return 141  # of SIGPIPE", "raise"),
         ("an error has several lines", "terminal.printable(_message(error))", "_message(error)"),
@@ -1346,7 +1346,7 @@ _MACHINES = [
 
 # What of a person's files is a picture, and how it is read.
 _PICTURES = _in(
-    "gan_regularizers/images.py",
+    "gan_regularizers/io/images.py",
     "images",
     (
         "a damaged EXIF block stops a photo",

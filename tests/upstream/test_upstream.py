@@ -22,8 +22,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from gan_regularizers import cli, patching
-from gan_regularizers.demo.images import split_portraits
+from gan_regularizers.adapters import patching
+from gan_regularizers.commands import main
+from gan_regularizers.commands.demo.images import split_portraits
 from gan_regularizers.ops import native
 
 pytestmark = pytest.mark.upstream
@@ -255,7 +256,7 @@ def checkouts(request, tmp_path_factory, data):
             folder = tmp_path_factory.mktemp(name)
             shutil.copytree(original, folder / name, ignore=shutil.ignore_patterns(".git", "__pycache__"))
             if not launched:
-                assert cli.main(["patch", str(folder / name)]) == 0
+                assert main(["patch", str(folder / name)]) == 0
             made[name, launched] = Checkout(REPOSITORIES[name], folder / name, data, folder, launched)
         return made[name, launched]
 
@@ -830,7 +831,7 @@ def test_the_first_patch_alone_mends_the_repository(checkouts, request, tmp_path
     checkout = checkouts(name)
     original = _original(name, request.config.getoption("--upstream-root"))
     shutil.copytree(original, tmp_path / name, ignore=shutil.ignore_patterns(".git", "__pycache__"))
-    assert cli.main(["patch", str(tmp_path / name), "--only", "modern-torch"]) == 0
+    assert main(["patch", str(tmp_path / name), "--only", "modern-torch"]) == 0
     mended = replace(checkout, path=tmp_path / name, folder=tmp_path)
     run = mended.train(images=4)
     _generates(mended, run.snapshot)
@@ -841,7 +842,7 @@ def test_every_byte_stays_or_is_restored(checkouts, request, tmp_path, name):
     original = _original(name, request.config.getoption("--upstream-root"))
     assert _files(checkouts(name, launched=True).path) == _files(original)
     shutil.copytree(checkouts(name).path, tmp_path / name)
-    assert cli.main(["patch", str(tmp_path / name), "--reverse"]) == 0
+    assert main(["patch", str(tmp_path / name), "--reverse"]) == 0
     assert _files(tmp_path / name) == _files(original)
 
 

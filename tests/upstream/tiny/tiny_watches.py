@@ -44,7 +44,7 @@ def _watch_what_d_is_told(kind: Any) -> None:
 
 def _watch_what_g_is_fed(path: str) -> None:
     """Stop at anything that enters a first layer of G and is not one of the images of a zip file."""
-    from gan_regularizers.images import load
+    from gan_regularizers.io.images import load
 
     images = load(Path(path), 32) / 127.5 - 1
     first, saw = {}, SimpleNamespace(inputs=0, images=set(), single=0)

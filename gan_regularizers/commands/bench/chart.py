@@ -1,0 +1,65 @@
+"""The benchmark's picture: every competitor's time in times of a copy."""
+
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from ...io import plots
+from .cases import CLONE, COMPETITORS, OURS
+from .report import Case, Result, batch_name, heading, relative_to_clone
+
+COLOURS = dict(
+    zip(COMPETITORS, ("#00798c", "#003d5b", "#8ab6bd", "#edae49", "#c77f1a", "#d1495b", "#8d3b72"), strict=False)
+)
+BAR_INCHES = 0.19
+
+
+def save(path: Path, result: Result) -> None:
+    """A panel for every part and mode; bars per batch and competitor on a logarithmic axis."""
+    cases = result["cases"]
+    parts, modes = (list(dict.fromkeys(case[key] for case in cases)) for key in ("part", "mode"))
+    batches = {part: list(dict.fromkeys(batch_name(case) for case in cases if case["part"] == part)) for part in parts}
+    shown = [name for name in COMPETITORS if name != CLONE and any(name in relative_to_clone(case) for case in cases)]
+    heights = [len(batches[part]) * (len(shown) + 1) * BAR_INCHES + 0.7 for part in parts]
+    figure = Figure(figsize=(4.2 * len(modes) + 1, sum(heights) + 1.2), layout="constrained")
+    grid = figure.subplots(len(parts), len(modes), sharex=True, sharey="row", squeeze=False, height_ratios=heights)
+    for axes_of_part, part in zip(grid, parts, strict=True):
+        for axes, mode in zip(axes_of_part, modes, strict=True):
+            of_panel = [case for case in cases if (case["part"], case["mode"]) == (part, mode)]
+            _panel(axes, of_panel, batches[part], shown)
+            axes.set_title(f"{part}, {mode}", loc="left", fontsize=10)
+    for axes in grid[-1]:
+        axes.set_xlabel("time / time of torch.clone")
+    handles, labels = grid[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(shown) + 1, frameon=False, fontsize=9)
+    figure.suptitle(heading(result), fontsize=9, color="#666666")
+    plots.save(figure, path)
+
+
+def _panel(axes: Axes, cases: list[Case], batches: list[str], shown: list[str]) -> None:
+    found = {batch_name(case): relative_to_clone(case) for case in cases}
+    for i, name in enumerate(shown):
+        places = [group * (len(shown) + 1) + i for group in range(len(batches))]
+        ratios = [found.get(batch, {}).get(name) for batch in batches]
+        widths = [1.0 if ratio is None else ratio for ratio in ratios]
+        axes.barh(places, [width - 1 for width in widths], 0.9, left=1.0, color=COLOURS[name], label=name)
+        for place, ratio in zip(places, ratios, strict=True):
+            if ratio is not None:
+                weight = "bold" if name == OURS else "normal"
+                text = f" {ratio:.3g}"
+                axes.text(max(ratio, 1.0), place, text, va="center", fontsize=7, fontweight=weight)
+    axes.axvline(1.0, color="#333333", lw=1, label="torch.clone")
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_yticks([group * (len(shown) + 1) + (len(shown) - 1) / 2 for group in range(len(batches))], batches)
+    axes.set_ylim((len(shown) + 1) * len(batches) - 0.8, -1.2)
+    axes.margins(x=0.15)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.grid(axis="x", color="#dddddd", lw=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(axis="y", length=0, labelsize=8)
+    axes.tick_params(axis="x", labelsize=8)

@@ -1,0 +1,1 @@
+"""What ``wrap`` puts on a discriminator."""

@@ -1,0 +1,1 @@
+"""What the package reads, writes and says: files, images, plots, the terminal, options and their errors."""

@@ -1,0 +1,1 @@
+"""What a module keeps between its forwards, and finds again when one is run again."""
