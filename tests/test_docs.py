@@ -7,9 +7,11 @@ import statistics
 from dataclasses import asdict
 from pathlib import Path
 
+import gan_regularizers
 from gan_regularizers.commands.demo.settings import Settings
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
 GAUSSIANS_ARMS = ("vanilla", "fixed noise", "diffusion")
 
 
@@ -84,7 +86,7 @@ def test_gaussians_tables():
 
 
 def test_evidence_tables(monkeypatch):
-    monkeypatch.syspath_prepend(str(DOCS.parent / "benchmarks" / "low_data"))
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "low_data"))
     import report
 
     page = (DOCS / "evidence.md").read_text()
@@ -112,9 +114,22 @@ def test_the_demo_was_made_with_its_present_settings():
 
 
 def test_benchmark_tables():
-    path = DOCS.parent / "benchmarks" / "tables.py"
+    path = ROOT / "benchmarks" / "tables.py"
     spec = importlib.util.spec_from_file_location(path.stem, path)
     tables = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tables)
     for path, text in tables.pages().items():
         assert path.read_text() == text
+
+
+def test_the_citation_is_of_this_version():
+    (line,) = (line for line in (ROOT / "CITATION.cff").read_text().splitlines() if line.startswith("version: "))
+    assert line == f"version: {gan_regularizers.__version__}"
+
+
+def test_the_commands_of_ci_are_those_that_it_runs():
+    section = (ROOT / "CONTRIBUTING.md").read_text().partition("## What CI runs")[2].partition("\n##")[0]
+    block = section.partition("What it does not run")[0]
+    commands = [line.strip() for line in block.splitlines() if line.startswith("    ")]
+    assert len(commands) > 5
+    assert {*commands} <= {*(ROOT / ".ci" / "run").read_text().splitlines()}

@@ -21,7 +21,7 @@ try:
     NVRTC = find()
 except NvrtcError:
     NVRTC = None
-FILES = ("CHANGELOG.md", "LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.py")
+FILES = tuple("CHANGELOG.md CITATION.cff CONTRIBUTING.md LICENSE MANIFEST.in README.md pyproject.toml setup.py".split())
 SOURCES = (*FILES, "csrc", "gan_regularizers", "patches", "tests")
 NO_COMPILERS = {"PATH": "", "CXX": ""}
 
