@@ -55,7 +55,7 @@ class AdaptiveT(ExactBuffers):
         midpoint: D's output between real and fake: 0 for logits, 0.5 for probabilities and for LSGAN with targets
             0 and 1.
         real_sign: 1 where D is trained to give reals the larger values, -1 where they get the smaller ones.
-        p_max: cap of p, in [0, 1]; 0.25 is what the official code allows beside ADA.
+        p_max: cap of p, in [0, 1].
         initial_p: p at the start, in [0, p_max].
 
     Raises:
