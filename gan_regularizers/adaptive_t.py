@@ -23,14 +23,14 @@ class StatisticWarning(UserWarning):
 
 
 class AdaptiveT(ExactBuffers):
-    """Lengthen the chain of a DiffusionNoise while D separates the reals too well, shorten it otherwise:
+    """Lengthen the chain of a DiffusionNoise while D separates the reals too well, shorten it otherwise::
 
         r_d = E[ sign(D(real) - midpoint) ],    p <- p + sign(r_d - target) * images / (1000 kimg),
         T = t_min + round(p (t_max - t_min))
 
-    once every ``interval`` batches, where images are those shown since the last move (Eq. 12 of the paper, in the
-    form of the official code, where p is what moves). The list of steps is drawn anew each time, also where T stays
-    (Algorithm 1)::
+    once every ``interval`` batches, where images are those shown since the last move (Eq. 12 of Diffusion-GAN, arXiv
+    2206.02262, in the form of the official code, where p is what moves). The list of steps is drawn anew each time,
+    also where T stays (Algorithm 1)::
 
         adapt = AdaptiveT(D)            # D is wrapped; or AdaptiveT(noise)
         adapt.observe(real_logits)      # in D's step, for every real batch; never waits for the device
@@ -63,7 +63,7 @@ class AdaptiveT(ExactBuffers):
         ValueError: D is not wrapped, or without noise; a setting is NaN or outside its range.
     """
 
-    r_d: Tensor  # float32 scalar, the statistic at the last move; NaN before it
+    r_d: Tensor  #: float32 scalar, the statistic at the last move; NaN before it
 
     def __init__(
         self,

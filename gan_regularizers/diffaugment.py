@@ -27,8 +27,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 class DiffAugment(nn.Module):
     """Random colour, translation and cutout, drawn afresh for every sample, with gradients to the images.
 
-    Apply it to reals and fakes alike, in D's steps and in G's: ``D(aug(x))``. It acts in ``train()`` and in
-    ``eval()``; set ``enabled = False`` to switch it off.
+    The method is that of Zhao et al. (2020), arXiv 2006.10738, with the distributions of the official code. Apply it to
+    reals and fakes alike, in D's steps and in G's: ``D(aug(x))``. It acts in ``train()`` and in ``eval()``; set
+    ``enabled = False`` to switch it off.
 
     Args:
         policy: names from ``color``, ``translation``, ``cutout``, separated by commas, applied in this order;
@@ -78,7 +79,11 @@ class DiffAugment(nn.Module):
 
     @classmethod
     def preset(cls, name: str, policy: str = "color,translation,cutout", **ranges: Any) -> "DiffAugment":
-        """The ranges of a host repository: one of ``PRESETS``; keyword arguments override them."""
+        """The ranges of a host repository: one of ``PRESETS``; keyword arguments override them.
+
+        Raises:
+            ValueError: an unknown name; the message lists the known ones.
+        """
         return cls(policy, **{**PRESETS[choice("name", name, PRESETS)], **ranges})
 
     @property
@@ -92,6 +97,10 @@ class DiffAugment(nn.Module):
         Args:
             x: a float tensor [N, C, H, W]; only its shape and device are read.
             generator: of x's device; the default is torch's global one.
+
+        Raises:
+            TypeError: x is no floating-point tensor.
+            ValueError: x is not [N, C, H, W], or has none of the picture's channels.
         """
         self.check(x)
         return self.params_from(random_words((self.words, x.shape[0]), x.device, generator), x)

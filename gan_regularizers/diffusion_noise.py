@@ -50,11 +50,11 @@ PRESETS: dict[str, dict[str, Any]] = {
 class NoiseParams(NamedTuple):
     """One draw of DiffusionNoise; all tensors but the normals have shape [N], or [N, C] with ``per_channel``."""
 
-    t: Tensor | None  # int64, None where alpha_bar was given
-    gain: Tensor  # float32, sqrt(alpha_bar_t)
-    noise_std: Tensor  # float32, sqrt(1 - alpha_bar_t) * sigma
-    seed: Tensor | None  # int64, the key of the normals
-    normals: Tensor | None = None  # float of x's shape, in place of a seed where the reference backend is in force
+    t: Tensor | None  #: int64, None where alpha_bar was given
+    gain: Tensor  #: float32, sqrt(alpha_bar_t)
+    noise_std: Tensor  #: float32, sqrt(1 - alpha_bar_t) * sigma
+    seed: Tensor | None  #: int64, the key of the normals
+    normals: Tensor | None = None  #: float of x's shape, in place of a seed where the reference backend is in force
 
     def check(self, x: Tensor, per_channel: bool = False) -> None:
         """Raise ValueError unless this draw is for a batch of x's samples (and channels); normals are for x's shape."""
@@ -68,13 +68,14 @@ class NoiseParams(NamedTuple):
 
 
 class DiffusionNoise(ExactBuffers):
-    """Diffuse each sample to a random step t of a chain of length T:
+    """Diffuse each sample to a random step t of a chain of length T::
 
         y = sqrt(alpha_bar_t) x + sqrt(1 - alpha_bar_t) noise_std eps,    alpha_bar_t = prod_{s <= t} (1 - beta_s)
 
     with t drawn from a list of 64 entries, a share of them 0 (a clean sample) and the rest drawn from ``distribution``
-    over 1..T, so y follows a Gaussian mixture over t (paper, Eqs. 1 to 3 and 11). T follows the strength p in [0, 1]:
-    ``T = t_min + round(p (t_max - t_min))``. p starts at 1; ``AdaptiveT`` moves it, ``set_p`` sets it.
+    over 1..T, so y follows a Gaussian mixture over t (Diffusion-GAN, arXiv 2206.02262, Eqs. 1 to 3 and 11). T follows
+    the strength p in [0, 1]: ``T = t_min + round(p (t_max - t_min))``. p starts at 1; ``AdaptiveT`` moves it, ``set_p``
+    sets it.
 
     It acts in ``train()`` and in ``eval()``; set ``enabled = False`` to switch it off. Its state is p and the number of
     times that the list was drawn; T, the list and the tables of the schedule follow from these two and the settings,
@@ -107,8 +108,8 @@ class DiffusionNoise(ExactBuffers):
 
     words = 2  # random words that a draw takes per sample: the entry of the list, and the seed
 
-    p: Tensor  # float32 scalar, the strength
-    redraws: Tensor  # int64 scalar, how often the list was drawn anew
+    p: Tensor  #: float32 scalar, the strength
+    redraws: Tensor  #: int64 scalar, how often the list was drawn anew
 
     def __init__(
         self,
@@ -158,7 +159,11 @@ class DiffusionNoise(ExactBuffers):
 
     @classmethod
     def preset(cls, name: str, **settings: Any) -> "DiffusionNoise":
-        """The settings of a host or data set of the paper: one of ``PRESETS``; keyword arguments override them."""
+        """The settings of a host or data set of the paper: one of ``PRESETS``; keyword arguments override them.
+
+        Raises:
+            ValueError: an unknown name; the message lists the known ones.
+        """
         choice("name", name, PRESETS)
         return cls(**{**PRESETS[name], **settings})
 
@@ -264,7 +269,7 @@ class DiffusionNoise(ExactBuffers):
     ) -> NoiseParams:
         """Draw t and the noise for a batch like x; ``forward(x, params=...)`` replays them.
 
-        The arguments are those of ``forward``; of x only the shape, the dtype and the device are read.
+        The arguments and errors are those of ``forward``; of x only the shape, the dtype and the device are read.
         """
         params = self.draw(x, t, alpha_bar=alpha_bar, generator=generator)
         return self.fit(params, x, Normals(generator))
@@ -483,6 +488,9 @@ def timestep_embedding(t: Tensor, dim: int = 64, *, kind: str = "sinusoidal", ma
 
     Returns:
         float32 [..., dim], or [..., 1] for ``raw``.
+
+    Raises:
+        ValueError: kind is another, or dim is no even number >= 2.
     """
     choice("kind", kind, ("sinusoidal", "raw"))
     if kind == "raw":

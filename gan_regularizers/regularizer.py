@@ -17,7 +17,7 @@ from .state.normals import Normals
 class RegularizerParams(NamedTuple):
     """One draw of an InputRegularizer for images of one size."""
 
-    # By part: a DiffAugment's passes, a DiffusionNoise's draw, None for a part that is inactive or draws for itself.
+    #: By part, a DiffAugment's passes, a DiffusionNoise's draw, None where it is inactive or draws for itself.
     parts: tuple[tuple[TransformParams, ...] | NoiseParams | None, ...]
 
     @property
@@ -112,7 +112,8 @@ class InputRegularizer(nn.Module):
     ) -> RegularizerParams:
         """Draw the parameters for a batch like x; ``forward(x, params=...)`` replays them to the bit.
 
-        Parts that are neither a DiffAugment nor a DiffusionNoise draw when they run, and cannot be replayed so.
+        Parts that are neither a DiffAugment nor a DiffusionNoise draw when they run, and cannot be replayed so. The
+        errors are those of ``forward``.
         """
         return self.params_of(self.draw(x, t, generator), x)
 

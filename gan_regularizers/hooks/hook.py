@@ -30,7 +30,13 @@ class Call(NamedTuple):
 
 
 class SharedDraw:
-    """One draw for all calls of D inside ``same_draw``; what D saw is in ``calls``."""
+    """One draw for all calls of D inside ``same_draw``.
+
+    Attributes:
+        calls: what each call saw, in order: ``images``, a tuple of the images as D saw them, in the order of the
+            arguments; ``params``, a tuple of the draws that made them of what came in; ``t``, int64 [N], the steps of
+            the first image.
+    """
 
     def __init__(self) -> None:
         self.calls: list[Call] = []

@@ -26,17 +26,17 @@ class TransformParams(NamedTuple):
     noise are for the picture's channels alone, shift and cutout for all.
     """
 
-    brightness: Tensor | None = None  # [N] float, added
-    saturation: Tensor | None = None  # [N] float, scales each pixel about its channel mean
-    contrast: Tensor | None = None  # [N] float, scales about the sample mean
-    shift: Tensor | None = None  # [N, 2] int64, rows down and columns right, in pixels; the centre comes in
-    cutout: Tensor | None = None  # [N, 4] int64, the erased box: top, bottom, left, right, half open
-    gain: Tensor | None = None  # [N] float, sqrt(alpha_bar_t)
-    noise_std: Tensor | None = None  # [N] float, sqrt(1 - alpha_bar_t) * sigma
-    seed: Tensor | None = None  # [N] int64, the key of each sample's normals
-    centre: float = 0.0  # the grey that gain scales about, and that a shift brings in and a cutout leaves
-    channels: tuple[int, int] | None = None  # the picture's, half open, 0 <= begin < end <= C; None for all
-    normals: Tensor | None = None  # float of the input's shape, in place of a seed; the pass runs on the reference
+    brightness: Tensor | None = None  #: [N] float, added
+    saturation: Tensor | None = None  #: [N] float, scales each pixel about its channel mean
+    contrast: Tensor | None = None  #: [N] float, scales about the sample mean
+    shift: Tensor | None = None  #: [N, 2] int64, rows down and columns right, in pixels; the centre comes in
+    cutout: Tensor | None = None  #: [N, 4] int64, the erased box as top, bottom, left, right, half open
+    gain: Tensor | None = None  #: [N] float, sqrt(alpha_bar_t)
+    noise_std: Tensor | None = None  #: [N] float, sqrt(1 - alpha_bar_t) * sigma
+    seed: Tensor | None = None  #: [N] int64, the key of each sample's normals
+    centre: float = 0.0  #: the grey that gain scales about, and that a shift brings in and a cutout leaves
+    channels: tuple[int, int] | None = None  #: the picture's, half open, 0 <= begin < end <= C; None for all
+    normals: Tensor | None = None  #: float of the input's shape, in place of a seed; the pass runs on the reference
 
     def with_noise(
         self, gain: Tensor, noise_std: Tensor, seed: Tensor | None, normals: Tensor | None = None

@@ -11,8 +11,9 @@ from .image_latents import ImageLatents
 class Cascade(nn.Module):
     """Generators in a row: the first maps z to images, each other one the latents that ``ImageLatents`` makes of them.
 
-    All but the last are frozen copies, as in ``ImageLatents``; the last one is the module itself, to be trained. A
-    cascade is a generator, so it may be a part of another one. One pickle or ``state_dict`` holds all of it.
+    The method is that of Spider GAN (arXiv 2305.07613). All but the last are frozen copies, as in ``ImageLatents``; the
+    last one is the module itself, to be trained. A cascade is a generator, so it may be a part of another one. One
+    pickle or ``state_dict`` holds all of it.
 
     Args:
         generators: at least two. Each maps latents [N, k] to images [N, C, H, W] in [-1, 1], the frozen ones

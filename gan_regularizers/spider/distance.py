@@ -55,14 +55,15 @@ def signed_inception_distance(
 ) -> SIDCurve:
     """SID_r = E[phi(x - s)] - E[phi(x - t)], for x uniform in a cube about the target's mean, s in source, t in target.
 
-    phi grows with the distance: ||.||^order for a positive order, -||.||^order for a negative one. The distance is no
-    metric: it is signed, not symmetric, and zero for sets that are equal in distribution (not only for these).
+    The distance of Spider GAN (arXiv 2305.07613, section 3). phi grows with the norm of its argument:
+    ||.||^order for a positive order, -||.||^order for a negative one. The distance is no metric: it is signed, not
+    symmetric, and zero for sets that are equal in distribution (not only for these).
 
     It is the mean over subsets of both sets, each with points x of its own. The centre of a subset's cube is the mean
     of the target's other features: their own mean lies nearer to them than to new ones, and the source would look
     spread. So sets of one distribution are expected at 0, whatever their sizes. Orders 2 and 4 (not polyharmonic) are
     integrated over the cube in closed form, without points. All arithmetic is in float64, on the target's device and in
-    blocks, so that large sets need little memory beside their own.
+    blocks, so that large sets need little memory beside their own. Not differentiable.
 
     Args:
         source: features [N, d] of generated images or of a candidate data set, of any floating dtype, all finite.
@@ -71,7 +72,7 @@ def signed_inception_distance(
             the mean over points has no finite variance, so its standard error says little.
         polyharmonic: the paper's kernel of order 2m - d for a whole m >= 1, that is ||.||^order ln||.|| where the order
             is not negative and d is even; 0 is then allowed.
-        radii: r of each cube.
+        radii: r of each cube; by default 1 to 50.
         n_centers: features of each set in a subset, drawn anew for each, at most what the smaller set has; the standard
             error then says how far other subsets of these features would lead. By default the subsets share each set
             out, every feature once, and the error is that of new features of the same two distributions.

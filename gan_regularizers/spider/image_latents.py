@@ -21,10 +21,10 @@ class ImageLatents(nn.Module):
     The same z always gives the same latent, and a Gaussian z an image of the set with equal probabilities: the first
     number of z picks it, by the normal distribution function. So all that draws, mixes or stores z stays as it was.
 
-    The latent is as in the official code: the mean over the channels of an image in [-1, 1], resized (bilinear) to the
-    geometry, flattened, cut to ``z_dim``; and divided by its root mean square, as StyleGAN's mapping network does. But
-    before that the mean latent of the set is subtracted, which the official code does not do: what all images share,
-    such as a white background, would else make up most of every latent.
+    The latent is as in the official code of Spider GAN (arXiv 2305.07613): the mean over the channels of an image in
+    [-1, 1], resized (bilinear) to the geometry, flattened, cut to ``z_dim``; and divided by its root mean square, as
+    StyleGAN's mapping network does. But before that the mean latent of the set is subtracted, which the official code
+    does not do: what all images share, such as a white background, would else make up most of every latent.
 
     Differentiable with respect to z, as often as the source is, if that is a generator; the choice of a stored image
     has no gradient.
@@ -104,7 +104,11 @@ class ImageLatents(nn.Module):
         return (latents * (latents.square().mean(1, keepdim=True) + 1e-8).rsqrt()).to(z.dtype)
 
     def index(self, z: Tensor) -> Tensor:
-        """Which of the stored images each z [N, k] picks, int64 [N]."""
+        """Which of the stored images each z [N, k] picks, int64 [N].
+
+        Raises:
+            ValueError: the source is a generator.
+        """
         if self.source is not None:
             raise ValueError("index is for stored images; here a generator makes one for each z")
         return self._pick(z)[0]

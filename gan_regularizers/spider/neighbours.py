@@ -38,7 +38,7 @@ class Neighbour:
 def friendly_neighbours(
     target: Tensor | np.ndarray, sources: Mapping[str, Tensor | np.ndarray], *, seed: int = 0, **settings: Any
 ) -> list[Neighbour]:
-    """Rank data sets by |CSID| from the target: the friendliest neighbour, whose |CSID| is least, comes first.
+    """Rank data sets by ``|CSID|`` from the target: the friendliest neighbour has the least and comes first.
 
     Args:
         target: features [M, d] of the images to be generated.
@@ -47,7 +47,8 @@ def friendly_neighbours(
         settings: of ``signed_inception_distance``.
 
     Raises:
-        ValueError: as ``signed_inception_distance``; the message begins with the candidate's name.
+        TypeError: as ``signed_inception_distance``; the message begins with the candidate's name.
+        ValueError: the same.
     """
     neighbours = []
     for name, features in sources.items():
