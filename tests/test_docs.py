@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import gan_regularizers
+from gan_regularizers import spider
 from gan_regularizers.commands.demo.settings import Settings
 
 ROOT = Path(__file__).parent.parent
@@ -133,3 +134,12 @@ def test_the_commands_of_ci_are_those_that_it_runs():
     commands = [line.strip() for line in block.splitlines() if line.startswith("    ")]
     assert len(commands) > 5
     assert {*commands} <= {*(ROOT / ".ci" / "run").read_text().splitlines()}
+
+
+def test_every_public_name_is_in_the_reference():
+    pages = {path.stem: path.read_text() for path in (DOCS / "reference").glob("*.md")}
+    index = pages.pop("index")
+    for module in (gan_regularizers, spider):
+        for name in module.__all__:
+            assert re.search(rf"^   {name}$", index, re.MULTILINE), name
+            assert any(re.search(rf"^\.\. auto\w+:: {name}\b", page, re.MULTILINE) for page in pages.values()), name
