@@ -32,7 +32,7 @@ extensions = [
 exclude_patterns = ["_build"]
 myst_heading_anchors = 3
 nitpicky = True
-# Other projects' names, whose inventories only the network has.
+# Other projects' names, whose inventories only the network has; and ours that are for no reader to look up.
 nitpick_ignore_regex = [("py:.*", r"torch\..*|numpy\..*|collections\..*|pathlib\..*|.*\._Discriminator|CommandError")]
 smartquotes_action = "D"  # dashes alone
 
