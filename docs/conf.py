@@ -15,7 +15,11 @@ DOCS = Path(__file__).parent.resolve()
 ROOT = DOCS.parent
 FORGE = "https://github.com/gan-regularizers/gan-regularizers/tree/main/"
 # The pages that files outside this folder are included in.
-PAGES = {ROOT / "README.md": DOCS / "start.md", ROOT / "CHANGELOG.md": DOCS / "changelog.md"}
+PAGES = {
+    ROOT / "README.md": DOCS / "start.md",
+    ROOT / "CHANGELOG.md": DOCS / "changelog.md",
+    ROOT / "CONTRIBUTING.md": DOCS / "contributing.md",
+}
 
 project = "gan_regularizers"
 version = release = gan_regularizers.__version__

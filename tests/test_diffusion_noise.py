@@ -544,7 +544,7 @@ class Captured:
     def __init__(self, monkeypatch) -> None:
         self.capturing = False
         for module in ("chain", "recomputation"):
-            monkeypatch.setattr(f"gan_regularizers.{module}.is_captured", lambda _: self.capturing)
+            monkeypatch.setattr(f"gan_regularizers.state.{module}.is_captured", lambda _: self.capturing)
 
 
 def test_a_captured_graph_keeps_its_tables_and_they_are_those_of_now(monkeypatch):
