@@ -487,7 +487,7 @@ def timestep_embedding(t: Tensor, dim: int = 64, *, kind: str = "sinusoidal", ma
         max_period: the slowest period is 2 pi times it.
 
     Returns:
-        float32 [..., dim], or [..., 1] for ``raw``.
+        float32 [..., dim], or [..., 1] for ``raw``; differentiable any number of times with respect to a float t.
 
     Raises:
         ValueError: kind is another, or dim is no even number >= 2.

@@ -40,7 +40,12 @@ _LICENCE_LENGTH = 4000  # bytes of a note that are kept
 def load(source: Path, resolution: int) -> Tensor:
     """All images of a folder (searched in depth, but not through links) or zip as uint8 [N, 3, R, R], by name.
 
-    Hidden files and folders do not count, nor do thumbnails and the bin.
+    Each is the square in the middle of the picture, upright, on white where it is transparent. Hidden files and folders
+    do not count, nor do thumbnails and the bin.
+
+    Args:
+        source: the folder or zip.
+        resolution: R, the side in pixels; larger images are averaged, smaller ones interpolated (bilinear).
 
     Raises:
         CommandError: no such folder or zip, no image in it, or an image that cannot be read.
@@ -65,7 +70,14 @@ def files(source: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def licence(source: Path) -> str:
-    """What files such as LICENSE at the top of a folder or zip, or of its only folder, say; empty if there is none."""
+    """What files such as LICENSE at the top of a folder or zip, or of its only folder, say; empty if there is none.
+
+    Args:
+        source: the folder or zip.
+
+    Raises:
+        CommandError: no such folder or zip, or a file that cannot be unpacked.
+    """
     with _open(source) as found:
         depth = 1 if len({file.parts[0] for file in found}) > 1 else 2
         notes = [

@@ -13,7 +13,7 @@ class Cascade(nn.Module):
 
     The method is that of Spider GAN (arXiv 2305.07613). All but the last are frozen copies, as in ``ImageLatents``; the
     last one is the module itself, to be trained. A cascade is a generator, so it may be a part of another one. One
-    pickle or ``state_dict`` holds all of it.
+    pickle or ``state_dict`` holds all of it. Differentiable with respect to z, as often as the generators are.
 
     Args:
         generators: at least two. Each maps latents [N, k] to images [N, C, H, W] in [-1, 1], the frozen ones
@@ -23,7 +23,8 @@ class Cascade(nn.Module):
 
     Raises:
         TypeError: one of them is no module.
-        ValueError: fewer than two, or one without ``z_dim``.
+        ValueError: fewer than two, one without ``z_dim``, a geometry or a generator that ``ImageLatents`` refuses, or z of
+            another shape.
     """
 
     def __init__(self, *generators: nn.Module, geometry: Sequence[int] | None = None, centered: bool = True) -> None:

@@ -67,7 +67,11 @@ class SignedInceptionDistance(Metric):
     def update(self, real: Tensor | None = None, fake: Tensor | None = None) -> None:
         """Take in a batch of real images, of generated ones, or both; they need not be as many.
 
-        With several processes, each must take in a batch of either.
+        With several processes, each must take in a batch of either. Nothing is differentiated.
+
+        Args:
+            real: images, as the network takes them, or features [N, d] where there is none.
+            fake: the same of generated ones.
         """
         both = (self.real_features, self.fake_features)
         for batch, kept, other in zip((real, fake), both, both[::-1], strict=True):
