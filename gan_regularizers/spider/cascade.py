@@ -23,8 +23,8 @@ class Cascade(nn.Module):
 
     Raises:
         TypeError: one of them is no module.
-        ValueError: fewer than two, one without ``z_dim``, a geometry or a generator that ``ImageLatents`` refuses, or z of
-            another shape.
+        ValueError: fewer than two, one without ``z_dim``, a geometry or a generator that ``ImageLatents`` refuses, or z
+            of another shape.
     """
 
     def __init__(self, *generators: nn.Module, geometry: Sequence[int] | None = None, centered: bool = True) -> None:
