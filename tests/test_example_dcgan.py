@@ -20,6 +20,7 @@ SCRIPT = Path(__file__).parents[1] / "examples" / "dcgan.py"
 NOTEBOOK = SCRIPT.with_suffix(".ipynb")
 FILES = ["checkpoint.pt", "samples.png"]
 LINE = r"step (\d+): D \d+\.\d\d, G \d+\.\d\d, r_d [+-]\d\.\d\d, T (\d+)\n"
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 EXECUTE = """
 import sys, nbclient, nbformat
@@ -33,13 +34,16 @@ nbformat.write(notebook, sys.argv[1])
 def dcgan(tmp_path, monkeypatch):
     """Runs the script in a folder of its own, and returns the folder of its results."""
     monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # in such small networks threads wait for each other, where cores are shared
 
     def run(*argv: str) -> Path:
         monkeypatch.setattr(sys, "argv", ["dcgan.py", *argv])
         runpy.run_path(str(SCRIPT), run_name="__main__")
         return tmp_path / "dcgan-out" / ("plain" if "--plain" in argv else "regularized")
 
-    return run
+    yield run
+    torch.set_num_threads(threads)
 
 
 def write_pictures(folder: Path, count: int) -> None:
@@ -98,7 +102,7 @@ def test_trains_on_portraits_with_and_without(dcgan, capsys):
 
 def test_runs_as_a_command(tmp_path):
     command = [sys.executable, str(SCRIPT), "--steps", "1", "--seed", "3"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=tmp_path, env=ONE_THREAD, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(LINE, done.stdout)
 
@@ -248,7 +252,7 @@ def test_the_notebook_runs_without_the_repository_beside_it(tmp_path):
     path = tmp_path / "dcgan.ipynb"
     path.write_text(json.dumps(notebook))
     homes = ("HOME", "IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "MPLCONFIGDIR")
-    env = {**os.environ, **{home: str(tmp_path / "home") for home in homes}}
+    env = {**ONE_THREAD, **{home: str(tmp_path / "home") for home in homes}}
     done = subprocess.run(
         [sys.executable, "-c", EXECUTE, str(path)], cwd=tmp_path, env=env, capture_output=True, text=True
     )
