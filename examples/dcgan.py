@@ -86,7 +86,7 @@ def train(images: Tensor, out: Path, steps: int, seed: int = 0, plain: bool = Fa
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], usage=argparse.SUPPRESS)
     parser.add_argument("--data", type=Path, help="a folder of images (default: portraits of Twemoji)")
-    parser.add_argument("--steps", type=int, default=2500, help=f"batches of {BATCH} (default: 2500)")
+    parser.add_argument("--steps", type=int, default=2500, help=f"batches of {BATCH}, in all (default: 2500)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--plain", action="store_true", help="without the regularizers")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint, if there is one")

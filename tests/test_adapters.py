@@ -548,7 +548,7 @@ def test_a_hook_that_comes_later_leaves_d_told(told, monkeypatch):
 
 
 def test_snapshots_name_what_they_named_before():
-    """Renaming one of these would leave people with snapshots that no longer load."""
+    """From the first release on, renaming one of these leaves people with snapshots that do not load."""
     names = {*map(full_name, (Pipe, DiffAugment, DiffusionNoise, InputRegularizer, AdaptiveT))}
     wrapped = wrap(nn.Sequential(nn.Linear(2, 1)), DiffusionNoise(10), tell="scale-shift")
     ours = (part for part in pickletools.genops(pickle.dumps(wrapped, protocol=2)) if part[0].name == "GLOBAL")
