@@ -1,6 +1,7 @@
 """The CPU kernels below torch: bits, borders and what they refuse. test_operator.py tests what they compute."""
 
 import hashlib
+import itertools
 import math
 import re
 from pathlib import Path
@@ -161,6 +162,33 @@ def test_bits_of_images_that_are_all_picture_about_zero(dtype):
     assert digest.hexdigest() == DIGESTS[dtype]
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", DIGESTS)
+@pytest.mark.parametrize("instruction_set", range(len(INSTRUCTION_SETS)), ids=INSTRUCTION_SETS)
+def test_what_is_only_moved_keeps_its_bits(instruction_set, dtype, layout):
+    """Those of NaN, of -0 and of subnormal numbers too. A gain of 1 is that of a clean sample."""
+    bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize]
+    lowest, highest = torch.iinfo(bits).min, torch.iinfo(bits).max
+    x = torch.randint(lowest, highest, (3, 2, 5, 40), dtype=bits)
+    x[0, :, 2] = lowest  # of -0
+    shifts, boxes = [[1, -2], [0, 0], [-3, 14]], [[0, 2, 1, 31], [1, 4, 38, 42], [0, 0, 0, 0]]
+    params = TransformParams(
+        shift=torch.tensor(shifts), cutout=torch.tensor(boxes), gain=torch.ones(3), centre=0.5, channels=(1, 2)
+    )
+    forward, adjoint = torch.full_like(x, torch.tensor(0.5, dtype=dtype).view(bits).item()), torch.zeros_like(x)
+    for n, ((down, right), (top, bottom, left, right_edge)) in enumerate(zip(shifts, boxes, strict=True)):
+        for i, j in itertools.product(range(5), range(40)):
+            source_i, source_j = i - down, j - right
+            in_box = top <= i < bottom and left <= j < right_edge
+            if 0 <= source_i < 5 and 0 <= source_j < 40 and not in_box:
+                forward[n, :, i, j] = x[n, :, source_i, source_j]
+                adjoint[n, :, source_i, source_j] = x[n, :, i, j]
+    given = x.view(dtype).contiguous(memory_format=layout)
+    for is_adjoint, expected in ((False, forward), (True, adjoint)):
+        moved = on_cpu(kernels, given, params, is_adjoint, instruction_set=instruction_set)
+        assert torch.equal(moved.view(bits), expected)
+
+
 @pytest.mark.parametrize("picture", PICTURES)
 @pytest.mark.parametrize("instruction_set", range(len(INSTRUCTION_SETS)), ids=INSTRUCTION_SETS)
 def test_pictures_on_every_instruction_set(instruction_set, picture):
@@ -202,7 +230,7 @@ def test_every_half_is_read_and_rounded_as_torch_does(dtype, instruction_set):
     every = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(dtype).view(1, 1, 1, -1)
     copy = on_cpu(kernels, every, TransformParams(gain=torch.ones(1)), instruction_set=instruction_set)
     assert torch.equal(copy.float().nan_to_num(nan=7.0), every.float().nan_to_num(nan=7.0))
-    for gain in (1 / 3, 0.999, 1.0625, 1e-3, 70000.0):
+    for gain in (-1.0, 1 / 3, 0.999, 1.0625, 1e-3, 70000.0):
         scaled = on_cpu(kernels, every, TransformParams(gain=torch.tensor([gain])), instruction_set=instruction_set)
         expected = (every.float() * torch.tensor(gain)).to(dtype)
         assert torch.equal(scaled.nan_to_num(nan=7.0), expected.nan_to_num(nan=7.0))
