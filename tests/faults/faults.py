@@ -979,6 +979,12 @@ _CPU = [
             "greatest(begin, window.right_edge + 1)",
         ),
         ("beside the picture the range's centre is its own", "is_picture(c) ? k.outside : k.beside", "k.outside"),
+        ("what is only moved is computed", "if (k.scale == Real(1) && k.pixel", "if (false && k.pixel"),
+        ("a brighter sample is copied", "k.constant == Real(0) && ", ""),
+        ("a sample with noise is copied", " && k.noise_std == Real(0)) {", ") {"),
+        ("of a moved row the left is not filled", "        fill_up_to(begin);\n", ""),
+        ("of a moved row the right is not filled", "      fill_up_to(tile.column_end);\n", ""),
+        ("one channel of a moved row is filled", "i < column * pixel; ++i", "i < column; ++i"),
         (
             "float16 is bfloat16",
             "case Dtype::float16: return kernels_of<Float16, float>();",
