@@ -25,12 +25,14 @@ from gan_regularizers import (
     timestep_embedding,
     unwrap,
 )
+from gan_regularizers.commands.bench.baseline import official_sequence
 from gan_regularizers.ops import TransformParams
 
 PAGE = Path(__file__).parent.parent / "docs" / "coming-from.md"
 OURS = {name: getattr(gan_regularizers, name) for name in gan_regularizers.__all__}
 CALL = re.compile(r"`((?:DiffAugment|DiffusionNoise|AdaptiveT)(?:\.preset)?\(.*?\))`")
-N = 8
+N, SIZE = 8, 16
+BOX = (SIZE // 2, SIZE // 2)  # that the default cutout erases
 
 
 def section(heading: str) -> str:
@@ -59,8 +61,8 @@ def table(heading: str, *columns: str) -> list[list[str]]:
     return found[1:]
 
 
-def images(n: int = N, channels: int = 3, size: int = 16, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.rand(n, channels, size, size, dtype=dtype) * 2 - 1
+def images(n: int = N, channels: int = 3, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.rand(n, channels, SIZE, SIZE, dtype=dtype) * 2 - 1
 
 
 class Critic(nn.Module):
@@ -90,29 +92,6 @@ class LabelledCritic(nn.Module):
         exec(self.line, names)
         self.told = names["t"]
         return (self.first(img).mean((2, 3)) * self.mapping(torch.cat((c, names["t"]), dim=1))).sum(1)
-
-
-def plain(x: Tensor, params: TransformParams) -> Tensor:
-    """The official sequence for one pass, sample by sample, with slices."""
-    done = []
-    for i, one in enumerate(x.unbind()):
-        if params.brightness is not None:
-            b, s, k = (float(factor[i]) for factor in (params.brightness, params.saturation, params.contrast))
-            one = one + b
-            one = (one - one.mean(0)) * s + one.mean(0)
-            one = (one - one.mean()) * k + one.mean()
-        height, width = one.shape[1:]
-        if params.shift is not None:
-            down, right = params.shift[i].tolist()
-            framed = nn.functional.pad(one, (width, width, height, height))
-            one = framed[:, height - down : 2 * height - down, width - right : 2 * width - right]
-        if params.cutout is not None:
-            top, bottom, left, right = params.cutout[i].clamp(min=0).tolist()
-            mask = torch.ones_like(one)
-            mask[:, top:bottom, left:right] = 0
-            one = one * mask
-        done.append(one)
-    return torch.stack(done)
 
 
 # The page
@@ -199,7 +178,9 @@ def test_before_and_after_give_the_same_logits(monkeypatch):
     assert not torch.equal(names["D"].saw, fake)
     unwrap(names["D"])
     official = ModuleType("DiffAugment_pytorch")
-    official.DiffAugment = lambda x, policy: plain(x, drawn.pop(0)) if policy == augment.policy else x
+    official.DiffAugment = lambda x, policy: (
+        official_sequence(x, drawn.pop(0), cutout_size=BOX) if policy == augment.policy else x
+    )
     monkeypatch.setitem(sys.modules, official.__name__, official)
     exec(before, names)
     assert not drawn
@@ -216,7 +197,7 @@ def test_draws_of_ours_give_the_official_images_and_gradients(policy, dtype):
         params = augment.sample(x)
         ours, theirs = augment(x, params=params), x
         for one_pass in params:
-            theirs = plain(theirs, one_pass)
+            theirs = official_sequence(theirs, one_pass, cutout_size=BOX)
         weights = torch.randn_like(x)
         slopes = [torch.autograd.grad((y * weights).sum(), x)[0] for y in (ours, theirs)]
         if "color" in policy:
@@ -272,10 +253,10 @@ def test_the_flip_and_a_share_of_the_samples():
 
 
 def test_zero_to_one_without_the_range_is_what_the_official_file_does():
-    x = torch.rand(N, 3, 16, 16, dtype=torch.float64)
+    x = torch.rand(N, 3, SIZE, SIZE, dtype=torch.float64)
     augment = DiffAugment()
     (params,) = augment.sample(x)
-    torch.testing.assert_close(augment(x, params=(params,)), plain(x, params))
+    torch.testing.assert_close(augment(x, params=(params,)), official_sequence(x, params, cutout_size=BOX))
     torch.manual_seed(0)
     ranged = DiffAugment(value_range=(0, 1))(x)
     torch.manual_seed(0)

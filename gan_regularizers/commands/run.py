@@ -21,4 +21,4 @@ def add_parser(commands: Commands) -> None:
 
 def run(script: str, arguments: Sequence[str] = ()) -> Callable[[], None]:
     """Run a script of a checkout, in which nothing is changed; train.py takes --reg and --spider beside its options."""
-    return launcher.launch(script, list(arguments))
+    return launcher.launch(script, arguments)
