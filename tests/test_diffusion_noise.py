@@ -733,6 +733,15 @@ def test_embeddings():
     torch.testing.assert_close(timestep_embedding(t, 4), expected, rtol=0, atol=1e-4)
 
 
+def test_the_embedding_is_differentiable_with_respect_to_a_float_t():
+    """Twice, for the frequency 1: the cosine and the sine give their negatives."""
+    t = torch.tensor([0.5, 3.0, 250.0], requires_grad=True)
+    embedded = timestep_embedding(t, 2).sum(-1)
+    (slope,) = torch.autograd.grad(embedded.sum(), t, create_graph=True)
+    (curvature,) = torch.autograd.grad(slope.sum(), t)
+    torch.testing.assert_close(curvature, -embedded)
+
+
 @pytest.mark.parametrize("settings", [{"dim": 7}, {"dim": 0}, {"kind": "learned"}])
 def test_bad_embeddings(settings):
     with pytest.raises(ValueError, match=f"{next(iter(settings))}="):
