@@ -27,18 +27,57 @@ struct BFloat16 {
   uint16_t bits;
 };
 
-GR_INLINE float widen(BFloat16 value) { return bit_cast<float>(static_cast<uint32_t>(value.bits) << 16); }
+// Between single and half precision. A Word is a uint32_t that holds the bits of the half in its lower part, and a
+// Float a float; or both are vectors of them.
+template <typename Float, typename Word>
+GR_INLINE Float widen_bfloat16(Word bits) {
+  return bit_cast<Float>(bits << 16);
+}
 
 // Rounded to nearest, ties to even, as everywhere: what falls away is added to just under a half, or to a half where
 // the bit that stays is odd.
+template <typename Word, typename Float>
+GR_INLINE Word narrow_bfloat16(Float value) {
+  const Word bits = bit_cast<Word>(value);
+  const Word rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
+  const Word quiet = (bits >> 16) | 0x40u;
+  return (bits & 0x7FFFFFFFu) > 0x7F800000u ? quiet : rounded;
+}
+
+template <typename Float, typename Word>
+GR_INLINE Float widen_float16(Word bits) {
+  const Word sign = (bits & 0x8000u) << 16;
+  const Word magnitude = (bits & 0x7FFFu) << 13;
+  const Word exponent = magnitude & 0x0F800000u;
+  // The exponent's bias grows by 112; the highest exponent, of infinity and NaN, grows by 224 to be the highest again.
+  const Word normal = exponent == 0x0F800000u ? magnitude + 0x70000000u : magnitude + 0x38000000u;
+  // A subnormal number is m 2^-24; with an exponent put in front it is 2^-14 + m 2^-24.
+  const Word subnormal = bit_cast<Word>(bit_cast<Float>(magnitude + 0x38800000u) - 0x1p-14f);
+  return bit_cast<Float>(sign | (exponent == 0u ? subnormal : normal));
+}
+
+template <typename Word, typename Float>
+GR_INLINE Word narrow_float16(Float value) {
+  const Word bits = bit_cast<Word>(value);
+  const Word sign = (bits & 0x80000000u) >> 16;
+  const Word magnitude = bits & 0x7FFFFFFFu;
+  // 0xC8000000 takes 112 from the exponent's bias.
+  const Word normal = (magnitude + 0xC8000FFFu + ((magnitude >> 13) & 1u)) >> 13;
+  // Adding 1/2 leaves the subnormal's bits at the end of the sum, rounded by the addition.
+  const Word subnormal = bit_cast<Word>(bit_cast<Float>(magnitude) + 0.5f) - 0x3F000000u;
+  const Word quiet = ((magnitude >> 13) & 0x3FFu) | 0x7E00u;
+  const Word overflow = magnitude > 0x7F800000u ? quiet : Word{} + 0x7C00u;
+  const Word finite = magnitude < 0x38800000u ? subnormal : normal;
+  return sign | (magnitude >= 0x47800000u ? overflow : finite);
+}
+
+GR_INLINE float widen(BFloat16 value) { return widen_bfloat16<float>(static_cast<uint32_t>(value.bits)); }
+
 GR_INLINE void narrow(float value, BFloat16& out) {
 #if defined(__CUDACC__) && __CUDA_ARCH__ >= 800
   asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(out.bits) : "f"(value));
 #else
-  const uint32_t bits = bit_cast<uint32_t>(value);
-  const uint32_t rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
-  const uint32_t quiet = (bits >> 16) | 0x40u;
-  out.bits = static_cast<uint16_t>((bits & 0x7FFFFFFFu) > 0x7F800000u ? quiet : rounded);
+  out.bits = static_cast<uint16_t>(narrow_bfloat16<uint32_t>(value));
 #endif
 }
 
@@ -51,29 +90,8 @@ GR_INLINE float widen(Float16 value) {
 
 GR_INLINE void narrow(float value, Float16& out) { asm("cvt.rn.f16.f32 %0, %1;" : "=h"(out.bits) : "f"(value)); }
 #else
-GR_INLINE float widen(Float16 value) {
-  const uint32_t sign = static_cast<uint32_t>(value.bits & 0x8000u) << 16;
-  const uint32_t magnitude = static_cast<uint32_t>(value.bits & 0x7FFFu) << 13;
-  const uint32_t exponent = magnitude & 0x0F800000u;
-  // The exponent's bias grows by 112; the highest exponent, of infinity and NaN, grows by 224 to be the highest again.
-  const uint32_t normal = magnitude + (exponent == 0x0F800000u ? 0x70000000u : 0x38000000u);
-  // A subnormal number is m 2^-24; with an exponent put in front it is 2^-14 + m 2^-24.
-  const uint32_t subnormal = bit_cast<uint32_t>(bit_cast<float>(magnitude + 0x38800000u) - 0x1p-14f);
-  return bit_cast<float>(sign | (exponent == 0 ? subnormal : normal));
-}
-
-GR_INLINE void narrow(float value, Float16& out) {
-  const uint32_t bits = bit_cast<uint32_t>(value);
-  const uint32_t sign = (bits & 0x80000000u) >> 16;
-  const uint32_t magnitude = bits & 0x7FFFFFFFu;
-  // 0xC8000000 takes 112 from the exponent's bias.
-  const uint32_t normal = (magnitude + 0xC8000FFFu + ((magnitude >> 13) & 1u)) >> 13;
-  // Adding 1/2 leaves the subnormal's bits at the end of the sum, rounded by the addition.
-  const uint32_t subnormal = bit_cast<uint32_t>(bit_cast<float>(magnitude) + 0.5f) - 0x3F000000u;
-  const uint32_t overflow = magnitude > 0x7F800000u ? 0x7E00u : 0x7C00u;
-  const uint32_t finite = magnitude < 0x38800000u ? subnormal : normal;
-  out.bits = static_cast<uint16_t>(sign | (magnitude >= 0x47800000u ? overflow : finite));
-}
+GR_INLINE float widen(Float16 value) { return widen_float16<float>(static_cast<uint32_t>(value.bits)); }
+GR_INLINE void narrow(float value, Float16& out) { out.bits = static_cast<uint16_t>(narrow_float16<uint32_t>(value)); }
 #endif
 
 }  // namespace gan_regularizers

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <numeric>
 #include <string>
 #include <system_error>
 #include <thread>
@@ -112,6 +113,19 @@ Tiling tiling_of(const Shape& shape) {
   return tiling;
 }
 
+// The samples, those with noise first: they take several times as long as others, so none of them should be the last
+// unit of a thread when the other threads have finished.
+std::vector<int64_t> longest_first(const Pass& pass) {
+  std::vector<int64_t> order(static_cast<size_t>(pass.shape.samples));
+  std::iota(order.begin(), order.end(), 0);
+  if (pass.adjoint || !pass.parts.noise_std) return order;
+  std::stable_partition(order.begin(), order.end(), [&](int64_t n) {
+    return pass.dtype == Dtype::float64 ? static_cast<const double*>(pass.parts.noise_std)[n] != 0.0
+                                        : static_cast<const float*>(pass.parts.noise_std)[n] != 0.0f;
+  });
+  return order;
+}
+
 // Without a shift and a box a sample is one row: the logical order is the same.
 Pass flattened(Pass pass) {
   if (!pass.parts.shift && !pass.parts.cutout) {
@@ -144,26 +158,27 @@ void transform_cpu(const Pass& given, int threads, int instruction_set) {
   const Pass pass = flattened(given);
   const Tiling tiling = tiling_of(pass.shape);
   const int64_t tiles = tiling.row_tiles * tiling.column_tiles, samples = pass.shape.samples;
-  const int64_t scratch = scratch_bytes(pass.shape.channels, tiling.rows * tiling.columns);
+  const int64_t scratch = scratch_bytes(pass.shape, tiling);
+
+  const std::vector<int64_t> order = longest_first(pass);
 
   if (!pass.parts.contrast) {
     for_each_unit(samples * tiles, elements, threads, scratch, [&](int64_t unit, void* memory) {
-      kernels.apply(pass, tiling, unit / tiles, unit % tiles, 0.0, memory);
+      kernels.apply(pass, tiling, order[unit / tiles], unit % tiles, 0.0, memory);
     });
     return;
   }
   // The partial sums of a sample are added in one order, whoever made them.
   std::vector<double> sums(static_cast<size_t>(samples * tiles));
-  const auto sum = [&](int64_t unit, void* memory) {
-    sums[unit] = kernels.sum(pass, tiling, unit / tiles, unit % tiles, memory);
-  };
+  const auto sum = [&](int64_t unit, void*) { sums[unit] = kernels.sum(pass, tiling, unit / tiles, unit % tiles); };
   const auto mean = [&](int64_t sample) {
     double total = 0.0;
     for (int64_t tile = 0; tile < tiles; ++tile) total += sums[sample * tiles + tile];
     return total / static_cast<double>(picture_channels(pass) * pass.shape.height * pass.shape.width);
   };
   if (samples >= 4 * threads) {  // sum and apply while the sample is in a cache
-    for_each_unit(samples, elements, threads, scratch, [&](int64_t sample, void* memory) {
+    for_each_unit(samples, elements, threads, scratch, [&](int64_t unit, void* memory) {
+      const int64_t sample = order[unit];
       for (int64_t tile = 0; tile < tiles; ++tile) sum(sample * tiles + tile, memory);
       const double mu = mean(sample);
       for (int64_t tile = 0; tile < tiles; ++tile) kernels.apply(pass, tiling, sample, tile, mu, memory);
@@ -174,7 +189,8 @@ void transform_cpu(const Pass& given, int threads, int instruction_set) {
   std::vector<double> means(static_cast<size_t>(samples));
   for (int64_t sample = 0; sample < samples; ++sample) means[sample] = mean(sample);
   for_each_unit(samples * tiles, elements, threads, scratch, [&](int64_t unit, void* memory) {
-    kernels.apply(pass, tiling, unit / tiles, unit % tiles, means[unit / tiles], memory);
+    const int64_t sample = order[unit / tiles];
+    kernels.apply(pass, tiling, sample, unit % tiles, means[sample], memory);
   });
 }
 

@@ -16,15 +16,17 @@ struct Tiling {
 
 struct SimdKernels {
   // The sum over a tile of what the pass reads: of x forward, of the pixels that reach the output in the adjoint.
-  double (*sum)(const Pass&, const Tiling&, int64_t sample, int64_t tile, void* scratch);
+  double (*sum)(const Pass&, const Tiling&, int64_t sample, int64_t tile);
   void (*apply)(const Pass&, const Tiling&, int64_t sample, int64_t tile, double mu, void* scratch);
   std::array<double, 4> (*normal_block)(uint64_t seed, uint64_t block);
 };
 
-// Bytes that a tile of so many elements needs as scratch.
-constexpr int64_t scratch_bytes(int64_t channels, int64_t elements) {
-  constexpr int64_t slack = 128;  // normals come in whole vectors
-  return static_cast<int64_t>(sizeof(double)) * ((channels + 2) * elements + slack);
+constexpr int64_t noise_slack = 128;  // normals come in whole vectors
+
+// Bytes of scratch that a tile needs: values of all channels and normals of one, two masks of a row and its source.
+constexpr int64_t scratch_bytes(const Shape& shape, const Tiling& tiling) {
+  const int64_t tile = (shape.channels + 1) * tiling.rows * tiling.columns + noise_slack;
+  return static_cast<int64_t>(sizeof(double)) * (tile + 3 * shape.channels * tiling.columns);
 }
 
 // One for every instruction set, chosen when the program runs.

@@ -6,6 +6,8 @@
 
 #include "kernels_cpu.h"
 
+#include <type_traits>
+
 #include "bits.h"
 #include "input_transform.h"
 #include "philox.h"
@@ -15,6 +17,8 @@
 #elif defined(__SSE2__)
 #include <emmintrin.h>
 #endif
+
+#define GR_ALWAYS_INLINE __attribute__((always_inline))  // of a lambda
 
 namespace gan_regularizers {
 namespace {
@@ -75,18 +79,20 @@ void normals(uint64_t seed, uint64_t block, int64_t count, Real* out) {
   }
 }
 
+// A number that the compiler knows.
+template <int64_t number>
+struct Constant {
+  static constexpr int64_t value = number;
+  GR_INLINE operator int64_t() const { return number; }
+};
+
 GR_INLINE float widen(float value) { return value; }
 GR_INLINE double widen(double value) { return value; }
 GR_INLINE void narrow(float value, float& out) { out = value; }
 GR_INLINE void narrow(double value, double& out) { out = value; }
 
-// A number that the compiler knows.
-template <int64_t value>
-struct Constant {
-  GR_INLINE operator int64_t() const { return value; }
-};
-
-// Calls work(step), with the steps of most images as constants, which loops over them vectorise for.
+// Calls work(step), with the steps of most images as numbers that the compiler knows, which loops over them vectorise
+// for.
 template <typename Work>
 GR_INLINE void with_step(int64_t step, const Work& work) {
   switch (step) {
@@ -97,20 +103,61 @@ GR_INLINE void with_step(int64_t step, const Work& work) {
   }
 }
 
-// One channel of a run of pixels.
-template <typename T, typename Real>
-GR_INLINE void load(const T* in, int64_t pixel_step, int64_t count, Real* out) {
-  with_step(pixel_step, [=](auto step) {
-    for (int64_t i = 0; i < count; ++i) out[i] = widen(in[i * step]);
-  });
+// `count` numbers that are added and multiplied as one.
+template <typename T, int64_t count>
+struct VectorOf {
+  typedef T type __attribute__((vector_size(count * sizeof(T))));
+};
+template <typename T, int64_t count>
+using Vector = typename VectorOf<T, count>::type;
+
+// The bits of a number. A mask has all of them set, or none.
+template <typename T>
+using Bits = std::conditional_t<sizeof(T) == 2, uint16_t, std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>>;
+
+template <int64_t count, typename T>
+GR_INLINE Vector<Bits<T>, count> load(const T* from) {
+  Vector<Bits<T>, count> bits;
+  __builtin_memcpy(&bits, from, sizeof bits);
+  return bits;
 }
 
-template <typename T, typename Real>
-GR_INLINE void store(const Real* in, int64_t pixel_step, int64_t count, T* out) {
-  with_step(pixel_step, [=](auto step) {
-    for (int64_t i = 0; i < count; ++i) narrow(in[i], out[i * step]);
-  });
+template <typename T, typename Real, int64_t count>
+GR_INLINE Vector<Real, count> widened(Vector<Bits<T>, count> bits) {
+  using Reals = Vector<Real, count>;
+  if constexpr (sizeof(T) == sizeof(Real)) {
+    return bit_cast<Reals>(bits);
+  } else {
+#if defined(__AVX512F__)
+    if constexpr (std::is_same_v<T, Float16> && count == 16) return (Reals)_mm512_cvtph_ps((__m256i)bits);
+#elif defined(__F16C__)
+    if constexpr (std::is_same_v<T, Float16> && count == 8) return (Reals)_mm256_cvtph_ps((__m128i)bits);
+#endif
+    const auto words = __builtin_convertvector(bits, Vector<uint32_t, count>);
+    return std::is_same_v<T, Float16> ? widen_float16<Reals>(words) : widen_bfloat16<Reals>(words);
+  }
 }
+
+template <typename T, typename Real, int64_t count>
+GR_INLINE Vector<Bits<T>, count> narrowed(Vector<Real, count> values) {
+  if constexpr (sizeof(T) == sizeof(Real)) {
+    return bit_cast<Vector<Bits<T>, count>>(values);
+  } else {
+#if defined(__AVX512F__)
+    if constexpr (std::is_same_v<T, Float16> && count == 16)
+      return (Vector<Bits<T>, count>)_mm512_cvtps_ph((__m512)values, _MM_FROUND_TO_NEAREST_INT);
+#elif defined(__F16C__)
+    if constexpr (std::is_same_v<T, Float16> && count == 8)
+      return (Vector<Bits<T>, count>)_mm256_cvtps_ph((__m256)values, _MM_FROUND_TO_NEAREST_INT);
+#endif
+    using Words = Vector<uint32_t, count>;
+    const Words words = std::is_same_v<T, Float16> ? narrow_float16<Words>(values) : narrow_bfloat16<Words>(values);
+    return __builtin_convertvector(words, Vector<Bits<T>, count>);
+  }
+}
+
+GR_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+GR_INLINE int64_t greatest(int64_t a, int64_t b) { return a < b ? b : a; }
 
 struct Tile {
   int64_t row_begin, row_end, column_begin, column_end;
@@ -118,25 +165,26 @@ struct Tile {
   int64_t size() const { return (row_end - row_begin) * columns(); }
 };
 
-GR_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-GR_INLINE int64_t greatest(int64_t a, int64_t b) { return a < b ? b : a; }
-
 GR_INLINE Tile tile_of(const Shape& shape, const Tiling& tiling, int64_t index) {
   const int64_t row = index / tiling.column_tiles * tiling.rows, column = index % tiling.column_tiles * tiling.columns;
   return {row, least(row + tiling.rows, shape.height), column, least(column + tiling.columns, shape.width)};
 }
 
-// Calls run(row, begin, end) for the columns of a tile's row that the window holds, from left to right.
+GR_INLINE bool has_source(const Window<int64_t>& window, int64_t row) {
+  return row >= window.row_begin && row < window.row_end;
+}
+
+GR_INLINE bool crosses_box(const Window<int64_t>& window, int64_t row) {
+  return row >= window.top && row < window.bottom && window.left < window.right_edge;
+}
+
+// Calls run(begin, end) for the columns of a tile that have a source, from left to right, in rows that have any.
 template <typename Run>
-GR_INLINE void for_each_run(const Window<int64_t>& window, const Tile& tile, int64_t row, Run run) {
-  if (row < window.row_begin || row >= window.row_end) return;
+GR_INLINE void for_each_run(const Window<int64_t>& window, const Tile& tile, bool in_box, const Run& run) {
   const int64_t begin = greatest(tile.column_begin, window.column_begin);
   const int64_t end = least(tile.column_end, window.column_end);
-  if (row < window.top || row >= window.bottom || window.left >= window.right_edge) {
-    if (begin < end) run(begin, end);
-    return;
-  }
-  const int64_t left_end = least(end, window.left), right_begin = greatest(begin, window.right_edge);
+  const int64_t left_end = in_box ? least(end, window.left) : end;
+  const int64_t right_begin = in_box ? greatest(begin, window.right_edge) : end;
   if (begin < left_end) run(begin, left_end);
   if (right_begin < end) run(right_begin, end);
 }
@@ -144,9 +192,10 @@ GR_INLINE void for_each_run(const Window<int64_t>& window, const Tile& tile, int
 // Where the channels of a sample lie.
 template <typename T>
 struct Planes {
-  T* sample;
+  T* first;
   int64_t channel_step, pixel_step;
-  GR_INLINE T* at(int64_t channel, int64_t pixel) const { return sample + channel * channel_step + pixel * pixel_step; }
+  GR_INLINE T* at(int64_t channel, int64_t pixel) const { return first + channel * channel_step + pixel * pixel_step; }
+  GR_INLINE Planes from(int64_t pixel) const { return {at(0, pixel), channel_step, pixel_step}; }
 };
 
 template <typename T, typename Bytes>
@@ -157,109 +206,218 @@ GR_INLINE Planes<T> planes_of(const Shape& shape, Bytes* batch, int64_t sample) 
 }
 
 template <typename T, typename Real>
-double sum(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index, void* scratch) {
-  constexpr int partials = 16;
-  double partial[partials] = {};
-  Real* const row_buffer = static_cast<Real*>(scratch);
-  const int64_t first = pass.picture.begin, last = pass.picture.end;
+double sum(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index) {
+  constexpr int partials = 16, n = vector_bytes / sizeof(Real), m = vector_bytes / sizeof(double);
+  Vector<double, m> partial[partials / m] = {};
   const Tile tile = tile_of(pass.shape, tiling, index);
   const Window<int64_t> window = pass.adjoint ? window_of<int64_t>(pass, sample) : whole_frame<int64_t>(pass.shape);
   const Planes<const T> in = planes_of<const T>(pass.shape, pass.input, sample);
-  for (int64_t row = tile.row_begin; row < tile.row_end; ++row)
-    for_each_run(window, tile, row, [&](int64_t begin, int64_t end) {
-      const int64_t count = end - begin;
-      const int64_t source = (row - window.down) * pass.shape.width + begin - window.right;
-      for (int64_t c = first; c < last; ++c) {
-        load(in.at(c, source), in.pixel_step, count, row_buffer);
-        int64_t i = 0;
-        for (; i + partials <= count; i += partials)
-          for (int l = 0; l < partials; ++l) partial[l] += row_buffer[i + l];
-        for (int l = 0; i < count; ++i, ++l) partial[l] += row_buffer[i];
-      }
+  for (int64_t row = tile.row_begin; row < tile.row_end; ++row) {
+    if (!has_source(window, row)) continue;
+    for_each_run(window, tile, crosses_box(window, row), [&](int64_t begin, int64_t end) GR_ALWAYS_INLINE {
+      const Planes<const T> run = in.from((row - window.down) * pass.shape.width + begin - window.right);
+      for (int64_t c = pass.picture.begin; c < pass.picture.end; ++c)
+        with_step(run.pixel_step, [&](auto step) GR_ALWAYS_INLINE {
+          const T* from = run.at(c, 0);
+          Real values[partials];
+          const auto add = [&]() GR_ALWAYS_INLINE {
+            for (int l = 0; l < partials; l += m) {
+              Vector<Real, m> some;
+              __builtin_memcpy(&some, values + l, sizeof some);
+              partial[l / m] += __builtin_convertvector(some, Vector<double, m>);
+            }
+          };
+          int64_t left = end - begin;
+          for (; left >= partials; left -= partials, from += partials * step) {
+            if constexpr (std::is_same_v<decltype(step), Constant<1>>) {
+              for (int l = 0; l < partials; l += n) {
+                const Vector<Real, n> some = widened<T, Real, n>(load<n>(from + l));
+                __builtin_memcpy(values + l, &some, sizeof some);
+              }
+            } else {
+              for (int l = 0; l < partials; ++l) values[l] = widen(from[l * step]);
+            }
+            add();
+          }
+          if (left == 0) return;
+          for (int l = 0; l < partials; ++l) values[l] = l < left ? widen(from[l * step]) : Real(0);
+          add();
+        });
     });
+  }
   double total = 0.0;
-  for (double value : partial) total += value;
+  for (int l = 0; l < partials; ++l) total += partial[l / m][l % m];
   return total;
+}
+
+// A tile of a sample, on its way from the input to contiguous rows of the output or of scratch.
+template <typename T, typename Out>
+struct Passage {
+  Tile tile;
+  Window<int64_t> window;
+  int64_t channels, width;
+  const T *batch, *batch_end;
+  Planes<const T> in;
+  Out* out;  // the tile's first pixel
+  int64_t channel_step;
+  void* scratch;
+};
+
+// Calls work(count, i) for blocks of `count` pixels from 0 up to `total`, the last of which overlaps the one before it,
+// or for single pixels where they are fewer than a block has.
+template <int64_t count, typename Work>
+GR_INLINE void for_each_block(int64_t total, const Work& work) {
+  if (total < count)
+    for (int64_t i = 0; i < total; ++i) work(Constant<1>{}, i);
+  else
+    for (int64_t i = 0; i < total; i += count) work(Constant<count>{}, least(i, total - count));
+}
+
+// Which columns of a tile have a source, in rows that have any: null for all of them.
+template <typename Mask>
+GR_INLINE Mask* mask_of(const Window<int64_t>& window, const Tile& tile, bool in_box, Mask* mask) {
+  bool all = false;
+  for_each_run(window, tile, in_box, [&](int64_t begin, int64_t end) { all = end - begin == tile.columns(); });
+  if (all) return nullptr;
+  for (int64_t i = 0; i < tile.columns(); ++i) mask[i] = 0;
+  for_each_run(window, tile, in_box, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) mask[i - tile.column_begin] = static_cast<Mask>(-1);
+  });
+  return mask;
+}
+
+// Calls map(count, source, write) for blocks of `count` pixels, where source(channel) is the address of what comes to
+// the block, and map calls write(channel, bits). What has no source becomes outside(channel), whatever map makes of
+// what it finds there.
+template <int64_t block, typename T, typename Out, typename Outside, typename Map>
+GR_INLINE void map_tile(const Passage<T, Out>& p, const Outside& outside, const Map& map) {
+  const int64_t columns = p.tile.columns();
+  Bits<Out>* const masks = static_cast<Bits<Out>*>(p.scratch);  // [2, columns]
+  T* const staged = reinterpret_cast<T*>(masks + 2 * columns);  // [channels, columns]
+  const Bits<Out>* const beside_box = mask_of(p.window, p.tile, false, masks);
+  const Bits<Out>* const through_box = mask_of(p.window, p.tile, true, masks + columns);
+  for (int64_t row = p.tile.row_begin; row < p.tile.row_end; ++row) {
+    Out* const line = p.out + (row - p.tile.row_begin) * columns;
+    if (!has_source(p.window, row)) {
+      for (int64_t c = 0; c < p.channels; ++c)
+        for (int64_t i = 0; i < columns; ++i) line[c * p.channel_step + i] = outside(c);
+      continue;
+    }
+    const bool in_box = crosses_box(p.window, row);
+    const Bits<Out>* const mask = in_box ? through_box : beside_box;
+    Planes<const T> source = p.in.from((row - p.window.down) * p.width + p.tile.column_begin - p.window.right);
+    // Columns without a source are read nevertheless, but not from beyond the batch.
+    if (source.pixel_step != 1 || source.first < p.batch || source.at(p.channels - 1, columns) > p.batch_end) {
+      for_each_run(p.window, p.tile, in_box, [&](int64_t begin, int64_t end) {
+        for (int64_t c = 0; c < p.channels; ++c)
+          with_step(source.pixel_step, [&](auto step) {
+            for (int64_t i = begin - p.tile.column_begin; i < end - p.tile.column_begin; ++i)
+              staged[c * columns + i] = source.at(c, 0)[i * step];
+          });
+      });
+      source = {staged, columns, 1};
+    }
+    for_each_block<block>(columns, [&](auto count, int64_t i) GR_ALWAYS_INLINE {
+      constexpr int64_t n = decltype(count)::value;
+      const auto source_of = [&](int64_t channel) GR_ALWAYS_INLINE { return source.at(channel, i); };
+      map(count, source_of, [&](int64_t channel, Vector<Bits<Out>, n> bits) GR_ALWAYS_INLINE {
+        if (mask) {
+          const Vector<Bits<Out>, n> holds = load<n>(mask + i);
+          bits = (bits & holds) | (bit_cast<Bits<Out>>(outside(channel)) & ~holds);
+        }
+        __builtin_memcpy(line + channel * p.channel_step + i, &bits, sizeof bits);
+      });
+    });
+  }
 }
 
 // A tile of a sample whose pixels are moved and nothing else. In memory a row is one run of elements for each channel,
 // or one of whole pixels for all.
 template <typename T>
-void move(const Shape& shape, const Tile& tile, const Window<int64_t>& window, const T* in, T* out, T outside) {
-  const int64_t planes = shape.channels_last ? 1 : shape.channels;
-  const int64_t pixel = shape.channels_last ? shape.channels : 1, row_step = shape.width * pixel;
-  for (int64_t plane = 0; plane < planes; ++plane, in += shape.height * row_step, out += shape.height * row_step)
-    for (int64_t row = tile.row_begin; row < tile.row_end; ++row) {
-      T* const line = out + row * row_step;
-      int64_t done = tile.column_begin;
-      const auto fill_up_to = [&](int64_t column) {
-        for (int64_t i = done * pixel; i < column * pixel; ++i) line[i] = outside;
-      };
-      for_each_run(window, tile, row, [&](int64_t begin, int64_t end) {
-        fill_up_to(begin);
-        const T* const source = in + (row - window.down) * row_step + (begin - window.right) * pixel;
-        __builtin_memcpy(line + begin * pixel, source, static_cast<size_t>((end - begin) * pixel) * sizeof(T));
-        done = end;
+void move(Passage<T, T> p, T outside) {
+  if (p.in.pixel_step != 1) {
+    const int64_t pixel = p.channels;
+    for (int64_t* columns : {&p.tile.column_begin, &p.tile.column_end, &p.window.column_begin, &p.window.column_end,
+                             &p.window.left, &p.window.right_edge, &p.window.right, &p.width})
+      *columns *= pixel;
+    p.channels = p.in.pixel_step = 1;
+  }
+  map_tile<vector_bytes / sizeof(T)>(
+      p, [=](int64_t) { return outside; },
+      [&](auto count, const auto& source, const auto& write) GR_ALWAYS_INLINE {
+        for (int64_t c = 0; c < p.channels; ++c) write(c, load<decltype(count)::value>(source(c)));
       });
-      fill_up_to(tile.column_end);
-    }
 }
 
 template <typename T, typename Real>
 void apply(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index, double mu, void* scratch) {
   const Shape& shape = pass.shape;
   const Tile tile = tile_of(shape, tiling, index);
-  const Window<int64_t> window = window_of<int64_t>(pass, sample);
   const Coefficients<Real> k = coefficients_of(pass, sample, static_cast<Real>(mu));
+  const int64_t size = tile.size(), pixel = tile.row_begin * shape.width + tile.column_begin;
+  Real* const values = static_cast<Real*>(scratch);  // [C, size]
+  Real* const noise = values + shape.channels * size;
+  const T* const batch = static_cast<const T*>(pass.input);
   const Planes<const T> in = planes_of<const T>(shape, pass.input, sample);
-  const Planes<T> out = planes_of<T>(shape, pass.output, sample);
+  const Planes<T> out = planes_of<T>(shape, pass.output, sample).from(pixel);
+  const auto passage_to = [&](auto* target, int64_t channel_step) {
+    return Passage<T, std::remove_pointer_t<decltype(target)>>{
+        tile,
+        window_of<int64_t>(pass, sample),
+        shape.channels,
+        shape.width,
+        batch,
+        batch + shape.samples * shape.channels * shape.height * shape.width,
+        in,
+        target,
+        channel_step,
+        noise + size + noise_slack};
+  };
   if (k.scale == Real(1) && k.pixel_weight == Real(0) && k.constant == Real(0) && k.noise_std == Real(0)) {
     T outside;
     narrow(k.outside, outside);
-    return move(shape, tile, window, in.sample, out.sample, outside);
+    return move(passage_to(out.first, out.channel_step), outside);
   }
   const bool mixes = mixes_channels(pass);
   const int64_t first = pass.picture.begin, last = pass.picture.end;
   const auto is_picture = [=](int64_t channel) { return channel >= first && channel < last; };
-  const int64_t size = tile.size();
-  Real* const values = static_cast<Real*>(scratch);  // [C, size]
-  Real* const shared = values + shape.channels * size;
-
-  if (pass.parts.shift || pass.parts.cutout)  // else every pixel has a source
-    for (int64_t c = 0; c < shape.channels; ++c) {
-      const Real value = is_picture(c) ? k.outside : k.beside;
-      for (int64_t i = 0; i < size; ++i) values[c * size + i] = value;
-    }
-  for (int64_t row = tile.row_begin; row < tile.row_end; ++row) {
-    Real* const row_values = values + (row - tile.row_begin) * tile.columns() - tile.column_begin;
-    for_each_run(window, tile, row, [&](int64_t begin, int64_t end) {
-      const int64_t count = end - begin;
-      const int64_t source = (row - window.down) * shape.width + begin - window.right;
-      for (int64_t c = 0; c < shape.channels; ++c)
-        load(in.at(c, source), in.pixel_step, count, row_values + c * size + begin);
-      for (int64_t i = 0; i < count; ++i) shared[i] = Real(0);
-      if (mixes)
-        for (int64_t c = first; c < last; ++c)
-          for (int64_t i = 0; i < count; ++i) shared[i] += row_values[c * size + begin + i];
-      const Real share = k.pixel_weight / static_cast<Real>(last - first);
-      for (int64_t i = 0; i < count; ++i) shared[i] = share * shared[i] + k.constant;
-      for (int64_t c = first; c < last; ++c) {
-        Real* const run = row_values + c * size + begin;
-        for (int64_t i = 0; i < count; ++i) run[i] = k.scale * run[i] + shared[i];
-      }
-    });
-  }
-
+  const Real share = k.pixel_weight / static_cast<Real>(last - first);
+  const auto transform_to = [&](auto* target, int64_t channel_step) GR_ALWAYS_INLINE {
+    using Out = std::remove_pointer_t<decltype(target)>;
+    const auto outside = [&](int64_t channel) GR_ALWAYS_INLINE {
+      Out value;
+      narrow(is_picture(channel) ? k.outside : k.beside, value);
+      return value;
+    };
+    map_tile<vector_bytes / sizeof(Real)>(passage_to(target, channel_step), outside,
+                                          [&](auto count, const auto& source, const auto& write) GR_ALWAYS_INLINE {
+                                            constexpr int64_t n = decltype(count)::value;
+                                            Vector<Real, n> shared{};
+                                            if (mixes)
+                                              for (int64_t c = first; c < last; ++c)
+                                                shared += widened<T, Real, n>(load<n>(source(c)));
+                                            shared = share * shared + k.constant;
+                                            for (int64_t c = 0; c < shape.channels; ++c) {
+                                              Vector<Real, n> value = widened<T, Real, n>(load<n>(source(c)));
+                                              if (is_picture(c)) value = k.scale * value + shared;
+                                              write(c, narrowed<Out, Real, n>(value));
+                                            }
+                                          });
+  };
+  if (k.noise_std == Real(0) && out.pixel_step == 1) return transform_to(out.first, out.channel_step);
+  transform_to(values, size);
   for (int64_t c = 0; c < shape.channels; ++c) {
     Real* const channel = values + c * size;
-    const int64_t pixel = tile.row_begin * shape.width + tile.column_begin;
     if (k.noise_std != Real(0) && is_picture(c)) {
       const uint64_t element = static_cast<uint64_t>(c * shape.height * shape.width + pixel);
       const int64_t skipped = static_cast<int64_t>(element % 4);
-      normals(static_cast<uint64_t>(pass.parts.seed[sample]), element / 4, size + skipped, shared);
-      for (int64_t i = 0; i < size; ++i) channel[i] += k.noise_std * shared[i + skipped];
+      normals(static_cast<uint64_t>(pass.parts.seed[sample]), element / 4, size + skipped, noise);
+      for (int64_t i = 0; i < size; ++i) channel[i] += k.noise_std * noise[i + skipped];
     }
-    store(channel, out.pixel_step, size, out.at(c, pixel));
+    with_step(out.pixel_step, [=](auto step) {
+      T* const to = out.at(c, 0);
+      for (int64_t i = 0; i < size; ++i) narrow(channel[i], to[i * step]);
+    });
   }
 }
 
