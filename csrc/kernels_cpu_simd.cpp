@@ -205,45 +205,63 @@ GR_INLINE Planes<T> planes_of(const Shape& shape, Bytes* batch, int64_t sample) 
   return shape.channels_last ? Planes<T>{start, 1, shape.channels} : Planes<T>{start, pixels, 1};
 }
 
+// A vector of numbers in double precision.
+using Doubles = Vector<double, vector_bytes / sizeof(double)>;
+GR_INLINE Doubles doubles(const float* from) {
+#if defined(__AVX512F__)
+  return (Doubles)_mm512_cvtps_pd(_mm256_loadu_ps(from));
+#elif defined(__AVX2__)
+  return (Doubles)_mm256_cvtps_pd(_mm_loadu_ps(from));
+#else
+  return Doubles{from[0], from[1]};
+#endif
+}
+GR_INLINE Doubles doubles(const double* from) {
+  Doubles values;
+  __builtin_memcpy(&values, from, sizeof values);
+  return values;
+}
+
 template <typename T, typename Real>
 double sum(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index) {
-  constexpr int partials = 16, n = vector_bytes / sizeof(Real), m = vector_bytes / sizeof(double);
-  Vector<double, m> partial[partials / m] = {};
+  constexpr int partials = 32, n = vector_bytes / sizeof(Real), m = vector_bytes / sizeof(double);
+  Doubles partial[partials / m] = {};
   const Tile tile = tile_of(pass.shape, tiling, index);
-  const Window<int64_t> window = pass.adjoint ? window_of<int64_t>(pass, sample) : whole_frame<int64_t>(pass.shape);
   const Planes<const T> in = planes_of<const T>(pass.shape, pass.input, sample);
-  for (int64_t row = tile.row_begin; row < tile.row_end; ++row) {
-    if (!has_source(window, row)) continue;
-    for_each_run(window, tile, crosses_box(window, row), [&](int64_t begin, int64_t end) GR_ALWAYS_INLINE {
-      const Planes<const T> run = in.from((row - window.down) * pass.shape.width + begin - window.right);
-      for (int64_t c = pass.picture.begin; c < pass.picture.end; ++c)
-        with_step(run.pixel_step, [&](auto step) GR_ALWAYS_INLINE {
-          const T* from = run.at(c, 0);
-          Real values[partials];
-          const auto add = [&]() GR_ALWAYS_INLINE {
-            for (int l = 0; l < partials; l += m) {
-              Vector<Real, m> some;
-              __builtin_memcpy(&some, values + l, sizeof some);
-              partial[l / m] += __builtin_convertvector(some, Vector<double, m>);
+  const auto add_run = [&](int64_t pixel, int64_t count) GR_ALWAYS_INLINE {
+    for (int64_t c = pass.picture.begin; c < pass.picture.end; ++c)
+      with_step(in.pixel_step, [&](auto step) GR_ALWAYS_INLINE {
+        const T* from = in.at(c, pixel);
+        Real values[partials];
+        const auto add = [&]() GR_ALWAYS_INLINE {
+          for (int l = 0; l < partials; l += m) partial[l / m] += doubles(values + l);
+        };
+        int64_t left = count;
+        for (; left >= partials; left -= partials, from += partials * step) {
+          if constexpr (std::is_same_v<decltype(step), Constant<1>>) {
+            for (int l = 0; l < partials; l += n) {
+              const Vector<Real, n> some = widened<T, Real, n>(load<n>(from + l));
+              __builtin_memcpy(values + l, &some, sizeof some);
             }
-          };
-          int64_t left = end - begin;
-          for (; left >= partials; left -= partials, from += partials * step) {
-            if constexpr (std::is_same_v<decltype(step), Constant<1>>) {
-              for (int l = 0; l < partials; l += n) {
-                const Vector<Real, n> some = widened<T, Real, n>(load<n>(from + l));
-                __builtin_memcpy(values + l, &some, sizeof some);
-              }
-            } else {
-              for (int l = 0; l < partials; ++l) values[l] = widen(from[l * step]);
-            }
-            add();
+          } else {
+            for (int l = 0; l < partials; ++l) values[l] = widen(from[l * step]);
           }
-          if (left == 0) return;
-          for (int l = 0; l < partials; ++l) values[l] = l < left ? widen(from[l * step]) : Real(0);
           add();
+        }
+        if (left == 0) return;
+        for (int l = 0; l < partials; ++l) values[l] = l < left ? widen(from[l * step]) : Real(0);
+        add();
+      });
+  };
+  if (pass.adjoint) {
+    const Window<int64_t> window = window_of<int64_t>(pass, sample);
+    for (int64_t row = tile.row_begin; row < tile.row_end; ++row)
+      if (has_source(window, row))
+        for_each_run(window, tile, crosses_box(window, row), [&](int64_t begin, int64_t end) GR_ALWAYS_INLINE {
+          add_run((row - window.down) * pass.shape.width + begin - window.right, end - begin);
         });
-    });
+  } else {
+    add_run(tile.row_begin * pass.shape.width + tile.column_begin, tile.size());
   }
   double total = 0.0;
   for (int l = 0; l < partials; ++l) total += partial[l / m][l % m];
@@ -317,16 +335,18 @@ GR_INLINE void map_tile(const Passage<T, Out>& p, const Outside& outside, const 
       });
       source = {staged, columns, 1};
     }
-    for_each_block<block>(columns, [&](auto count, int64_t i) GR_ALWAYS_INLINE {
+    const int64_t channel_step = p.channel_step;
+    for_each_block<block>(columns, [=, &outside, &map](auto count, int64_t i) GR_ALWAYS_INLINE {
       constexpr int64_t n = decltype(count)::value;
-      const auto source_of = [&](int64_t channel) GR_ALWAYS_INLINE { return source.at(channel, i); };
-      map(count, source_of, [&](int64_t channel, Vector<Bits<Out>, n> bits) GR_ALWAYS_INLINE {
+      const auto source_of = [=](int64_t channel) GR_ALWAYS_INLINE { return source.at(channel, i); };
+      const auto write = [=, &outside](int64_t channel, Vector<Bits<Out>, n> bits) GR_ALWAYS_INLINE {
         if (mask) {
           const Vector<Bits<Out>, n> holds = load<n>(mask + i);
           bits = (bits & holds) | (bit_cast<Bits<Out>>(outside(channel)) & ~holds);
         }
-        __builtin_memcpy(line + channel * p.channel_step + i, &bits, sizeof bits);
-      });
+        __builtin_memcpy(line + channel * channel_step + i, &bits, sizeof bits);
+      };
+      map(count, source_of, write);
     });
   }
 }
