@@ -41,7 +41,7 @@ GR_INLINE Word narrow_bfloat16(Float value) {
   const Word bits = bit_cast<Word>(value);
   const Word rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
   const Word quiet = (bits >> 16) | 0x40u;
-  return (bits & 0x7FFFFFFFu) > 0x7F800000u ? quiet : rounded;
+  return value != value ? quiet : rounded;
 }
 
 template <typename Float, typename Word>

@@ -122,6 +122,42 @@ GR_INLINE Vector<Bits<T>, count> load(const T* from) {
   return bits;
 }
 
+// From 16 bits to 32 and back. Compilers have __builtin_convertvector for it, which GCC 12 does in pieces.
+template <int64_t count>
+GR_INLINE Vector<uint32_t, count> extended(Vector<uint16_t, count> halves) {
+  using Words = Vector<uint32_t, count>;
+#if defined(__AVX512F__)
+  if constexpr (count == 16) return (Words)_mm512_cvtepu16_epi32((__m256i)halves);
+#elif defined(__AVX2__)
+  if constexpr (count == 8) return (Words)_mm256_cvtepu16_epi32((__m128i)halves);
+#elif defined(__SSE2__)
+  if constexpr (count == 4) return (Words)_mm_unpacklo_epi16(_mm_loadl_epi64((const __m128i*)&halves), __m128i{});
+#endif
+  return __builtin_convertvector(halves, Words);
+}
+
+template <int64_t count>
+GR_INLINE Vector<uint16_t, count> truncated(Vector<uint32_t, count> words) {
+  using Halves = Vector<uint16_t, count>;
+#if defined(__AVX512F__)
+  if constexpr (count == 16) return (Halves)_mm512_cvtepi32_epi16((__m512i)words);
+#elif defined(__AVX2__)
+  if constexpr (count == 8) {
+    const __m256i low = _mm256_and_si256((__m256i)words, _mm256_set1_epi32(0xFFFF));
+    const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(low, low), 0x08);
+    return (Halves)_mm256_castsi256_si128(packed);
+  }
+#elif defined(__SSE2__)
+  if constexpr (count == 4) {
+    const __m128i pairs = _mm_shufflehi_epi16(_mm_shufflelo_epi16((__m128i)words, 0x08), 0x08);
+    Halves halves;
+    _mm_storel_epi64((__m128i*)&halves, _mm_shuffle_epi32(pairs, 0x08));
+    return halves;
+  }
+#endif
+  return __builtin_convertvector(words, Halves);
+}
+
 template <typename T, typename Real, int64_t count>
 GR_INLINE Vector<Real, count> widened(Vector<Bits<T>, count> bits) {
   using Reals = Vector<Real, count>;
@@ -133,7 +169,7 @@ GR_INLINE Vector<Real, count> widened(Vector<Bits<T>, count> bits) {
 #elif defined(__F16C__)
     if constexpr (std::is_same_v<T, Float16> && count == 8) return (Reals)_mm256_cvtph_ps((__m128i)bits);
 #endif
-    const auto words = __builtin_convertvector(bits, Vector<uint32_t, count>);
+    const Vector<uint32_t, count> words = extended<count>(bits);
     return std::is_same_v<T, Float16> ? widen_float16<Reals>(words) : widen_bfloat16<Reals>(words);
   }
 }
@@ -151,8 +187,8 @@ GR_INLINE Vector<Bits<T>, count> narrowed(Vector<Real, count> values) {
       return (Vector<Bits<T>, count>)_mm256_cvtps_ph((__m256)values, _MM_FROUND_TO_NEAREST_INT);
 #endif
     using Words = Vector<uint32_t, count>;
-    const Words words = std::is_same_v<T, Float16> ? narrow_float16<Words>(values) : narrow_bfloat16<Words>(values);
-    return __builtin_convertvector(words, Vector<Bits<T>, count>);
+    return truncated<count>(std::is_same_v<T, Float16> ? narrow_float16<Words>(values)
+                                                       : narrow_bfloat16<Words>(values));
   }
 }
 
@@ -205,26 +241,27 @@ GR_INLINE Planes<T> planes_of(const Shape& shape, Bytes* batch, int64_t sample) 
   return shape.channels_last ? Planes<T>{start, 1, shape.channels} : Planes<T>{start, pixels, 1};
 }
 
-// A vector of numbers in double precision.
+// Adds numbers in double precision to as many partial sums.
 using Doubles = Vector<double, vector_bytes / sizeof(double)>;
-GR_INLINE Doubles doubles(const float* from) {
+GR_INLINE void add(Vector<float, lanes> values, Doubles* partial) {
 #if defined(__AVX512F__)
-  return (Doubles)_mm512_cvtps_pd(_mm256_loadu_ps(from));
+  partial[0] += (Doubles)_mm512_cvtps_pd(_mm512_castps512_ps256((__m512)values));
+  partial[1] += (Doubles)_mm512_cvtps_pd(_mm512_extractf32x8_ps((__m512)values, 1));
 #elif defined(__AVX2__)
-  return (Doubles)_mm256_cvtps_pd(_mm_loadu_ps(from));
+  partial[0] += (Doubles)_mm256_cvtps_pd(_mm256_castps256_ps128((__m256)values));
+  partial[1] += (Doubles)_mm256_cvtps_pd(_mm256_extractf128_ps((__m256)values, 1));
 #else
-  return Doubles{from[0], from[1]};
+  partial[0] += Doubles{values[0], values[1]};
+  partial[1] += Doubles{values[2], values[3]};
 #endif
 }
-GR_INLINE Doubles doubles(const double* from) {
-  Doubles values;
-  __builtin_memcpy(&values, from, sizeof values);
-  return values;
-}
+GR_INLINE void add(Doubles values, Doubles* partial) { *partial += values; }
 
 template <typename T, typename Real>
 double sum(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index) {
-  constexpr int partials = 32, n = vector_bytes / sizeof(Real), m = vector_bytes / sizeof(double);
+  // Pairs of halves are added in single precision, which loses less than they lack.
+  constexpr int block = 32, partials = sizeof(T) == 2 ? block / 2 : block;
+  constexpr int n = vector_bytes / sizeof(Real), m = vector_bytes / sizeof(double);
   Doubles partial[partials / m] = {};
   const Tile tile = tile_of(pass.shape, tiling, index);
   const Planes<const T> in = planes_of<const T>(pass.shape, pass.input, sample);
@@ -232,25 +269,19 @@ double sum(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index
     for (int64_t c = pass.picture.begin; c < pass.picture.end; ++c)
       with_step(in.pixel_step, [&](auto step) GR_ALWAYS_INLINE {
         const T* from = in.at(c, pixel);
-        Real values[partials];
-        const auto add = [&]() GR_ALWAYS_INLINE {
-          for (int l = 0; l < partials; l += m) partial[l / m] += doubles(values + l);
-        };
-        int64_t left = count;
-        for (; left >= partials; left -= partials, from += partials * step) {
-          if constexpr (std::is_same_v<decltype(step), Constant<1>>) {
-            for (int l = 0; l < partials; l += n) {
-              const Vector<Real, n> some = widened<T, Real, n>(load<n>(from + l));
-              __builtin_memcpy(values + l, &some, sizeof some);
-            }
-          } else {
-            for (int l = 0; l < partials; ++l) values[l] = widen(from[l * step]);
+        T together[block];
+        for (int64_t left = count; left > 0; left -= block, from += block * step) {
+          const T* next = from;
+          if (left < block || step != 1) {
+            for (int l = 0; l < block; ++l) together[l] = l < left ? from[l * step] : T{};
+            next = together;
           }
-          add();
+          for (int l = 0; l < partials; l += n) {
+            Vector<Real, n> values = widened<T, Real, n>(load<n>(next + l));
+            if (partials < block) values += widened<T, Real, n>(load<n>(next + block / 2 + l));
+            add(values, partial + l / m);
+          }
         }
-        if (left == 0) return;
-        for (int l = 0; l < partials; ++l) values[l] = l < left ? widen(from[l * step]) : Real(0);
-        add();
       });
   };
   if (pass.adjoint) {
