@@ -192,6 +192,13 @@ def test_functions_take_turns():
     assert times["a"].host_median is None
 
 
+def test_one_that_takes_longer_than_all_others_has_fewer_turns():
+    calls = {"fast": lambda: time.sleep(1e-4), "slow": lambda: time.sleep(0.02)}
+    times = timing.take_turns(calls, "cpu", 0.2, no_failure)
+    assert len(times["slow"].seconds) >= timing.LEAST_ROUNDS
+    assert len(times["fast"].seconds) > 2 * len(times["slow"].seconds)
+
+
 def test_what_fails_while_it_is_timed_has_no_more_turns():
     order: list[str] = []
     failures: dict[str, Exception] = {}

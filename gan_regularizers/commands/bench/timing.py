@@ -12,6 +12,7 @@ import torch
 
 LEAST_ROUNDS = 5
 MOST_ROUNDS = 2000
+SLOW_EVERY = 10  # rounds
 WARM_UP_CALLS = 3
 
 FLUSH_BYTES = 2**28  # twice the L2 cache of a B200; torch 2.4 does not tell a device's own
@@ -67,23 +68,30 @@ def warm_up(call: Call) -> None:
 def take_turns(calls: dict[str, Call], device: str, seconds: float, fail: Fail) -> dict[str, Times]:
     """Time warm functions in turns, so that what disturbs the machine disturbs them alike.
 
-    Rounds go on until all of them together have taken ``seconds`` per function. One that raises is left out from then
-    on, and ``fail`` told of it.
+    Rounds go on until all of them together have taken ``seconds`` per function. One that takes longer than all others
+    together has a turn in every tenth only, so that there are rounds enough for the others. One that raises is left out
+    from then on, and ``fail`` told of it.
     """
     time_once = _time_on_cpu
     if device == "cuda":
         time_once = _CudaClock(torch.empty(FLUSH_BYTES, dtype=torch.int8, device=device).zero_)
     times = {name: Times() for name in calls}
+    spent = dict.fromkeys(calls, 0.0)
     end = time.monotonic() + seconds * len(calls)
     for done in _counted_until(end):
         # Every other round goes backwards: no function has always the same one before it.
         for name in list(times)[:: -1 if done % 2 else 1]:
-            timed = times[name]
+            slow = done >= LEAST_ROUNDS and 2 * spent[name] > sum(spent.values())
+            if slow and done % SLOW_EVERY:
+                continue
+            begin = time.monotonic()
             try:
-                time_once(calls[name], timed)
+                time_once(calls[name], times[name])
             except Exception as error:
                 fail(name, error)
-                del times[name]
+                del times[name], spent[name]
+            else:
+                spent[name] += time.monotonic() - begin
     return times
 
 
