@@ -26,9 +26,9 @@ def draw(x: Tensor, policy: str, noise: DiffusionNoise | None) -> Draw:
     """Draw every random number of a step in x's dtype and on its device, without a wait for it.
 
     The policy's names stand in the order of the sequence. The ranges are those of the official file; a shift is up to
-    an eighth of the image and a box half of it. Of the module ``noise`` only the tables are read.
+    an eighth of the image and a box half of it. Of the module ``noise`` only the tables are read, and ``per_channel``.
     """
-    n, _, height, width = x.shape
+    height, width = x.shape[2:]
     parts = policy.split(",")
     drawn: dict[str, Tensor] = {}
     cutout_size = None
@@ -46,7 +46,7 @@ def draw(x: Tensor, policy: str, noise: DiffusionNoise | None) -> Draw:
         drawn["cutout"] = torch.stack([top, top + tall, left, left + wide], 1)
     normals = None
     if noise is not None:
-        t = noise.t_list[torch.randint(T_LIST_SIZE, (n,), device=x.device)]
+        t = noise.t_list[torch.randint(T_LIST_SIZE, x.shape[: 1 + noise.per_channel], device=x.device)]
         drawn["gain"], drawn["noise_std"] = noise.gain[t], noise.noise_scale[t]
         normals = torch.randn_like(x)
     return Draw(TransformParams(**drawn), normals, cutout_size)
@@ -59,7 +59,8 @@ def official_sequence(
 
     Args:
         x: images [N, C, H, W].
-        params: one value per sample of each part; every cutout box has ``cutout_size``.
+        params: one value per sample of each part; every cutout box has ``cutout_size``. Those of the noise may be of
+            each sample and channel, [N, C].
         noise: standard normals of x's shape, where ``params.noise_std`` is given.
         cutout_size: height and width of the boxes, where ``params.cutout`` is given.
     """
@@ -133,7 +134,7 @@ def _share(size: int, share: float) -> int:
 
 
 def _per_sample(value: Tensor, like: Tensor) -> Tensor:
-    return value.to(like.dtype).view(-1, 1, 1, 1)
+    return value.to(like.dtype)[(..., *[None] * (like.dim() - value.dim()))]
 
 
 def _arange(stop: int, like: Tensor) -> Tensor:

@@ -91,8 +91,7 @@ def transforms(subject: Subject, settings: Settings, backend: str, official: Mod
     ours = InputRegularizer(DiffAugment(policy) if policy else None, noise)
 
     def sequence(x: Tensor) -> Tensor:
-        rows = x.view(-1, 1, 1, math.prod(x.shape[2:])) if subject.per_channel else x
-        return official_sequence(rows, *draw(rows, policy, noise)).view_as(x)
+        return official_sequence(x, *draw(x, policy, noise))
 
     def reference(x: Tensor) -> Tensor:
         with use_backend("reference"):
