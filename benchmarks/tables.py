@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 BEGIN, END = "<!-- tables.py writes from here -->", "<!-- to here -->"
 NO_RESULTS = "No results yet."
-README_COLUMNS = ("batch", "ms", "of clone", "eager", "compile", "file", "memory")
+README_COLUMNS = ("batch", "threads", "ms", "of clone", "x clone", "eager", "compile", "file", "memory")
 
 
 def main() -> None:
@@ -36,15 +36,14 @@ def rewritten(page: str, parts: Iterable[str]) -> str:
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise ValueError(f"the page lacks its markers, {BEGIN} and {END}")
-    text = "\n\n".join(parts) or NO_RESULTS
+    text = "\n\n".join(filter(None, parts)) or NO_RESULTS
     return f"{before}{begin}\n\n{text}\n\n{end}{after}"
 
 
 def section(path: Path) -> str:
     """A heading, a table with a row per case, and the chart if there is one."""
     result = _complete(path)
-    rows = [{"batch": report.batch_name(case), **report.row(case)} for case in result["cases"]]
-    parts = [f"### {path.stem}", f"{report.heading(result)}.", table(rows)]
+    parts = [f"### {path.stem}", f"{report.heading(result)}.", table(_rows(result["cases"]))]
     picture = path.with_suffix(".png")
     if picture.exists():
         parts.append(f"![{path.stem}]({Path(os.path.relpath(picture, ROOT / 'docs')).as_posix()})")
@@ -52,11 +51,17 @@ def section(path: Path) -> str:
 
 
 def summary(path: Path) -> str:
-    """A short table: all parts together, forward and backward."""
+    """A short table: all parts together, forward and backward; nothing, if that was not timed."""
     result = _complete(path)
     chosen = [case for case in result["cases"] if (case["part"], case["mode"]) == ("all", "forward+backward")]
-    rows = [{"batch": report.batch_name(case), **report.row(case)} for case in chosen]
-    return f"{report.heading(result)}:\n\n" + table([{name: row[name] for name in README_COLUMNS} for row in rows])
+    if not chosen:
+        return ""
+    rows = [{name: row[name] for name in README_COLUMNS if name in row} for row in _rows(chosen)]
+    return f"{report.heading(result)}:\n\n{table(rows)}"
+
+
+def _rows(cases: list[report.Case]) -> list[dict[str, str]]:
+    return [{"batch": report.batch_name(case), **row} for case, row in zip(cases, report.rows(cases), strict=True)]
 
 
 def table(rows: list[dict[str, str]]) -> str:

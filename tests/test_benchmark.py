@@ -1,6 +1,7 @@
 """The benchmark: what it runs is right, what it counts is right, and what it writes is whole."""
 
 import importlib.util
+import itertools
 import json
 import os
 import platform
@@ -19,14 +20,14 @@ from gan_regularizers import DiffusionNoise, __version__
 from gan_regularizers.commands import main
 from gan_regularizers.commands.bench import cases, chart, footprint, machine, report, run, timing
 from gan_regularizers.commands.bench.baseline import draw, official_sequence
-from gan_regularizers.commands.bench.settings import Settings
+from gan_regularizers.commands.bench.settings import LAYOUTS, PARTS, SHAPE_SETS, Settings
 from gan_regularizers.ops import reference
 
 QUICK = ["bench", "--device", "cpu", "--shapes", "2x3x8x8", "--seconds", "0.001"]
 ALL = "color,translation,cutout"
 STUB = """
 def DiffAugment(x, policy="", channels_first=True):
-    assert policy in ("color", "color,translation,cutout")
+    assert policy in ("color", "translation", "cutout", "color,translation,cutout")
     return 2 * x
 """
 
@@ -51,7 +52,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The JSON file of a run to its end."""
     path = tmp_path_factory.mktemp("results") / "here.json"
-    options = ["--shapes", "2x3x8x8,2x16x4x4", "--dtypes", "float32,bfloat16", "--no-compile"]
+    options = ["--shapes", "2x3x8x8,2x16x4x4", "--dtypes", "float32,bfloat16", "--parts", ",".join(PARTS)]
+    options += ["--layouts", ",".join(LAYOUTS), "--no-compile"]
     assert main([*QUICK, *options, "--official", str(checkout), "--json", str(path)]) == 0
     return path
 
@@ -64,8 +66,10 @@ GPU_SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu.sh"
 THIS_PYTHON = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
-def subject_of(part: str, shape: tuple[int, ...] = (3, 3, 8, 6), dtype: str = "float32") -> cases.Subject:
-    return cases.Subject(shape, dtype, part)
+def subject_of(
+    part: str, shape: tuple[int, ...] = (3, 3, 8, 6), dtype: str = "float32", layout: str = "contiguous"
+) -> cases.Subject:
+    return cases.Subject(shape, dtype, layout, part)
 
 
 def transforms_of(subject: cases.Subject, official=None) -> dict[str, cases.Transform]:
@@ -104,7 +108,7 @@ def test_the_baseline_draws_the_official_distributions():
 
 
 @pytest.mark.usefixtures("seeds_everywhere")
-@pytest.mark.parametrize("part", ["noise", "color", "all"])
+@pytest.mark.parametrize("part", PARTS)
 def test_backends_of_ours_give_one_result(part):
     subject = subject_of(part)
     transforms, x = transforms_of(subject), images(*subject.shape)
@@ -120,12 +124,62 @@ def test_backends_of_ours_give_one_result(part):
     assert not torch.equal(replayed(x), x)
 
 
-def test_a_feature_map_has_one_t_per_channel():
-    subject = subject_of("noise", (4, 64, 2, 2))
-    x = torch.full(subject.shape, 100.0)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("part", ["noise", "diffused"])
+def test_a_feature_map_has_one_t_per_channel(part, layout):
+    subject = subject_of(part, (4, 64, 2, 2), layout=layout)
+    x = torch.full(subject.shape, 100.0).contiguous(memory_format=cases._MEMORY_FORMATS[layout])
     for name, transform in transforms_of(subject).items():
         gains = (transform(x) / 100).mean(dim=(2, 3))
         assert (gains[0].round(decimals=1).unique()).numel() > 3, name
+
+
+@pytest.mark.parametrize("channels", [3, 64])
+def test_diffused_has_no_clean_sample(channels):
+    subject = subject_of("diffused", (64, channels, 4, 4))
+    x, transforms = images(*subject.shape), transforms_of(subject)
+    assert set(transforms) == {cases.OURS, cases.REPLAYED, cases.REFERENCE, cases.SEQUENCE, cases.REPLAYED_SEQUENCE}
+    for name, transform in transforms.items():
+        assert bool((transform(x) != x).flatten(2).any(2).all()), name
+    replayed = transforms[cases.REPLAYED_SEQUENCE]
+    far, flat = torch.full(subject.shape, 1e4), (2, 3)
+    torch.testing.assert_close(replayed(far).mean(flat), replayed(far).mean(flat), rtol=1e-3, atol=0)  # the same gains
+    assert not torch.equal(replayed(x), replayed(x))
+
+
+@pytest.mark.parametrize(
+    ("part", "changes"),
+    [
+        ("color", lambda x, y: torch.equal(y[:, :, 0, 0], y[:, :, -1, -1]) and not torch.equal(y, x)),
+        ("translation", lambda x, y: torch.equal(y[:, :, 4, 4], x[:, :, 4, 4]) and not torch.equal(y, x)),
+        ("cutout", lambda x, y: not torch.equal(y, x)),
+    ],
+)
+def test_parts_do_what_their_names_say(part, changes):
+    """To an image of one colour: a colour is one everywhere, a shift leaves the middle, and what is cut away is 0."""
+    subject = subject_of(part, (32, 3, 9, 9))
+    x = torch.rand(32, 3, 1, 1).expand(subject.shape).contiguous() + 1
+    for name in (cases.OURS, cases.REPLAYED, cases.REFERENCE, cases.SEQUENCE):
+        y = transforms_of(subject)[name](x)
+        assert changes(x, y), name
+        if part == "cutout":
+            assert set((y / x).unique().tolist()) == {0.0, 1.0}, name
+
+
+@pytest.mark.parametrize("part", ["noise", "augment"])
+def test_the_layout_is_that_of_input_output_and_gradients(part):
+    subject = subject_of(part, layout="channels_last")
+    batch = cases.batch(subject, "cpu")
+    formats = {"memory_format": torch.channels_last}
+    for tensor in batch:
+        assert tensor.is_contiguous(**formats)
+        assert not tensor.is_contiguous()
+    for name in (cases.OURS, cases.REPLAYED):
+        for mode in cases.PASSES:
+            result = cases.call(mode, transforms_of(subject)[name], batch)()
+            assert (result if mode == "forward" else result[0]).is_contiguous(**formats)
+    assert cases.calls("forward", {}, batch)[cases.CLONE]().is_contiguous(**formats)
+    assert cases.batch(subject_of(part), "cpu").x.is_contiguous()
 
 
 def test_the_official_file_gets_the_policy_and_the_noise(checkout):
@@ -357,16 +411,19 @@ def test_the_file_is_complete(finished):
     assert result["versions"]["torch"] == torch.__version__
     assert result["backend"]["name"] in ("reference", "native")
     assert result["settings"]["official_file"]
-    keys = [(tuple(c["shape"]), c["dtype"], c["part"], c["mode"]) for c in result["cases"]]
+    keys = [(tuple(c["shape"]), c["dtype"], c["layout"], c["part"], c["mode"]) for c in result["cases"]]
     dtypes, modes = ("float32", "bfloat16"), ("forward", "forward+backward", "r1")
     assert keys == [
-        *(((2, 3, 8, 8), d, p, m) for d in dtypes for p in ("noise", "color", "all") for m in modes),
-        *(((2, 16, 4, 4), d, "noise", m) for d in dtypes for m in modes),
+        *itertools.product([(2, 3, 8, 8)], dtypes, LAYOUTS, PARTS, modes),
+        *itertools.product([(2, 16, 4, 4)], dtypes, LAYOUTS, ["noise", "diffused"], modes),
     ]
     for case in result["cases"]:
-        names = {cases.OURS, cases.REPLAYED, cases.SEQUENCE, cases.CLONE} | (
-            {cases.FILE} if case["part"] != "noise" else set()
-        )
+        assert case["threads"] == torch.get_num_threads()
+        names = {cases.OURS, cases.REPLAYED, cases.SEQUENCE, cases.CLONE}
+        if case["part"] == "diffused":
+            names.add(cases.REPLAYED_SEQUENCE)
+        elif case["part"] != "noise":
+            names.add(cases.FILE)
         if result["backend"]["name"] != "reference":
             names.add(cases.REFERENCE)
         assert set(case["competitors"]) == names
@@ -399,8 +456,9 @@ def test_without_files_there_is_the_table(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main([*QUICK, "--no-compile", "--parts", "color", "--modes", "forward,r1"]) == 0
     shown = capsys.readouterr().out
-    rows = [line.split() for line in shown.splitlines() if line.startswith("color")]
-    assert [row[:2] for row in rows] == [["color", "forward"], ["color", "r1"]]
+    rows = [line.split()[0] for line in shown.splitlines() if line.startswith(("forward ", "r1 "))]
+    assert rows == ["forward", "r1"]
+    assert "\n2x3x8x8 float32, color" in shown
     assert "Incomplete" not in shown
     assert not list(tmp_path.iterdir())
 
@@ -426,8 +484,13 @@ def test_the_tables_of_the_documentation(finished):
     result = json.loads(finished.read_text())
     rows = [line for line in full.splitlines() if line.startswith("| 2x")]
     assert len(rows) == len(result["cases"])
+    header = next(line for line in full.splitlines() if line.startswith("| batch "))
+    columns = [cell.strip() for cell in header.split("|")[2:-1]]
+    assert not {"threads", "compile", "autotune", "host ms", "kernels"} & set(columns)
     for row, case in zip(rows, result["cases"], strict=True):
-        assert [cell.strip() for cell in row.split("|")[2:-1]] == list(report.row(case).values())
+        cells = report.row(case)
+        assert [cell.strip() for cell in row.split("|")[1:-1]] == [report.batch_name(case), *map(cells.get, columns)]
+        assert ("channels_last" in row) == (case["layout"] == "channels_last")
     assert tables.rewritten(full, [tables.section(finished)]) == full
     cut_short = finished.parent / "cut.json"
     cut_short.write_text(json.dumps({**result, "complete": False}))
@@ -479,9 +542,10 @@ def test_what_a_result_of_cuda_shows_beside(finished, tmp_path):
     assert "threads" not in heading
     assert ", CUDA 13.0, driver unknown, " in heading
     header, _, *rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows.splitlines()]
-    assert header[-6:] == ["compile", "autotune", "file", "memory", "host ms", "kernels"]
+    assert header[-3:] == ["memory", "host ms", "kernels"]
+    assert "threads" not in header
     for row, case in zip(rows, result["cases"], strict=True):
-        assert row[-5] == ("-" if case["mode"] == "r1" else "2.5x")
+        assert row[header.index("autotune")] == ("-" if case["mode"] == "r1" else "2.5x")
         assert row[-2:] == ["0.0412/0.9", "5/63"]
         assert row[header.index("GB/s")] == "2350"
     assert "autotune" not in tables.summary(path)
@@ -581,6 +645,9 @@ def test_ctrl_c(tmp_path):
         (["--shapes", "2x3x8x-8"], "is no shape"),
         (["--dtypes", "float32,int8"], "'int8' is unknown; choose one of float32, float16, bfloat16"),
         (["--parts", "colour"], "'colour' is unknown"),
+        (["--layouts", "NHWC"], "'NHWC' is unknown; choose one of contiguous, channels_last"),
+        (["--shapes", "projectedgan"], "or one of projected_gan, projected_gan_mixed"),
+        (["--threads", "1,x"], "'x'"),
         (["--modes", "backward"], "'backward' is unknown"),
         (["--device", "tpu"], "invalid choice: 'tpu'"),
         (["--seconds", "0"], "is outside (0, inf)"),
@@ -593,6 +660,55 @@ def test_options_that_cannot_be_read(options, said, capsys):
     assert stopped.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
+
+
+def test_sets_of_shapes_have_names(tmp_path):
+    path = tmp_path / "b.json"
+    options = ["--shapes", "16x320x8x8,projected_gan", "--no-compile", "--modes", "forward", "--json", str(path)]
+    assert main([*QUICK, *options]) == 0
+    shapes = [tuple(case["shape"]) for case in json.loads(path.read_text())["cases"]]
+    assert shapes == [(16, 320, 8, 8), *SHAPE_SETS["projected_gan"][:-1]]
+
+
+def test_numbers_of_threads_are_timed_beside_each_other(tmp_path, capsys):
+    path, before = tmp_path / "b.json", torch.get_num_threads()
+    options = ["--threads", "2,1", "--parts", "diffused", "--no-compile", "--json", str(path)]
+    try:
+        assert main([*QUICK, *options]) == 0
+    finally:
+        torch.set_num_threads(before)
+    result = json.loads(path.read_text())
+    assert result["settings"]["threads"] == [2, 1]
+    keys = [(case["mode"], case["threads"]) for case in result["cases"]]
+    assert keys == [*itertools.product(["forward", "forward+backward", "r1"], [2, 1])]
+    assert "2 and 1 threads" in report.heading(result)
+    rows = report.rows(result["cases"])
+    assert [(row["mode"], int(row["threads"])) for row in rows] == keys
+    for row, case in zip(rows, result["cases"], strict=True):
+        figures = (case["competitors"][name] for name in (cases.REPLAYED, cases.REPLAYED_SEQUENCE))
+        expected = [1e9 * figure["median_s"] * case["threads"] / (2 * 3 * 8 * 8) for figure in figures]
+        if case["mode"] == "forward":
+            assert list(map(float, row["ns"].split("/"))) == pytest.approx(expected, rel=0.01)
+        else:
+            assert row["ns"] == "-"
+    assert "threads" not in report.rows(result["cases"][::2])[0]
+    assert "forward, 2 threads: " in capsys.readouterr().out
+    with Image.open(path.with_suffix(".png")) as picture:
+        assert picture.height > 300
+
+
+def test_every_column_is_explained(finished):
+    page = (Path(__file__).parents[1] / "docs" / "performance.md").read_text()
+    _, _, after = page.partition("## What the columns mean")
+    table, _, _ = after.partition("## Results")
+    named = {
+        name.strip() for line in table.splitlines() if line.startswith("| ") for name in line.split("|")[1].split(",")
+    }
+    case = json.loads(finished.read_text())["cases"][0]
+    assert report.row(case).keys() - {"part", "mode"} <= named
+    _, _, after = page.partition("## What is timed")
+    parts = {line.split("|")[1].strip() for line in after.splitlines() if line.startswith("| ")}
+    assert {*PARTS, *cases.PASSES} <= parts
 
 
 @pytest.mark.parametrize(
@@ -622,6 +738,13 @@ def test_runs_that_cannot_begin(options, said, tmp_path, capsys, monkeypatch):
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
     assert [path for path in sorted(tmp_path.rglob("*")) if "__pycache__" not in path.parts] == before
+
+
+def test_threads_are_of_the_cpu(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert main(["bench", "--device", "cuda", "--threads", "1,2"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("--threads is for the CPU, but this run is on --device cuda; leave it out")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

@@ -1,5 +1,6 @@
 """The command ``gan-regularizers bench``: the modules as a user calls them, beside the official sequence and a copy."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,20 @@ from ...io import options, terminal
 from ...io.errors import CommandError
 from .._extras import need
 from .._options import DEVICES, Commands
-from .settings import DTYPES, MODES, MOST_IMAGE_CHANNELS, PARTS, SHAPES, Settings, Shape, shape, shape_name
+from .settings import (
+    DEFAULT_PARTS,
+    DTYPES,
+    LAYOUTS,
+    MODES,
+    MOST_IMAGE_CHANNELS,
+    PARTS,
+    SHAPE_SETS,
+    SHAPES,
+    Settings,
+    Shape,
+    shape_name,
+    shapes,
+)
 
 
 def add_parser(commands: Commands) -> None:
@@ -22,13 +36,20 @@ def add_parser(commands: Commands) -> None:
     add("--device", choices=DEVICES, default="auto", help="(default: auto)")
     add(
         "--shapes",
-        type=options.several(shape),
+        type=options.several(shapes),
         metavar="NxCxHxW,...",
-        help=f"more than {MOST_IMAGE_CHANNELS} channels: a feature map (default: "
+        help=f"more than {MOST_IMAGE_CHANNELS} channels: a feature map; those of ProjectedGAN's discriminator: "
+        + ", ".join(SHAPE_SETS)
+        + " (default: "
         + "; ".join(f"{','.join(map(shape_name, shapes))} on {device}" for device, shapes in SHAPES.items())
         + ")",
     )
-    for name, known, default in (("dtypes", DTYPES, Settings.dtypes), ("parts", PARTS, PARTS), ("modes", MODES, MODES)):
+    for name, known, default in (
+        ("dtypes", DTYPES, Settings.dtypes),
+        ("layouts", LAYOUTS, Settings.layouts),
+        ("parts", PARTS, DEFAULT_PARTS),
+        ("modes", MODES, MODES),
+    ):
         add(
             f"--{name}",
             type=options.several(options.one_of(known)),
@@ -38,7 +59,12 @@ def add_parser(commands: Commands) -> None:
         )
     of_a_function = f"to time a function in a case (default: {Settings.seconds:g})"
     add("--seconds", type=options.number("(0, inf)"), default=Settings.seconds, help=of_a_function)
-    add("--threads", type=options.whole_number("[1, inf)"), help="of the CPU (default: as torch has it)")
+    add(
+        "--threads",
+        type=options.several(options.whole_number("[1, inf)")),
+        metavar="NUMBER,...",
+        help="of the CPU; each case on one number after the other (default: as torch has it)",
+    )
     add("--no-compile", dest="compile", action="store_false", help="leave torch.compile out, which takes long to start")
     add("--autotune", action="store_true", help="on CUDA, also torch.compile in its mode max-autotune-no-cudagraphs")
     add(
@@ -53,7 +79,7 @@ def add_parser(commands: Commands) -> None:
 
 def bench(
     device: str,
-    shapes: tuple[Shape, ...] | None,
+    shapes: tuple[tuple[Shape, ...], ...] | None,
     json: Path | None,
     chart: Path | None,
     official: Path | None,
@@ -64,9 +90,12 @@ def bench(
     from . import run
 
     device = options.find_device(device)
-    settings = Settings(device, shapes or SHAPES[device], **given)
+    chosen = tuple(dict.fromkeys(itertools.chain.from_iterable(shapes or (SHAPES[device],))))
+    settings = Settings(device, chosen, **given)
     if settings.autotune and not settings.compile:
         raise CommandError("--autotune and --no-compile contradict each other; leave one of them out")
     if settings.autotune and device == "cpu":
         raise CommandError("--autotune is for CUDA, but this run is on --device cpu; leave it out or use --device cuda")
+    if settings.threads and device == "cuda":
+        raise CommandError("--threads is for the CPU, but this run is on --device cuda; leave it out")
     run.start(settings, json, chart, official, terminal.console())

@@ -1,6 +1,7 @@
 """What is timed: a part of the regularizers on one kind of batch, in one mode, by every competitor."""
 
 import importlib.util
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,14 +21,27 @@ OURS = "gan_regularizers"
 REPLAYED = "gan_regularizers, parameters given"
 REFERENCE = "reference backend"
 SEQUENCE = "official sequence"
+REPLAYED_SEQUENCE = "official sequence, parameters given"
 COMPILED = "torch.compile"
 AUTOTUNED = "torch.compile max-autotune"
 FILE = "official file"
 CLONE = "clone"
-COMPETITORS = (OURS, REPLAYED, REFERENCE, COMPILED, AUTOTUNED, SEQUENCE, FILE, CLONE)
+COMPETITORS = (
+    OURS,
+    REPLAYED,
+    REFERENCE,
+    COMPILED,
+    AUTOTUNED,
+    SEQUENCE,
+    REPLAYED_SEQUENCE,
+    FILE,
+    CLONE,
+)
 
 FILE_NAME = "DiffAugment_pytorch.py"
-_POLICIES = {"noise": "", "color": "color", "all": "color,translation,cutout"}
+_POLICIES = {"noise": "", "diffused": "", "augment": "color,translation,cutout", "all": "color,translation,cutout"}
+_NOISE: dict[str, dict[str, Any]] = {"noise": {}, "diffused": {"clean_share": 0.0}, "all": {}}  # settings of its own
+_MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 # Passes of the operator over the batch: the map; and its adjoint; and, for the penalty's gradient, its linear part.
 PASSES = {"forward": 1, "forward+backward": 2, "r1": 3}
@@ -37,11 +51,25 @@ Transform = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Subject:
-    """A part on batches of one shape and dtype."""
+    """A part on batches of one shape, dtype and memory layout."""
 
     shape: Shape
     dtype: str
+    layout: str
     part: str
+
+    @property
+    def policy(self) -> str:
+        """Of DiffAugment."""
+        return _POLICIES.get(self.part, self.part)
+
+    @property
+    def noise(self) -> DiffusionNoise | None:
+        """The noise after it."""
+        settings = _NOISE.get(self.part)
+        if settings is None:
+            return None
+        return DiffusionNoise.preset("projected_gan", **settings) if self.per_channel else DiffusionNoise(**settings)
 
     @property
     def per_channel(self) -> bool:
@@ -66,27 +94,23 @@ class Batch(NamedTuple):
 
 def subjects(settings: Settings) -> Iterator[Subject]:
     """The subjects of a run; a feature map has no colours and no place to move to."""
-    for shape in settings.shapes:
-        for dtype in settings.dtypes:
-            for part in settings.parts:
-                subject = Subject(shape, dtype, part)
-                if part == "noise" or not subject.per_channel:
-                    yield subject
+    for kind in itertools.product(settings.shapes, settings.dtypes, settings.layouts, settings.parts):
+        subject = Subject(*kind)
+        if not (subject.per_channel and subject.policy):
+            yield subject
 
 
 def batch(subject: Subject, device: str) -> Batch:
-    """Random tensors of the subject's shape and dtype."""
-    dtype = getattr(torch, subject.dtype)
+    """Random tensors of the subject's shape, dtype and layout."""
+    kind = {"dtype": getattr(torch, subject.dtype), "memory_format": _MEMORY_FORMATS[subject.layout]}
     x, cotangent = torch.rand(subject.shape, device=device) * 2 - 1, torch.randn(subject.shape, device=device)
-    return Batch(x.to(dtype).requires_grad_(), cotangent.to(dtype).requires_grad_())
+    return Batch(x.to(**kind).requires_grad_(), cotangent.to(**kind).requires_grad_())
 
 
 def transforms(subject: Subject, settings: Settings, backend: str, official: ModuleType | None) -> dict[str, Transform]:
-    """The competitors on this subject, without the clone; all but REPLAYED draw their random numbers."""
-    policy = _POLICIES[subject.part]
-    noise = None
-    if subject.part != "color":
-        noise = DiffusionNoise.preset("projected_gan") if subject.per_channel else DiffusionNoise()
+    """The competitors on this subject, without the clone; all but those with parameters given draw theirs."""
+    policy, noise = subject.policy, subject.noise
+    if noise is not None:
         noise.to(settings.device)
     ours = InputRegularizer(DiffAugment(policy) if policy else None, noise)
 
@@ -101,7 +125,8 @@ def transforms(subject: Subject, settings: Settings, backend: str, official: Mod
         y = official.DiffAugment(x, policy=policy)
         return official_sequence(y, *draw(y, "", noise))
 
-    params = ours.sample(torch.empty(subject.shape, dtype=getattr(torch, subject.dtype), device=settings.device))
+    like = torch.empty(subject.shape, dtype=getattr(torch, subject.dtype), device=settings.device)
+    params = ours.sample(like)
     competitors: dict[str, Transform] = {OURS: ours, REPLAYED: lambda x: ours(x, params=params)}
     if backend != "reference":
         competitors[REFERENCE] = reference
@@ -115,6 +140,9 @@ def transforms(subject: Subject, settings: Settings, backend: str, official: Mod
         mode = "max-autotune-no-cudagraphs"
         competitors[AUTOTUNED] = torch.compile(sequence, fullgraph=True, dynamic=False, mode=mode)
     competitors[SEQUENCE] = sequence
+    if subject.part == "diffused":
+        drawn = draw(like, "", noise).params
+        competitors[REPLAYED_SEQUENCE] = lambda x: official_sequence(x, drawn, torch.randn_like(x))
     if official is not None and policy:
         competitors[FILE] = file
     return competitors
@@ -142,10 +170,10 @@ def call(mode: str, transform: Transform, batch: Batch) -> Callable[[], Any]:
     return {"forward": forward, "forward+backward": forward_backward, "r1": r1}[mode]
 
 
-def clone(batch: Batch) -> Callable[[], Tensor]:
-    """The ceiling: a copy of the same tensor."""
-    x = batch.x.detach()
-    return x.clone
+def calls(mode: str, transforms: dict[str, Transform], batch: Batch) -> dict[str, Callable[[], Any]]:
+    """A step of a mode by every competitor, and a clone."""
+    steps = {name: call(mode, transform, batch) for name, transform in transforms.items()}
+    return {**steps, CLONE: batch.x.detach().clone}
 
 
 def load_official(folder: Path) -> ModuleType:

@@ -8,11 +8,19 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ...io import plots
 from .cases import CLONE, COMPETITORS, OURS
-from .report import Case, Result, batch_name, heading, relative_to_clone
+from .report import Case, Result, batch_name, heading, relative_to_clone, several_threads, three_digits
 
 COLOURS = dict(
-    zip(COMPETITORS, ("#00798c", "#003d5b", "#8ab6bd", "#edae49", "#c77f1a", "#d1495b", "#8d3b72"), strict=False)
+    zip(
+        COMPETITORS,
+        (
+            *("#00798c", "#003d5b", "#8ab6bd", "#edae49", "#c77f1a", "#d1495b", "#8a1c30", "#8d3b72"),
+            "#333333",
+        ),
+        strict=True,
+    )
 )
+CLONE_LINE = "torch.clone"
 BAR_INCHES = 0.19
 
 
@@ -20,26 +28,44 @@ def save(path: Path, result: Result) -> None:
     """A panel for every part and mode; bars per batch and competitor on a logarithmic axis."""
     cases = result["cases"]
     parts, modes = (list(dict.fromkeys(case[key] for case in cases)) for key in ("part", "mode"))
-    batches = {part: list(dict.fromkeys(batch_name(case) for case in cases if case["part"] == part)) for part in parts}
-    shown = [name for name in COMPETITORS if name != CLONE and any(name in relative_to_clone(case) for case in cases)]
-    heights = [len(batches[part]) * (len(shown) + 1) * BAR_INCHES + 0.7 for part in parts]
+    of_part = {part: [case for case in cases if case["part"] == part] for part in parts}
+    name_of = _name_with_threads if several_threads(cases) else batch_name
+    batches = {part: list(dict.fromkeys(map(name_of, of_part[part]))) for part in parts}
+    timed = {part: set().union(*map(relative_to_clone, of_part[part])) - {CLONE} for part in parts}
+    shown = {part: [name for name in COMPETITORS if name in timed[part]] for part in parts}
+    heights = [len(batches[part]) * (len(shown[part]) + 1) * BAR_INCHES + 0.7 for part in parts]
     figure = Figure(figsize=(4.2 * len(modes) + 1, sum(heights) + 1.2), layout="constrained")
     grid = figure.subplots(len(parts), len(modes), sharex=True, sharey="row", squeeze=False, height_ratios=heights)
     for axes_of_part, part in zip(grid, parts, strict=True):
         for axes, mode in zip(axes_of_part, modes, strict=True):
-            of_panel = [case for case in cases if (case["part"], case["mode"]) == (part, mode)]
-            _panel(axes, of_panel, batches[part], shown)
+            found = {name_of(case): relative_to_clone(case) for case in of_part[part] if case["mode"] == mode}
+            _panel(axes, found, batches[part], shown[part])
             axes.set_title(f"{part}, {mode}", loc="left", fontsize=10)
+    far = max(ratio for case in cases for ratio in relative_to_clone(case).values()) > 1000
     for axes in grid[-1]:
         axes.set_xlabel("time / time of torch.clone")
-    handles, labels = grid[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(shown) + 1, frameon=False, fontsize=9)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if far else (1.0, 3.0)))
+    handles = {
+        label: handle for axes in grid[:, 0] for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    order = [name for name in (*COMPETITORS, CLONE_LINE) if name in handles]
+    figure.legend(
+        [handles[name] for name in order],
+        order,
+        loc="outside lower center",
+        ncols=2 * len(modes),
+        frameon=False,
+        fontsize=9,
+    )
     figure.suptitle(heading(result), fontsize=9, color="#666666")
     plots.save(figure, path)
 
 
-def _panel(axes: Axes, cases: list[Case], batches: list[str], shown: list[str]) -> None:
-    found = {batch_name(case): relative_to_clone(case) for case in cases}
+def _name_with_threads(case: Case) -> str:
+    return f"{batch_name(case)}\n{case['threads']} threads"
+
+
+def _panel(axes: Axes, found: dict[str, dict[str, float]], batches: list[str], shown: list[str]) -> None:
     for i, name in enumerate(shown):
         places = [group * (len(shown) + 1) + i for group in range(len(batches))]
         ratios = [found.get(batch, {}).get(name) for batch in batches]
@@ -48,11 +74,10 @@ def _panel(axes: Axes, cases: list[Case], batches: list[str], shown: list[str]) 
         for place, ratio in zip(places, ratios, strict=True):
             if ratio is not None:
                 weight = "bold" if name == OURS else "normal"
-                text = f" {ratio:.3g}"
+                text = f" {three_digits(ratio)}"
                 axes.text(max(ratio, 1.0), place, text, va="center", fontsize=7, fontweight=weight)
-    axes.axvline(1.0, color="#333333", lw=1, label="torch.clone")
+    axes.axvline(1.0, color="#333333", lw=1, label=CLONE_LINE)
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_yticks([group * (len(shown) + 1) + (len(shown) - 1) / 2 for group in range(len(batches))], batches)

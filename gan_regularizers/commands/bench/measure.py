@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+import torch
+
 from ...io.errors import CommandError
 from . import timing
 from .cases import AUTOTUNED, CLONE, COMPILED, OURS, REPLAYED, Subject
@@ -44,6 +46,7 @@ def measure(
 
     copied = subject.floor_bytes("forward")  # a copy reads and writes what one pass does
     copy_rate = copied / times[CLONE].median
+    threads = torch.get_num_threads() if device == "cpu" else None
     competitors: dict[str, dict[str, Any]] = {}
     for name, timed in times.items():
         rate = (copied if name == CLONE else subject.floor_bytes(mode)) / timed.median
@@ -62,4 +65,10 @@ def measure(
         }
     for name, reason in failures.items():
         competitors[name] = {"median_s": None, "reason": reason}
-    return {**asdict(subject), "mode": mode, "floor_bytes": subject.floor_bytes(mode), "competitors": competitors}
+    return {
+        **asdict(subject),
+        "mode": mode,
+        "threads": threads,
+        "floor_bytes": subject.floor_bytes(mode),
+        "competitors": competitors,
+    }

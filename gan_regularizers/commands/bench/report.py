@@ -1,19 +1,41 @@
 """The rows of the tables, for the terminal and for the documentation."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
-from .cases import AUTOTUNED, CLONE, COMPILED, FILE, OURS, REPLAYED, SEQUENCE
+from .cases import (
+    AUTOTUNED,
+    CLONE,
+    COMPILED,
+    FILE,
+    OURS,
+    REPLAYED,
+    REPLAYED_SEQUENCE,
+    SEQUENCE,
+)
 from .settings import shape_name
 
 Case = dict[str, Any]  # a record of the JSON file
 Result = dict[str, Any]  # the whole of it
 
-LEGEND = (
-    "ms: median of gan_regularizers; spread: between its quartiles; of clone: share of torch.clone's GB/s, and given: "
-    "with parameters drawn before; eager, compile, autotune, file: time of the official sequence, of torch.compile of "
-    "it, of that with max-autotune and of the official file, in times of ours; memory, host ms, kernels: ours/eager."
-)
+DASH = "-"
+_FIGURES = {
+    "ms": "median of gan_regularizers",
+    "spread": "between its quartiles",
+    "of clone": "share of torch.clone's GB/s",
+    "x clone": "time in times of torch.clone's, with parameters given",
+    "ns": "a normal and thread, with parameters given, ours/eager",
+    "memory": "in tensors of the batch's size, ours/eager",
+    "host ms": "ours/eager",
+    "kernels": "ours/eager",
+}
+_OTHERS = {
+    "eager": "the official sequence",
+    "compile": "torch.compile of it",
+    "autotune": "that with max-autotune",
+    "file": "the official file",
+}
 
 
 def row(case: Case) -> dict[str, str]:
@@ -21,36 +43,58 @@ def row(case: Case) -> dict[str, str]:
     figures = case["competitors"]
     ours = figures[OURS]
     low, high = ours["quartiles_s"]
-    cells = {
+    return {
         "part": case["part"],
         "mode": case["mode"],
+        "threads": str(case.get("threads") or DASH),
         "ms": _milliseconds(ours["median_s"]),
         "spread": f"{100 * (high - low) / ours['median_s']:.0f}%",
-        "GB/s": _three_digits(ours["gb_per_s"]),
+        "GB/s": three_digits(ours["gb_per_s"]),
         "of clone": f"{ours['percent_of_clone']:.0f}%",
-        **({"given": f"{figures[REPLAYED]['percent_of_clone']:.0f}%"} if REPLAYED in figures else {}),
+        "x clone": _times(relative_to_clone(case).get(REPLAYED)),
         "eager": _times_ours(figures, SEQUENCE),
         "compile": _times_ours(figures, COMPILED),
-        **({"autotune": _times_ours(figures, AUTOTUNED)} if AUTOTUNED in figures else {}),
+        "autotune": _times_ours(figures, AUTOTUNED),
         "file": _times_ours(figures, FILE),
+        "ns": _nanoseconds_per_normal(case),
         "memory": _beside(figures, "peak_tensors", "{:.1f}".format),
+        "host ms": _beside(figures, "host_median_s", _milliseconds),
+        "kernels": _beside(figures, "launches", str),
     }
-    if ours["host_median_s"] is not None:
-        cells["host ms"] = _beside(figures, "host_median_s", _milliseconds)
-    if ours["launches"] is not None:
-        cells["kernels"] = _beside(figures, "launches", str)
-    return cells
+
+
+def rows(cases: list[Case]) -> list[dict[str, str]]:
+    """Those of some cases, without columns that are empty, and with the threads only where their number differs."""
+    complete = list(map(row, cases))
+    shown = [name for name in complete[0] if any(cells[name] != DASH for cells in complete)]
+    if not several_threads(cases):
+        shown = [name for name in shown if name != "threads"]
+    return [{name: cells[name] for name in shown} for cells in complete]
+
+
+def legend(columns: list[str]) -> str:
+    """What those of the columns mean that need a word."""
+    figures = "; ".join(f"{name}: {meaning}" for name, meaning in _FIGURES.items() if name in columns)
+    others = ", ".join(f"{name} ({meaning})" for name, meaning in _OTHERS.items() if name in columns)
+    return f"{figures}." + (f" Their time in times of ours: {others}." if others else "")
+
+
+def several_threads(cases: list[Case]) -> bool:
+    """Whether the cases ran on different numbers of threads."""
+    return len({case.get("threads") for case in cases}) > 1
 
 
 def batch_name(case: Case) -> str:
-    """Such as ``64x3x256x256 float32``."""
-    return f"{shape_name(case['shape'])} {case['dtype']}"
+    """Such as ``64x3x256x256 float32 channels_last``; nothing is said of the usual layout."""
+    layout = case.get("layout", "contiguous")
+    return f"{shape_name(case['shape'])} {case['dtype']}" + (f" {layout}" if layout != "contiguous" else "")
 
 
 def heading(result: Result) -> str:
     """The device and what ran on it."""
-    machine, versions = result["machine"], result["versions"]
-    threads = f", {machine['threads']} threads" if result["settings"]["device"] == "cpu" else ""
+    machine, versions, settings = result["machine"], result["versions"], result["settings"]
+    counts = " and ".join(map(str, settings["threads"] or [machine["threads"]]))
+    threads = f", {counts} threads" if settings["device"] == "cpu" else ""
     cuda = f", CUDA {versions['cuda']}, driver {versions['driver'] or 'unknown'}" if versions["cuda"] else ""
     return (
         f"{machine['device']}{threads}; {result['backend']['name']} backend; "
@@ -61,9 +105,10 @@ def heading(result: Result) -> str:
 def line(case: Case) -> str:
     """A case in a line."""
     cells = row(case)
+    threads = "" if cells["threads"] == DASH else f", {cells['threads']} threads"
     return (
-        f"{batch_name(case)}, {cells['part']}, {cells['mode']}: {cells['ms']} ms, {cells['of clone']} of clone, "
-        f"eager {cells['eager']}"
+        f"{batch_name(case)}, {cells['part']}, {cells['mode']}{threads}: {cells['ms']} ms, {cells['of clone']} of "
+        f"clone, eager {cells['eager']}"
     )
 
 
@@ -74,19 +119,35 @@ def relative_to_clone(case: Case) -> dict[str, float]:
     return {name: timed["median_s"] / clone for name, timed in figures if timed["median_s"] is not None}
 
 
+def three_digits(value: float) -> str:
+    """Such as 2340, not 2.34e+03."""
+    return f"{float(f'{value:.3g}'):g}"
+
+
 def _times_ours(figures: dict[str, Any], name: str) -> str:
-    ratio = figures.get(name, {}).get("times_ours")
-    return "-" if ratio is None else f"{_three_digits(ratio)}x"
+    return _times(figures.get(name, {}).get("times_ours"))
+
+
+def _times(ratio: float | None) -> str:
+    return DASH if ratio is None else f"{three_digits(ratio)}x"
+
+
+def _nanoseconds_per_normal(case: Case) -> str:
+    """Where nothing is made but normals, one for each element: on the CPU, forward, all samples diffused."""
+    if (case["part"], case["mode"]) != ("diffused", "forward") or not case["threads"]:
+        return DASH
+    scale = 1e9 * case["threads"] / math.prod(case["shape"])
+    return _beside(case["competitors"], "median_s", lambda s: three_digits(s * scale), (REPLAYED, REPLAYED_SEQUENCE))
 
 
 def _milliseconds(seconds: float) -> str:
-    return _three_digits(seconds * 1e3)
+    return three_digits(seconds * 1e3)
 
 
-def _three_digits(value: float) -> str:
-    return f"{float(f'{value:.3g}'):g}"  # 2340, not 2.34e+03
-
-
-def _beside(figures: dict[str, Any], key: str, write: Callable[[Any], str]) -> str:
-    values = (figures[name].get(key) for name in (OURS, SEQUENCE))
-    return "/".join("-" if value is None else write(value) for value in values)
+def _beside(
+    figures: dict[str, Any], key: str, write: Callable[[Any], str], names: tuple[str, str] = (OURS, SEQUENCE)
+) -> str:
+    values = [figures[name].get(key) for name in names]
+    if not any(value is not None for value in values):
+        return DASH
+    return "/".join(DASH if value is None else write(value) for value in values)

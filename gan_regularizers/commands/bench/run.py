@@ -30,8 +30,6 @@ def start(
     """Run the benchmark; the files hold every case that was finished, also after an error or Ctrl-C."""
     json_path, chart_path = _outputs(json_path, chart_path)
     file = None if official is None else cases.load_official(official)
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
     keeps_freed_memory = settings.device == "cpu" and timing.keep_freed_memory()
     name, reason = machine.backend(settings.device)
     result: report.Result = {
@@ -80,8 +78,9 @@ def _outputs(json_path: Path | None, chart_path: Path | None) -> tuple[Path | No
 def _measured(settings: Settings, backend: str, file: ModuleType | None, progress: Progress) -> Iterator[report.Case]:
     subjects = list(cases.subjects(settings))
     if not subjects:
-        raise CommandError("nothing to time: a feature map has only the part noise")
-    task = progress.add_task("", total=len(subjects) * len(settings.modes), status="")
+        raise CommandError("nothing to time: a feature map has only the parts noise and diffused")
+    rounds = list(itertools.product(settings.modes, settings.threads or (torch.get_num_threads(),)))
+    task = progress.add_task("", total=len(subjects) * len(rounds), status="")
 
     def say(status: str) -> None:
         progress.update(task, status=status)
@@ -93,11 +92,10 @@ def _measured(settings: Settings, backend: str, file: ModuleType | None, progres
         except RuntimeError as error:  # out of memory
             raise CommandError(f"--shapes {shape_name(subject.shape)}: {str(error).splitlines()[0]}") from error
         transforms = cases.transforms(subject, settings, backend, file)
-        for mode in settings.modes:
+        for mode, threads in rounds:
             progress.update(task, description=f"{shape_name(subject.shape)} {subject.dtype} {subject.part} {mode}")
-            calls = {name: cases.call(mode, transform, batch) for name, transform in transforms.items()}
-            calls[cases.CLONE] = cases.clone(batch)
-            yield measure(subject, mode, calls, settings, say)
+            torch.set_num_threads(threads)
+            yield measure(subject, mode, cases.calls(mode, transforms, batch), settings, say)
             progress.advance(task)
 
 
@@ -120,14 +118,18 @@ def _progress(console: Console) -> Progress:
 
 
 def _print_tables(console: Console, result: report.Result) -> None:
-    for batch, group in itertools.groupby(result["cases"], report.batch_name):
-        rows = list(map(report.row, group))
-        table = Table(title=batch, title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
-        for name in rows[0]:
-            left = name in ("part", "mode")
+    shown: dict[str, None] = {}
+    for title, group in itertools.groupby(result["cases"], lambda case: f"{report.batch_name(case)}, {case['part']}"):
+        rows = report.rows(list(group))
+        # A terminal may have but 80 columns.
+        columns = [name for name in rows[0] if name not in ("part", "GB/s")]
+        shown |= dict.fromkeys(columns)
+        table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
+        for name in columns:
+            left = name == "mode"
             table.add_column(name, justify="left" if left else "right", no_wrap=left, overflow="fold")
         for row in rows:
-            # A terminal may have but 80 columns.
-            table.add_row(*(cell.replace("forward+backward", "fwd+bwd") for cell in row.values()))
+            table.add_row(*(row[name].replace("forward+backward", "fwd+bwd") for name in columns))
         console.print(table)
-    console.print(report.LEGEND if result["complete"] else f"{report.LEGEND} Incomplete.", highlight=False)
+    legend = report.legend(list(shown))
+    console.print(legend if result["complete"] else f"{legend} Incomplete.", highlight=False)
