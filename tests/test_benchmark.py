@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -171,7 +171,8 @@ def test_the_layout_is_that_of_input_output_and_gradients(part):
     subject = subject_of(part, layout="channels_last")
     batch = cases.batch(subject, "cpu")
     formats = {"memory_format": torch.channels_last}
-    for tensor in batch:
+    unit = batch.in_unit_range()
+    for tensor in (batch.x, batch.cotangent, unit.x, unit.cotangent):
         assert tensor.is_contiguous(**formats)
         assert not tensor.is_contiguous()
     for name in (cases.OURS, cases.REPLAYED):
@@ -180,6 +181,71 @@ def test_the_layout_is_that_of_input_output_and_gradients(part):
             assert (result if mode == "forward" else result[0]).is_contiguous(**formats)
     assert cases.calls("forward", {}, batch)[cases.CLONE]().is_contiguous(**formats)
     assert cases.batch(subject_of(part), "cpu").x.is_contiguous()
+
+
+@pytest.mark.parametrize("name", list(cases.LIBRARIES))
+@pytest.mark.parametrize("part", ["color", "translation", "cutout", "augment"])
+@pytest.mark.filterwarnings("ignore")  # of other people's code
+def test_nearest_equivalents_draw_for_each_sample(name, part):
+    pytest.importorskip(name)
+    subject = subject_of(part, (16, 3, 16, 16))
+    transform = transforms_of(subject)[name]
+    row = torch.rand(1, 3, 16, 16).expand(subject.shape).contiguous().requires_grad_()
+    y = transform(row)
+    assert (y.shape, y.dtype) == (row.shape, row.dtype)
+    assert len(y.detach().flatten(1).unique(dim=0)) > 8
+    assert 0 <= y.min() <= y.max() <= 1
+    (slope,) = torch.autograd.grad(y.sum(), row)
+    assert bool(slope.any())
+    x = torch.full(subject.shape, 0.5)
+    y = transform(x + 0.25 if part == "cutout" else x)
+    if part == "color":
+        assert torch.equal(y, y[:, :, :1, :1].expand_as(y))
+    elif part == "translation":
+        assert torch.equal(y[:, :, 4:12, 4:12], x[:, :, 4:12, 4:12])
+    elif part == "cutout":
+        assert torch.equal((y == 0.5).float().mean((1, 2, 3)), torch.full((16,), 0.25))  # grey, a quarter
+
+
+def test_nearest_equivalents_have_images_from_0_to_1():
+    batch = cases.batch(subject_of("color"), "cpu")
+    same = {name: lambda x: x for name in (cases.OURS, *cases.LIBRARIES)}
+    calls = cases.calls("forward", same, batch)
+    assert calls[cases.OURS]() is batch.x
+    for name in cases.LIBRARIES:
+        torch.testing.assert_close(calls[name]() * 2 - 1, batch.x)
+    (gradient,) = cases.calls("forward+backward", same, batch)[cases.KORNIA]()
+    assert torch.equal(gradient, batch.cotangent)
+
+
+def test_libraries_that_are_not_there(tmp_path, monkeypatch, capsys):
+    for name in ("kornia.augmentation", "torchvision.transforms.v2"):
+        monkeypatch.setitem(sys.modules, name, None)
+    cases.equivalents.kornia.cache_clear()
+    cases.equivalents.torchvision.cache_clear()
+    path = tmp_path / "b.json"
+    assert main([*QUICK, "--no-compile", "--parts", "color", "--modes", "forward", "--json", str(path)]) == 0
+    (case,) = json.loads(path.read_text())["cases"]
+    shown = capsys.readouterr().out
+    for name in cases.LIBRARIES:
+        assert case["competitors"][name]["median_s"] is None
+        assert case["competitors"][name]["reason"].endswith(f"; pip install {name}")
+        assert report.row(case)[name] == "-"
+        assert name not in report.rows([case])[0]
+        assert f"{name} was not timed: import of {name}" in shown
+
+
+def test_torchvision_does_not_write_beyond_its_memory(monkeypatch):
+    """As the backward pass of grid_sample does in torch 2.13 and 2.14, in half precision on the CPU."""
+    parts = {name: lambda *_, **__: None for name in ("ColorJitter", "RandomAffine", "RandomErasing")}
+    library = SimpleNamespace(**parts, Compose=lambda _: lambda image: image)
+    monkeypatch.setattr(cases.equivalents, "_import", lambda _: library)
+    torchvision = cases.equivalents.torchvision.__wrapped__
+    x = torch.rand(2, 3, 4, 4)
+    assert torch.equal(torchvision("color,translation")(x), x)
+    assert torch.equal(torchvision("color")(x.half()), x.half())
+    with pytest.raises(RuntimeError, match="beyond its memory"):
+        torchvision("color,translation")(x.half())
 
 
 def test_the_official_file_gets_the_policy_and_the_noise(checkout):
@@ -411,6 +477,7 @@ def test_the_file_is_complete(finished):
     assert result["versions"]["torch"] == torch.__version__
     assert result["backend"]["name"] in ("reference", "native")
     assert result["settings"]["official_file"]
+    assert result["versions"].keys() >= cases.LIBRARIES.keys()
     keys = [(tuple(c["shape"]), c["dtype"], c["layout"], c["part"], c["mode"]) for c in result["cases"]]
     dtypes, modes = ("float32", "bfloat16"), ("forward", "forward+backward", "r1")
     assert keys == [
@@ -423,7 +490,7 @@ def test_the_file_is_complete(finished):
         if case["part"] == "diffused":
             names.add(cases.REPLAYED_SEQUENCE)
         elif case["part"] != "noise":
-            names.add(cases.FILE)
+            names |= {cases.FILE} if case["part"] == "all" else {cases.FILE, *cases.LIBRARIES}
         if result["backend"]["name"] != "reference":
             names.add(cases.REFERENCE)
         assert set(case["competitors"]) == names
@@ -431,6 +498,9 @@ def test_the_file_is_complete(finished):
         assert copy["percent_of_clone"] == pytest.approx(100)
         assert copy["peak_tensors"] == 1
         for name, figures in case["competitors"].items():
+            if name in cases.LIBRARIES and figures["median_s"] is None:
+                assert figures["reason"]
+                continue
             moved = case["floor_bytes"] / (1 if name != cases.CLONE else cases.PASSES[case["mode"]])
             low, high = figures["quartiles_s"]
             assert 0 < low <= figures["median_s"] <= high
@@ -486,6 +556,7 @@ def test_the_tables_of_the_documentation(finished):
     assert len(rows) == len(result["cases"])
     header = next(line for line in full.splitlines() if line.startswith("| batch "))
     columns = [cell.strip() for cell in header.split("|")[2:-1]]
+    assert "torchvision" in columns or importlib.util.find_spec("torchvision") is None
     assert not {"threads", "compile", "autotune", "host ms", "kernels"} & set(columns)
     for row, case in zip(rows, result["cases"], strict=True):
         cells = report.row(case)
@@ -708,7 +779,7 @@ def test_every_column_is_explained(finished):
     assert report.row(case).keys() - {"part", "mode"} <= named
     _, _, after = page.partition("## What is timed")
     parts = {line.split("|")[1].strip() for line in after.splitlines() if line.startswith("| ")}
-    assert {*PARTS, *cases.PASSES} <= parts
+    assert {*PARTS, *cases.PASSES, *cases.LIBRARIES} <= parts
 
 
 @pytest.mark.parametrize(

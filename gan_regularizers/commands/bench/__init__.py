@@ -1,4 +1,4 @@
-"""The command ``gan-regularizers bench``: the modules as a user calls them, beside the official sequence and a copy."""
+"""The command ``gan-regularizers bench``: the modules as a user calls them, beside what else does it, and a copy."""
 
 import itertools
 from pathlib import Path
@@ -85,7 +85,7 @@ def bench(
     official: Path | None,
     **given: Any,
 ) -> None:
-    """Time the regularizers beside the official sequence of operations, eager and compiled, and a copy."""
+    """Time the regularizers beside the official sequence, eager and compiled, kornia, torchvision, and a copy."""
     need("bench")
     from . import run
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ... import DiffAugment, DiffusionNoise, InputRegularizer, use_backend
 from ...io.errors import CommandError
+from . import equivalents
 from .baseline import draw, official_sequence
 from .settings import MOST_IMAGE_CHANNELS, Settings, Shape
 
@@ -25,6 +26,8 @@ REPLAYED_SEQUENCE = "official sequence, parameters given"
 COMPILED = "torch.compile"
 AUTOTUNED = "torch.compile max-autotune"
 FILE = "official file"
+KORNIA = "kornia"
+TORCHVISION = "torchvision"
 CLONE = "clone"
 COMPETITORS = (
     OURS,
@@ -35,8 +38,11 @@ COMPETITORS = (
     SEQUENCE,
     REPLAYED_SEQUENCE,
     FILE,
+    KORNIA,
+    TORCHVISION,
     CLONE,
 )
+LIBRARIES = {KORNIA: equivalents.kornia, TORCHVISION: equivalents.torchvision}
 
 FILE_NAME = "DiffAugment_pytorch.py"
 _POLICIES = {"noise": "", "diffused": "", "augment": "color,translation,cutout", "all": "color,translation,cutout"}
@@ -90,6 +96,10 @@ class Batch(NamedTuple):
 
     x: Tensor
     cotangent: Tensor
+
+    def in_unit_range(self) -> "Batch":
+        """The same images in [0, 1]."""
+        return Batch(((self.x.detach() + 1) / 2).requires_grad_(), self.cotangent)
 
 
 def subjects(settings: Settings) -> Iterator[Subject]:
@@ -145,6 +155,9 @@ def transforms(subject: Subject, settings: Settings, backend: str, official: Mod
         competitors[REPLAYED_SEQUENCE] = lambda x: official_sequence(x, drawn, torch.randn_like(x))
     if official is not None and policy:
         competitors[FILE] = file
+    if policy and noise is None:
+        for name, library in LIBRARIES.items():
+            competitors[name] = lambda x, library=library: library(policy)(x)
     return competitors
 
 
@@ -171,9 +184,10 @@ def call(mode: str, transform: Transform, batch: Batch) -> Callable[[], Any]:
 
 
 def calls(mode: str, transforms: dict[str, Transform], batch: Batch) -> dict[str, Callable[[], Any]]:
-    """A step of a mode by every competitor, and a clone."""
-    steps = {name: call(mode, transform, batch) for name, transform in transforms.items()}
-    return {**steps, CLONE: batch.x.detach().clone}
+    """A step of a mode by every competitor, each on images in the range that it takes, and a clone."""
+    unit, x = batch.in_unit_range(), batch.x.detach()
+    batches = {name: unit if name in LIBRARIES else batch for name in transforms}
+    return {**{name: call(mode, transforms[name], batches[name]) for name in transforms}, CLONE: x.clone}
 
 
 def load_official(folder: Path) -> ModuleType:

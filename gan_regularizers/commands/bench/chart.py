@@ -15,7 +15,7 @@ COLOURS = dict(
         COMPETITORS,
         (
             *("#00798c", "#003d5b", "#8ab6bd", "#edae49", "#c77f1a", "#d1495b", "#8a1c30", "#8d3b72"),
-            "#333333",
+            *("#6a994e", "#a7c957", "#333333"),
         ),
         strict=True,
     )

@@ -1,5 +1,6 @@
 """What a run's figures depend on beside its settings."""
 
+import importlib.metadata
 import os
 import platform
 import shutil
@@ -10,6 +11,7 @@ import torch
 
 from ... import __version__, ops
 from ...io.errors import CommandError
+from .cases import LIBRARIES
 
 
 def describe(device: str) -> dict[str, object]:
@@ -25,13 +27,14 @@ def describe(device: str) -> dict[str, object]:
 
 
 def versions(device: str) -> dict[str, str | None]:
-    """Of the software; what is not used is None."""
+    """Of the software; what is not there or not used is None."""
     return {
         "gan_regularizers": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "cuda": torch.version.cuda if device == "cuda" else None,
         "driver": _driver() if device == "cuda" else None,
+        **{name: _installed(name) for name in LIBRARIES},
     }
 
 
@@ -48,6 +51,13 @@ def _cpu() -> str:
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else ()
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor() or platform.machine())
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _driver() -> str | None:

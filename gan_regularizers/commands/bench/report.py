@@ -7,12 +7,16 @@ from typing import Any
 from .cases import (
     AUTOTUNED,
     CLONE,
+    COMPETITORS,
     COMPILED,
     FILE,
+    KORNIA,
+    LIBRARIES,
     OURS,
     REPLAYED,
     REPLAYED_SEQUENCE,
     SEQUENCE,
+    TORCHVISION,
 )
 from .settings import shape_name
 
@@ -35,6 +39,8 @@ _OTHERS = {
     "compile": "torch.compile of it",
     "autotune": "that with max-autotune",
     "file": "the official file",
+    "kornia": "nearest equivalent",
+    "torchvision": "nearest equivalent, image by image",
 }
 
 
@@ -56,6 +62,8 @@ def row(case: Case) -> dict[str, str]:
         "compile": _times_ours(figures, COMPILED),
         "autotune": _times_ours(figures, AUTOTUNED),
         "file": _times_ours(figures, FILE),
+        "kornia": _times_ours(figures, KORNIA),
+        "torchvision": _times_ours(figures, TORCHVISION),
         "ns": _nanoseconds_per_normal(case),
         "memory": _beside(figures, "peak_tensors", "{:.1f}".format),
         "host ms": _beside(figures, "host_median_s", _milliseconds),
@@ -79,6 +87,14 @@ def legend(columns: list[str]) -> str:
     return f"{figures}." + (f" Their time in times of ours: {others}." if others else "")
 
 
+def not_timed(cases: list[Case]) -> dict[str, str]:
+    """The competitors that did nothing of what they were asked for, with the reason."""
+    records = [(name, figures) for case in cases for name, figures in case["competitors"].items()]
+    able = {name for name, figures in records if figures["median_s"] is not None}
+    reasons = {name: figures["reason"] for name, figures in records if name not in able}
+    return {name: reasons[name] for name in COMPETITORS if name in reasons}
+
+
 def several_threads(cases: list[Case]) -> bool:
     """Whether the cases ran on different numbers of threads."""
     return len({case.get("threads") for case in cases}) > 1
@@ -96,9 +112,11 @@ def heading(result: Result) -> str:
     counts = " and ".join(map(str, settings["threads"] or [machine["threads"]]))
     threads = f", {counts} threads" if settings["device"] == "cpu" else ""
     cuda = f", CUDA {versions['cuda']}, driver {versions['driver'] or 'unknown'}" if versions["cuda"] else ""
+    libraries = "".join(f", {name} {versions[name]}" for name in LIBRARIES if versions.get(name))
     return (
         f"{machine['device']}{threads}; {result['backend']['name']} backend; "
-        f"gan_regularizers {versions['gan_regularizers']}, torch {versions['torch']}{cuda}, {result['date'][:10]}"
+        f"gan_regularizers {versions['gan_regularizers']}, torch {versions['torch']}{cuda}{libraries}, "
+        f"{result['date'][:10]}"
     )
 
 

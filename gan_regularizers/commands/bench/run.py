@@ -127,9 +127,12 @@ def _print_tables(console: Console, result: report.Result) -> None:
         table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
         for name in columns:
             left = name == "mode"
-            table.add_column(name, justify="left" if left else "right", no_wrap=left, overflow="fold")
+            header = name.replace("torchvision", "torch vision")
+            table.add_column(header, justify="left" if left else "right", no_wrap=left, overflow="fold")
         for row in rows:
             table.add_row(*(row[name].replace("forward+backward", "fwd+bwd") for name in columns))
         console.print(table)
     legend = report.legend(list(shown))
     console.print(legend if result["complete"] else f"{legend} Incomplete.", highlight=False)
+    for name, reason in report.not_timed(result["cases"]).items():
+        console.print(f"{name} was not timed: {reason}", markup=False, highlight=False, soft_wrap=True)
