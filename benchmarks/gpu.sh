@@ -6,7 +6,7 @@
 #
 #   test             the GPU suite
 #   sanitize=TOOL    a part of it under a tool of compute-sanitizer: memcheck, racecheck, initcheck or synccheck
-#   bench=DTYPE      all cases of the benchmark in float32, float16 or bfloat16, without a compiler
+#   bench=DTYPE      the benchmark in float32, float16 or bfloat16, without a compiler
 #   compile          a small and a large batch against torch.compile too, also in its mode max-autotune-no-cudagraphs
 #   share=CHECKOUT   of a training iteration, in a checkout of stylegan2-ada-pytorch, which is patched if it is not
 #
