@@ -23,10 +23,10 @@ struct SimdKernels {
 
 constexpr int64_t noise_slack = 128;  // normals come in whole vectors
 
-// Bytes of scratch that a tile needs: values of all channels and normals of one, two masks of a row and its source.
+// Bytes of scratch that a tile needs: values of all channels twice and normals of one, two masks of a row and its source.
 constexpr int64_t scratch_bytes(const Shape& shape, const Tiling& tiling) {
-  const int64_t tile = (shape.channels + 1) * tiling.rows * tiling.columns + noise_slack;
-  return static_cast<int64_t>(sizeof(double)) * (tile + 3 * shape.channels * tiling.columns);
+  const int64_t tile = (2 * shape.channels + 1) * tiling.rows * tiling.columns + noise_slack;
+  return static_cast<int64_t>(sizeof(double)) * (tile + 3 * shape.channels * tiling.columns + 1);
 }
 
 // One for every instruction set, chosen when the program runs.

@@ -91,18 +91,6 @@ GR_INLINE double widen(double value) { return value; }
 GR_INLINE void narrow(float value, float& out) { out = value; }
 GR_INLINE void narrow(double value, double& out) { out = value; }
 
-// Calls work(step), with the steps of most images as numbers that the compiler knows, which loops over them vectorise
-// for.
-template <typename Work>
-GR_INLINE void with_step(int64_t step, const Work& work) {
-  switch (step) {
-    case 1: return work(Constant<1>{});
-    case 3: return work(Constant<3>{});
-    case 4: return work(Constant<4>{});
-    default: return work(step);
-  }
-}
-
 // `count` numbers that are added and multiplied as one.
 template <typename T, int64_t count>
 struct VectorOf {
@@ -241,6 +229,46 @@ GR_INLINE Planes<T> planes_of(const Shape& shape, Bytes* batch, int64_t sample) 
   return shape.channels_last ? Planes<T>{start, 1, shape.channels} : Planes<T>{start, pixels, 1};
 }
 
+// Pixels to channels and back: [count, channels] in memory and [channels, step].
+template <int64_t channels, typename T>
+GR_INLINE void separate_pixels(const T* __restrict pixels, int64_t count, int64_t step, T* __restrict out) {
+  for (int64_t i = 0; i < count; ++i)
+    for (int64_t c = 0; c < channels; ++c) out[c * step + i] = pixels[i * channels + c];
+}
+
+template <int64_t channels, typename T>
+GR_INLINE void join_pixels(const T* __restrict in, int64_t step, int64_t count, T* __restrict pixels) {
+  for (int64_t i = 0; i < count; ++i)
+    for (int64_t c = 0; c < channels; ++c) pixels[i * channels + c] = in[c * step + i];
+}
+
+// A half as the number that it holds, which loops vectorise for.
+GR_INLINE const uint16_t* plain(const Float16* halves) { return &halves->bits; }
+GR_INLINE const uint16_t* plain(const BFloat16* halves) { return &halves->bits; }
+GR_INLINE uint16_t* plain(Float16* halves) { return &halves->bits; }
+GR_INLINE uint16_t* plain(BFloat16* halves) { return &halves->bits; }
+template <typename T>
+GR_INLINE T* plain(T* numbers) {
+  return numbers;
+}
+
+// The same for any planes; compilers vectorise it for images.
+template <typename T>
+GR_INLINE void separate(const Planes<const T>& in, int64_t channels, int64_t count, int64_t step, T* out) {
+  if (channels == 3 && in.pixel_step == 3) return separate_pixels<3>(plain(in.first), count, step, plain(out));
+  if (channels == 4 && in.pixel_step == 4) return separate_pixels<4>(plain(in.first), count, step, plain(out));
+  for (int64_t c = 0; c < channels; ++c)
+    for (int64_t i = 0; i < count; ++i) out[c * step + i] = *in.at(c, i);
+}
+
+template <typename T>
+GR_INLINE void join(const T* in, int64_t step, int64_t channels, int64_t count, const Planes<T>& out) {
+  if (channels == 3 && out.pixel_step == 3) return join_pixels<3>(plain(in), step, count, plain(out.first));
+  if (channels == 4 && out.pixel_step == 4) return join_pixels<4>(plain(in), step, count, plain(out.first));
+  for (int64_t c = 0; c < channels; ++c)
+    for (int64_t i = 0; i < count; ++i) *out.at(c, i) = in[c * step + i];
+}
+
 // Adds numbers in double precision to as many partial sums.
 using Doubles = Vector<double, vector_bytes / sizeof(double)>;
 GR_INLINE void add(Vector<float, lanes> values, Doubles* partial) {
@@ -266,23 +294,24 @@ double sum(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index
   const Tile tile = tile_of(pass.shape, tiling, index);
   const Planes<const T> in = planes_of<const T>(pass.shape, pass.input, sample);
   const auto add_run = [&](int64_t pixel, int64_t count) GR_ALWAYS_INLINE {
-    for (int64_t c = pass.picture.begin; c < pass.picture.end; ++c)
-      with_step(in.pixel_step, [&](auto step) GR_ALWAYS_INLINE {
-        const T* from = in.at(c, pixel);
-        T together[block];
-        for (int64_t left = count; left > 0; left -= block, from += block * step) {
-          const T* next = from;
-          if (left < block || step != 1) {
-            for (int l = 0; l < block; ++l) together[l] = l < left ? from[l * step] : T{};
-            next = together;
-          }
+    constexpr int64_t together = 4;  // channels
+    T separated[together * block];
+    for (int64_t end = pixel + count; pixel < end; pixel += block)
+      for (int64_t begin = pass.picture.begin; begin < pass.picture.end; begin += together) {
+        const int64_t channels = least(together, pass.picture.end - begin);
+        Planes<const T> next = {in.at(begin, pixel), in.channel_step, in.pixel_step};
+        if (next.pixel_step != 1 || end - pixel < block) {
+          for (T& value : separated) value = T{};
+          separate(next, channels, least(block, end - pixel), block, separated);
+          next = {separated, block, 1};
+        }
+        for (int64_t c = 0; c < channels; ++c)
           for (int l = 0; l < partials; l += n) {
-            Vector<Real, n> values = widened<T, Real, n>(load<n>(next + l));
-            if (partials < block) values += widened<T, Real, n>(load<n>(next + block / 2 + l));
+            Vector<Real, n> values = widened<T, Real, n>(load<n>(next.at(c, l)));
+            if (partials < block) values += widened<T, Real, n>(load<n>(next.at(c, block / 2 + l)));
             add(values, partial + l / m);
           }
-        }
-      });
+      }
   };
   if (pass.adjoint) {
     const Window<int64_t> window = window_of<int64_t>(pass, sample);
@@ -358,11 +387,8 @@ GR_INLINE void map_tile(const Passage<T, Out>& p, const Outside& outside, const 
     // Columns without a source are read nevertheless, but not from beyond the batch.
     if (source.pixel_step != 1 || source.first < p.batch || source.at(p.channels - 1, columns) > p.batch_end) {
       for_each_run(p.window, p.tile, in_box, [&](int64_t begin, int64_t end) {
-        for (int64_t c = 0; c < p.channels; ++c)
-          with_step(source.pixel_step, [&](auto step) {
-            for (int64_t i = begin - p.tile.column_begin; i < end - p.tile.column_begin; ++i)
-              staged[c * columns + i] = source.at(c, 0)[i * step];
-          });
+        const int64_t skipped = begin - p.tile.column_begin;
+        separate(source.from(skipped), p.channels, end - begin, columns, staged + skipped);
       });
       source = {staged, columns, 1};
     }
@@ -408,6 +434,8 @@ void apply(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index
   const int64_t size = tile.size(), pixel = tile.row_begin * shape.width + tile.column_begin;
   Real* const values = static_cast<Real*>(scratch);  // [C, size]
   Real* const noise = values + shape.channels * size;
+  T* const joined = reinterpret_cast<T*>(noise + size + noise_slack);  // [C, size]
+  void* const rest = joined + shape.channels * size + shape.channels * size % 2;
   const T* const batch = static_cast<const T*>(pass.input);
   const Planes<const T> in = planes_of<const T>(shape, pass.input, sample);
   const Planes<T> out = planes_of<T>(shape, pass.output, sample).from(pixel);
@@ -422,7 +450,7 @@ void apply(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index
         in,
         target,
         channel_step,
-        noise + size + noise_slack};
+        rest};
   };
   if (k.scale == Real(1) && k.pixel_weight == Real(0) && k.constant == Real(0) && k.noise_std == Real(0)) {
     T outside;
@@ -455,21 +483,30 @@ void apply(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index
                                             }
                                           });
   };
-  if (k.noise_std == Real(0) && out.pixel_step == 1) return transform_to(out.first, out.channel_step);
-  transform_to(values, size);
-  for (int64_t c = 0; c < shape.channels; ++c) {
-    Real* const channel = values + c * size;
-    if (k.noise_std != Real(0) && is_picture(c)) {
-      const uint64_t element = static_cast<uint64_t>(c * shape.height * shape.width + pixel);
-      const int64_t skipped = static_cast<int64_t>(element % 4);
-      normals(static_cast<uint64_t>(pass.parts.seed[sample]), element / 4, size + skipped, noise);
-      for (int64_t i = 0; i < size; ++i) channel[i] += k.noise_std * noise[i + skipped];
+  // Where pixels lie together, they are joined at the end.
+  const bool joins = out.pixel_step != 1;
+  T* const written = joins ? joined : out.first;
+  const int64_t step = joins ? size : out.channel_step;
+  if (k.noise_std == Real(0)) {
+    transform_to(written, step);
+  } else {
+    transform_to(values, size);
+    for (int64_t c = 0; c < shape.channels; ++c) {
+      Real* const channel = values + c * size;
+      if (is_picture(c)) {
+        const uint64_t element = static_cast<uint64_t>(c * shape.height * shape.width + pixel);
+        const int64_t skipped = static_cast<int64_t>(element % 4);
+        normals(static_cast<uint64_t>(pass.parts.seed[sample]), element / 4, size + skipped, noise);
+        for (int64_t i = 0; i < size; ++i) channel[i] += k.noise_std * noise[i + skipped];
+      }
+      for_each_block<vector_bytes / sizeof(Real)>(size, [=](auto count, int64_t i) GR_ALWAYS_INLINE {
+        constexpr int64_t n = decltype(count)::value;
+        const auto bits = narrowed<T, Real, n>(bit_cast<Vector<Real, n>>(load<n>(channel + i)));
+        __builtin_memcpy(written + c * step + i, &bits, sizeof bits);
+      });
     }
-    with_step(out.pixel_step, [=](auto step) {
-      T* const to = out.at(c, 0);
-      for (int64_t i = 0; i < size; ++i) narrow(channel[i], to[i * step]);
-    });
   }
+  if (joins) join(written, step, shape.channels, size, out);
 }
 
 template <typename Real>
