@@ -10,81 +10,12 @@
 
 #include "bits.h"
 #include "input_transform.h"
-#include "philox.h"
-
-#if defined(__AVX2__)
-#include <immintrin.h>
-#elif defined(__SSE2__)
-#include <emmintrin.h>
-#endif
+#include "normals_cpu_simd.h"
 
 #define GR_ALWAYS_INLINE __attribute__((always_inline))  // of a lambda
 
 namespace gan_regularizers {
 namespace {
-
-#if defined(__AVX512F__)
-constexpr int vector_bytes = 64;
-#elif defined(__AVX2__)
-constexpr int vector_bytes = 32;
-#else
-constexpr int vector_bytes = 16;
-#endif
-constexpr int lanes = vector_bytes / 4;
-typedef uint64_t Words __attribute__((vector_size(vector_bytes)));
-
-GR_INLINE void multiply_words(Words words, uint32_t factor, Words& high, Words& low) {
-  const Words factors = Words{} + factor;
-#if defined(__AVX512F__)
-  low = (Words)_mm512_mul_epu32((__m512i)words, (__m512i)factors);
-#elif defined(__AVX2__)
-  low = (Words)_mm256_mul_epu32((__m256i)words, (__m256i)factors);
-#elif defined(__SSE2__)
-  low = (Words)_mm_mul_epu32((__m128i)words, (__m128i)factors);
-#else
-  low = (words & 0xFFFFFFFFu) * factors;
-#endif
-  high = low >> 32;
-}
-
-// The words of `lanes` blocks from `block` on: words[k][l] is word k of block + l.
-GR_INLINE void philox_words(uint64_t seed, uint64_t block, uint32_t (&words)[4][lanes]) {
-  Words half[2][4];  // of the even and of the odd blocks
-  for (int odd = 0; odd < 2; ++odd) {
-    Words index;
-    for (int l = 0; l < lanes / 2; ++l) index[l] = block + 2 * l + odd;
-    half[odd][0] = index;
-    half[odd][1] = index >> 32;
-    half[odd][2] = half[odd][3] = Words{};
-    philox_4x32<Words, multiply_words>(half[odd], static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32));
-  }
-  for (int k = 0; k < 4; ++k) {
-    const Words merged = (half[0][k] & 0xFFFFFFFFu) | (half[1][k] << 32);
-    __builtin_memcpy(words[k], &merged, sizeof merged);
-  }
-}
-
-// Normals of whole blocks, at least `count` of them.
-template <typename Real>
-void normals(uint64_t seed, uint64_t block, int64_t count, Real* out) {
-  for (int64_t done = 0; done < count; done += 4 * lanes, block += lanes) {
-    uint32_t words[4][lanes];
-    Real values[4][lanes];
-    philox_words(seed, block, words);
-    for (int pair = 0; pair < 4; pair += 2)
-      for (int l = 0; l < lanes; ++l)
-        box_muller(words[pair][l], words[pair + 1][l], values[pair][l], values[pair + 1][l]);
-    for (int l = 0; l < lanes; ++l)
-      for (int k = 0; k < 4; ++k) out[done + 4 * l + k] = values[k][l];
-  }
-}
-
-// A number that the compiler knows.
-template <int64_t number>
-struct Constant {
-  static constexpr int64_t value = number;
-  GR_INLINE operator int64_t() const { return number; }
-};
 
 GR_INLINE float widen(float value) { return value; }
 GR_INLINE double widen(double value) { return value; }

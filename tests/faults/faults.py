@@ -770,22 +770,15 @@ _CPU = [
     *_in(
         "csrc/philox.h",
         "kernels_cpu",
-        (
-            "the half step is dropped in float32",
-            "Real(0x1p-32) + Real(0x1p-33);",
-            "Real(0x1p-32) + (sizeof(Real) == 4 ? Real(0) : Real(0x1p-33));",
-        ),
-        (
-            "the half step is dropped in float64",
-            "Real(0x1p-32) + Real(0x1p-33);",
-            "Real(0x1p-32) + (sizeof(Real) == 8 ? Real(0) : Real(0x1p-33));",
-        ),
+        ("the half step is dropped in float32", "bit_cast<uint32_t>(word + 0.5f)", "bit_cast<uint32_t>(word)"),
+        ("the half step is dropped in float64", "word * 0x1p-32 + 0x1p-33);", "word * 0x1p-32);"),
         (
             "an angle is never below a quarter's middle",
-            "(rounded & 0x3FFFFFFFu) - 0x20000000)",
-            "(rounded & 0x3FFFFFFFu))",
+            "static_cast<int32_t>(angle_word << 2)",
+            "static_cast<uint32_t>(angle_word << 2)",
         ),
-        ("the second part of log(2) is dropped", " + e * -2.12194440e-4f", ""),
+        ("log(2) has ten bits", "e * -1.38629436f", "e * -1.38671875f"),
+        ("the logarithm's polynomial lacks two terms", "(y6 * n2 + y4) * (n2 * n2)", "y4 * (n2 * n2)"),
         ("what 1 - z / 2 loses is lost", "most + (((1.0 - most) - half) + y * z * z)", "most + y * z * z"),
     ),
     *_in(
@@ -942,10 +935,24 @@ _CPU = [
         ("a given t beyond the chain is read", "step(n) >= draw.steps)", "step(n) > draw.steps)"),
     ),
     *_in(
+        "csrc/normals_cpu_simd.h",
+        "kernels_cpu operator",
+        ("the index is cut to 20 bits", "  index += block;\n", "  index += block & 0x3FFFFu;\n"),
+        ("the counter's upper word is dropped", "{blocks, blocks >> 32};", "{blocks};"),
+        (
+            "two halves of a vector are the same blocks",
+            "{index, index + lanes / 2};",
+            "{index, index};",
+        ),
+        (
+            "of a block the second pair is the first",
+            "(words[0].first, words[2].first,",
+            "(words[0].first, words[0].first,",
+        ),
+    ),
+    *_in(
         "csrc/kernels_cpu_simd.cpp",
         "kernels_cpu operator",
-        ("the index is cut to 20 bits", "    half[odd][0] = index;", "    half[odd][0] = index & 0x3FFFFu;"),
-        ("the counter's upper word is dropped", "half[odd][1] = index >> 32;", "half[odd][1] = Words{};"),
         (
             "the seed is cut to 32 bits",
             "normals(static_cast<uint64_t>(pass.parts.seed[sample])",
