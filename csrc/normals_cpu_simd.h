@@ -8,6 +8,8 @@
 #include <immintrin.h>
 #elif defined(__SSE2__)
 #include <emmintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 namespace gan_regularizers {
@@ -21,6 +23,8 @@ constexpr int vector_bytes = 32;
 constexpr int vector_bytes = 16;
 #endif
 constexpr int lanes = vector_bytes / 4;
+
+#if defined(__SSE2__)
 typedef uint64_t Half __attribute__((vector_size(vector_bytes)));
 
 // `lanes` words, each in the lower half of a 64-bit lane. The rounds are one long chain of operations; with two vectors
@@ -39,10 +43,8 @@ GR_INLINE Half product(Half words, uint32_t factor) {
   return (Half)_mm512_mul_epu32((__m512i)words, (__m512i)factors);
 #elif defined(__AVX2__)
   return (Half)_mm256_mul_epu32((__m256i)words, (__m256i)factors);
-#elif defined(__SSE2__)
-  return (Half)_mm_mul_epu32((__m128i)words, (__m128i)factors);
 #else
-  return (words & 0xFFFFFFFFu) * factors;
+  return (Half)_mm_mul_epu32((__m128i)words, (__m128i)factors);
 #endif
 }
 
@@ -51,24 +53,69 @@ GR_INLINE void multiply_words(Words words, uint32_t factor, Words& high, Words& 
   high = low >> 32;
 }
 
-// Stores words in turns: the first of `even`, the first of `odd`, the second of `even` and so on.
+// The words of the numbers from `number` on.
+GR_INLINE void count_from(uint64_t number, Words& low, Words& high) {
+  Half numbers;
+  for (int l = 0; l < lanes / 2; ++l) numbers[l] = l;
+  numbers += number;
+  low = {numbers, numbers + lanes / 2};
+  high = low >> 32;
+}
+
 GR_INLINE void store_in_turns(Half even, Half odd, uint32_t* out) {
   const Half both = (even & 0xFFFFFFFFu) | (odd << 32);
   __builtin_memcpy(out, &both, sizeof both);
 }
 
+// Stores the first word of `even`, the first of `odd`, the second of `even` and so on.
+GR_INLINE void store_in_turns(Words even, Words odd, uint32_t* out) {
+  store_in_turns(even.first, odd.first, out);
+  store_in_turns(even.second, odd.second, out + lanes);
+}
+#else
+// The same where vectors multiply to twice their length, as those of NEON.
+typedef uint32_t Words __attribute__((vector_size(vector_bytes)));
+
+GR_INLINE void multiply_words(Words words, uint32_t factor, Words& high, Words& low) {
+#if defined(__aarch64__)
+  const uint32x4_t first = (uint32x4_t)vmull_u32(vget_low_u32((uint32x4_t)words), vdup_n_u32(factor));
+  const uint32x4_t second = (uint32x4_t)vmull_high_u32((uint32x4_t)words, vdupq_n_u32(factor));
+  low = (Words)vuzp1q_u32(first, second);
+  high = (Words)vuzp2q_u32(first, second);
+#else
+  for (int l = 0; l < lanes; ++l) {
+    const uint64_t product = static_cast<uint64_t>(words[l]) * factor;
+    low[l] = static_cast<uint32_t>(product);
+    high[l] = static_cast<uint32_t>(product >> 32);
+  }
+#endif
+}
+
+GR_INLINE void count_from(uint64_t number, Words& low, Words& high) {
+  Words lows = {}, highs = {};
+  for (int l = 0; l < lanes; ++l) {
+    lows[l] = static_cast<uint32_t>(number + l);
+    highs[l] = static_cast<uint32_t>((number + l) >> 32);
+  }
+  low = lows;
+  high = highs;
+}
+
+GR_INLINE void store_in_turns(Words even, Words odd, uint32_t* out) {
+  for (int l = 0; l < lanes; ++l) {
+    out[2 * l] = even[l];
+    out[2 * l + 1] = odd[l];
+  }
+}
+#endif
+
 // The words of `lanes` blocks from `block` on, as the pairs that Box-Muller takes: two of each block, in turns.
 GR_INLINE void philox_pairs(uint64_t seed, uint64_t block, uint32_t* radius_words, uint32_t* angle_words) {
-  Half index;
-  for (int l = 0; l < lanes / 2; ++l) index[l] = l;
-  index += block;
-  const Words blocks = {index, index + lanes / 2};
-  Words words[4] = {blocks, blocks >> 32};
+  Words words[4] = {};
+  count_from(block, words[0], words[1]);
   philox_4x32<Words, multiply_words>(words, static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32));
-  store_in_turns(words[0].first, words[2].first, radius_words);
-  store_in_turns(words[1].first, words[3].first, angle_words);
-  store_in_turns(words[0].second, words[2].second, radius_words + lanes);
-  store_in_turns(words[1].second, words[3].second, angle_words + lanes);
+  store_in_turns(words[0], words[2], radius_words);
+  store_in_turns(words[1], words[3], angle_words);
 }
 
 // Normals of whole blocks, at least `count` of them, in turns of words and of what is made of them: so short a loop is

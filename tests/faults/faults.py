@@ -937,18 +937,14 @@ _CPU = [
     *_in(
         "csrc/normals_cpu_simd.h",
         "kernels_cpu operator",
-        ("the index is cut to 20 bits", "  index += block;\n", "  index += block & 0x3FFFFu;\n"),
-        ("the counter's upper word is dropped", "{blocks, blocks >> 32};", "{blocks};"),
+        ("the index is cut to 20 bits", "  count_from(block, words[0]", "  count_from(block & 0x3FFFFu, words[0]"),
         (
-            "two halves of a vector are the same blocks",
-            "{index, index + lanes / 2};",
-            "{index, index};",
+            "the counter's upper word is dropped",
+            "lanes / 2};\n  high = low >> 32;",
+            "lanes / 2};\n  high = {};",
         ),
-        (
-            "of a block the second pair is the first",
-            "(words[0].first, words[2].first,",
-            "(words[0].first, words[0].first,",
-        ),
+        ("two halves of a vector are the same blocks", "{numbers, numbers + lanes / 2};", "{numbers, numbers};"),
+        ("of a block the second pair is the first", "words[2], radius_words);", "words[0], radius_words);"),
     ),
     *_in(
         "csrc/kernels_cpu_simd.cpp",
