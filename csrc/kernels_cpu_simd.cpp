@@ -272,6 +272,13 @@ struct Passage {
   void* scratch;
 };
 
+// A number that the compiler knows.
+template <int64_t number>
+struct Constant {
+  static constexpr int64_t value = number;
+  GR_INLINE operator int64_t() const { return number; }
+};
+
 // Calls work(count, i) for blocks of `count` pixels from 0 up to `total`, the last of which overlaps the one before it,
 // or for single pixels where they are fewer than a block has.
 template <int64_t count, typename Work>
@@ -423,16 +430,16 @@ void apply(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index
   } else {
     transform_to(values, size);
     for (int64_t c = 0; c < shape.channels; ++c) {
-      Real* const channel = values + c * size;
-      if (is_picture(c)) {
-        const uint64_t element = static_cast<uint64_t>(c * shape.height * shape.width + pixel);
-        const int64_t skipped = static_cast<int64_t>(element % 4);
-        normals(static_cast<uint64_t>(pass.parts.seed[sample]), element / 4, size + skipped, noise);
-        for (int64_t i = 0; i < size; ++i) channel[i] += k.noise_std * noise[i + skipped];
-      }
+      const bool noisy = is_picture(c);
+      const uint64_t element = static_cast<uint64_t>(c * shape.height * shape.width + pixel);
+      const int64_t skipped = static_cast<int64_t>(element % 4);
+      if (noisy) normals(static_cast<uint64_t>(pass.parts.seed[sample]), element / 4, size + skipped, noise);
       for_each_block<vector_bytes / sizeof(Real)>(size, [=](auto count, int64_t i) GR_ALWAYS_INLINE {
         constexpr int64_t n = decltype(count)::value;
-        const auto bits = narrowed<T, Real, n>(bit_cast<Vector<Real, n>>(load<n>(channel + i)));
+        using Reals = Vector<Real, n>;
+        Reals value = bit_cast<Reals>(load<n>(values + c * size + i));
+        if (noisy) value += k.noise_std * bit_cast<Reals>(load<n>(noise + skipped + i));
+        const auto bits = narrowed<T, Real, n>(value);
         __builtin_memcpy(written + c * step + i, &bits, sizeof bits);
       });
     }
