@@ -170,7 +170,9 @@ void transform_cpu(const Pass& given, int threads, int instruction_set) {
   }
   // The partial sums of a sample are added in one order, whoever made them.
   std::vector<double> sums(static_cast<size_t>(samples * tiles));
-  const auto sum = [&](int64_t unit, void*) { sums[unit] = kernels.sum(pass, tiling, unit / tiles, unit % tiles); };
+  const auto sum = [&](int64_t unit, void* memory) {
+    sums[unit] = kernels.sum(pass, tiling, unit / tiles, unit % tiles, memory);
+  };
   const auto mean = [&](int64_t sample) {
     double total = 0.0;
     for (int64_t tile = 0; tile < tiles; ++tile) total += sums[sample * tiles + tile];

@@ -16,17 +16,19 @@ struct Tiling {
 
 struct SimdKernels {
   // The sum over a tile of what the pass reads: of x forward, of the pixels that reach the output in the adjoint.
-  double (*sum)(const Pass&, const Tiling&, int64_t sample, int64_t tile);
+  double (*sum)(const Pass&, const Tiling&, int64_t sample, int64_t tile, void* scratch);
   void (*apply)(const Pass&, const Tiling&, int64_t sample, int64_t tile, double mu, void* scratch);
   std::array<double, 4> (*normal_block)(uint64_t seed, uint64_t block);
 };
 
 constexpr int64_t noise_slack = 128;  // normals come in whole vectors
+constexpr int64_t sum_block = 32;     // columns that are summed together
 
-// Bytes of scratch that a tile needs: values of all channels twice and normals of one, two masks of a row and its source.
+// Bytes of scratch that a tile needs: values of all channels twice and normals of one, two masks of a row and its
+// source.
 constexpr int64_t scratch_bytes(const Shape& shape, const Tiling& tiling) {
   const int64_t tile = (2 * shape.channels + 1) * tiling.rows * tiling.columns + noise_slack;
-  return static_cast<int64_t>(sizeof(double)) * (tile + 3 * shape.channels * tiling.columns + 1);
+  return static_cast<int64_t>(sizeof(double)) * (tile + 3 * shape.channels * (tiling.columns + sum_block) + 1);
 }
 
 // One for every instruction set, chosen when the program runs.

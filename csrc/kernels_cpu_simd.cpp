@@ -216,43 +216,75 @@ GR_INLINE void add(Vector<float, lanes> values, Doubles* partial) {
 }
 GR_INLINE void add(Doubles values, Doubles* partial) { *partial += values; }
 
+// Which columns of a tile have a source, in rows that have any: null for all of them.
+template <typename Mask>
+GR_INLINE Mask* mask_of(const Window<int64_t>& window, const Tile& tile, bool in_box, Mask* mask) {
+  bool all = false;
+  for_each_run(window, tile, in_box, [&](int64_t begin, int64_t end) { all = end - begin == tile.columns(); });
+  if (all) return nullptr;
+  for (int64_t i = 0; i < tile.columns(); ++i) mask[i] = 0;
+  for_each_run(window, tile, in_box, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) mask[i - tile.column_begin] = static_cast<Mask>(-1);
+  });
+  return mask;
+}
+
 template <typename T, typename Real>
-double sum(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index) {
+double sum(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index, void* scratch) {
   // Pairs of halves are added in single precision, which loses less than they lack.
-  constexpr int block = 32, partials = sizeof(T) == 2 ? block / 2 : block;
+  constexpr int64_t block = sum_block, partials = sizeof(T) == 2 ? block / 2 : block;
   constexpr int n = vector_bytes / sizeof(Real), m = vector_bytes / sizeof(double);
   Doubles partial[partials / m] = {};
-  const Tile tile = tile_of(pass.shape, tiling, index);
-  const Planes<const T> in = planes_of<const T>(pass.shape, pass.input, sample);
-  const auto add_run = [&](int64_t pixel, int64_t count) GR_ALWAYS_INLINE {
-    constexpr int64_t together = 4;  // channels
-    T separated[together * block];
-    for (int64_t end = pixel + count; pixel < end; pixel += block)
-      for (int64_t begin = pass.picture.begin; begin < pass.picture.end; begin += together) {
-        const int64_t channels = least(together, pass.picture.end - begin);
-        Planes<const T> next = {in.at(begin, pixel), in.channel_step, in.pixel_step};
-        if (next.pixel_step != 1 || end - pixel < block) {
-          for (T& value : separated) value = T{};
-          separate(next, channels, least(block, end - pixel), block, separated);
-          next = {separated, block, 1};
-        }
-        for (int64_t c = 0; c < channels; ++c)
-          for (int l = 0; l < partials; l += n) {
-            Vector<Real, n> values = widened<T, Real, n>(load<n>(next.at(c, l)));
-            if (partials < block) values += widened<T, Real, n>(load<n>(next.at(c, block / 2 + l)));
-            add(values, partial + l / m);
-          }
+  const Shape& shape = pass.shape;
+  const Tile tile = tile_of(shape, tiling, index);
+  const int64_t channels = picture_channels(pass);
+  const T* const batch = static_cast<const T*>(pass.input);
+  const T* const batch_end = batch + shape.samples * shape.channels * shape.height * shape.width;
+  Planes<const T> in = planes_of<const T>(shape, batch, sample);
+  in.first = in.at(pass.picture.begin, 0);
+  T* const staged = static_cast<T*>(scratch);  // [channels, columns and what makes them whole blocks]
+
+  // Adds columns from a pixel on where the mask, if any, has them; for_each_run says the same.
+  const auto add_columns = [&](int64_t pixel, int64_t columns, const Bits<T>* mask, const auto& for_each_run) {
+    const int64_t padded = (columns + block - 1) / block * block;
+    Planes<const T> next = in.from(pixel);
+    if (next.pixel_step != 1 || padded != columns || next.first < batch || next.at(channels - 1, columns) > batch_end) {
+      for (int64_t i = 0; i < channels * padded; ++i) staged[i] = T{};
+      for_each_run([&](int64_t begin, int64_t end) {
+        separate(next.from(begin), channels, end - begin, padded, staged + begin);
+      });
+      next = {staged, padded, 1};
+      mask = nullptr;
+    }
+    for (int64_t i = 0; i < padded; i += block)
+      for (int64_t c = 0; c < channels; ++c) {
+        const auto values = [&](int64_t at) GR_ALWAYS_INLINE {
+          Vector<Bits<T>, n> bits = load<n>(next.at(c, i + at));
+          if (mask) bits &= load<n>(mask + i + at);
+          return widened<T, Real, n>(bits);
+        };
+        for (int64_t l = 0; l < partials; l += n)
+          add(partials < block ? values(l) + values(block / 2 + l) : values(l), partial + l / m);
       }
   };
   if (pass.adjoint) {
     const Window<int64_t> window = window_of<int64_t>(pass, sample);
-    for (int64_t row = tile.row_begin; row < tile.row_end; ++row)
-      if (has_source(window, row))
-        for_each_run(window, tile, crosses_box(window, row), [&](int64_t begin, int64_t end) GR_ALWAYS_INLINE {
-          add_run((row - window.down) * pass.shape.width + begin - window.right, end - begin);
-        });
+    Bits<T>* const masks = reinterpret_cast<Bits<T>*>(staged + channels * (tile.columns() + block));
+    const Bits<T>* const beside_box = mask_of(window, tile, false, masks);
+    const Bits<T>* const through_box = mask_of(window, tile, true, masks + tile.columns());
+    for (int64_t row = tile.row_begin; row < tile.row_end; ++row) {
+      if (!has_source(window, row)) continue;
+      const bool in_box = crosses_box(window, row);
+      add_columns((row - window.down) * shape.width + tile.column_begin - window.right, tile.columns(),
+                  in_box ? through_box : beside_box, [&](const auto& run) {
+                    for_each_run(window, tile, in_box, [&](int64_t begin, int64_t end) {
+                      run(begin - tile.column_begin, end - tile.column_begin);
+                    });
+                  });
+    }
   } else {
-    add_run(tile.row_begin * pass.shape.width + tile.column_begin, tile.size());
+    add_columns(tile.row_begin * shape.width + tile.column_begin, tile.size(), nullptr,
+                [&](const auto& run) { run(0, tile.size()); });
   }
   double total = 0.0;
   for (int l = 0; l < partials; ++l) total += partial[l / m][l % m];
@@ -287,19 +319,6 @@ GR_INLINE void for_each_block(int64_t total, const Work& work) {
     for (int64_t i = 0; i < total; ++i) work(Constant<1>{}, i);
   else
     for (int64_t i = 0; i < total; i += count) work(Constant<count>{}, least(i, total - count));
-}
-
-// Which columns of a tile have a source, in rows that have any: null for all of them.
-template <typename Mask>
-GR_INLINE Mask* mask_of(const Window<int64_t>& window, const Tile& tile, bool in_box, Mask* mask) {
-  bool all = false;
-  for_each_run(window, tile, in_box, [&](int64_t begin, int64_t end) { all = end - begin == tile.columns(); });
-  if (all) return nullptr;
-  for (int64_t i = 0; i < tile.columns(); ++i) mask[i] = 0;
-  for_each_run(window, tile, in_box, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) mask[i - tile.column_begin] = static_cast<Mask>(-1);
-  });
-  return mask;
 }
 
 // Calls map(count, source, write) for blocks of `count` pixels, where source(channel) is the address of what comes to
