@@ -973,8 +973,8 @@ _CPU = [
         ),
         (
             "sums leave out the end of a run",
-            "pixel < end; pixel += block)",
-            "pixel + block <= end; pixel += block)",
+            "for (int64_t i = 0; i < padded; i += block)",
+            "for (int64_t i = 0; i + block <= columns; i += block)",
         ),
         (
             "a pixel right of a box is erased",
@@ -1011,7 +1011,7 @@ _CPU = [
             "pixels[i * channels + c] =",
             "pixels[i * channels + channels - 1 - c] =",
         ),
-        ("half of the halves are summed", "next.at(c, block / 2 + l)", "next.at(c, l)"),
+        ("half of the halves are summed", "values(block / 2 + l)", "values(l)"),
         (
             "float16 is bfloat16",
             "case Dtype::float16: return kernels_of<Float16, float>();",
