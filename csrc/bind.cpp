@@ -111,15 +111,16 @@ void bind_cpu(py::module_ module) {
       "transform",
       [](int dtype, const std::array<int64_t, 4>& shape, bool channels_last, Address input, Address output,
          bool adjoint, const std::array<Address, 8>& parts, int64_t shift_stride, int64_t cutout_stride,
-         const std::array<int64_t, 2>& picture, double centre, int threads, int instruction_set) {
+         const std::array<int64_t, 2>& picture, double centre, int threads, int instruction_set, bool per_channel) {
         const Pass pass = pass_of(dtype, shape, channels_last, input, output, adjoint, parts, shift_stride,
                                   cutout_stride, picture, centre);
         const py::gil_scoped_release release;
-        transform_cpu(pass, threads, instruction_set);
+        (per_channel ? transform_channels_cpu : transform_cpu)(pass, threads, instruction_set);
       },
       py::arg("dtype"), py::arg("shape"), py::arg("channels_last"), py::arg("input"), py::arg("output"),
       py::arg("adjoint"), py::arg("parts"), py::arg("shift_stride"), py::arg("cutout_stride"), py::arg("picture"),
-      py::arg("centre"), py::arg("threads") = 1, py::arg("instruction_set") = -1);
+      py::arg("centre"), py::arg("threads") = 1, py::arg("instruction_set") = -1, py::arg("per_channel") = false,
+      "per_channel: gain, noise_std and seed are [N, C], and there is no other part.");
 
   module.def(
       "draw",

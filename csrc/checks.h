@@ -52,6 +52,16 @@ inline int64_t checked_elements(const Pass& pass) {
   return bytes / element;
 }
 
+// A pass with values for every channel.
+inline void check_is_of_channels(const Pass& pass) {
+  const Parts& parts = pass.parts;
+  const Picture& picture = pass.picture;
+  if (parts.brightness || parts.saturation || parts.contrast || parts.shift || parts.cutout)
+    refuse("beside values for every channel there is another part");
+  if (picture.begin != 0 || picture.end != pass.shape.channels)
+    refuse("with values for every channel all of them are picture");
+}
+
 inline void check_row(const Draw& draw, int row) {
   if (row < 0 || row >= draw.word_rows) refuse("row " + std::to_string(row) + " is not one of the words'");
 }

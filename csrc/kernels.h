@@ -21,6 +21,9 @@ std::vector<std::string> cpu_instruction_sets();
 // instruction_set: an index into them, or -1 for the preferred one.
 void transform_cpu(const Pass& pass, int threads, int instruction_set);
 
+// The same with a gain, a noise_std and a seed for every channel, [N, C] each, and no other part.
+void transform_channels_cpu(const Pass& pass, int threads, int instruction_set);
+
 // The normals of elements 4 block .. 4 block + 3, for the known answers.
 std::array<double, 4> normal_block_cpu(uint64_t seed, uint64_t block, Dtype dtype, int instruction_set);
 

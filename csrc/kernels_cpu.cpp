@@ -196,6 +196,28 @@ void transform_cpu(const Pass& given, int threads, int instruction_set) {
   });
 }
 
+void transform_channels_cpu(const Pass& given, int threads, int instruction_set) {
+  const int64_t elements = checked_elements(given);
+  const SimdKernels kernels = kernels_for(given.dtype, instruction_set);
+  if (threads < 1) refuse("threads is " + std::to_string(threads) + "; at least 1 is needed");
+  check_is_of_channels(given);
+  if (elements == 0) return;
+  Pass pass = given;
+  const int64_t pixels = pass.shape.height * pass.shape.width;
+  if (pixels == 1) pass.shape.channels_last = true;  // which it is, too
+  // A unit is some pixels of one line or, of short lines, several whole ones.
+  constexpr int64_t unit_elements = 1 << 12;
+  const int64_t width = pass.shape.channels_last ? pass.shape.channels : 1, lines = elements / (pixels * width);
+  const int64_t piece = std::max<int64_t>(32, unit_elements / width / 4 * 4), pieces = (pixels + piece - 1) / piece;
+  const int64_t together = pieces > 1 ? 1 : std::max<int64_t>(1, unit_elements / (pixels * width));
+  const int64_t units = pieces * ((lines + together - 1) / together);
+  const int64_t made = pass.parts.seed ? lines * width * ((pixels + 3) / 4 * 4) : 0;  // normals
+  for_each_unit(units, std::max(elements, made), threads, 0, [&](int64_t unit, void*) {
+    const int64_t line = unit / pieces * together, pixel = unit % pieces * piece;
+    kernels.diffuse(pass, line, std::min(line + together, lines), pixel, std::min(pixel + piece, pixels));
+  });
+}
+
 std::array<double, 4> normal_block_cpu(uint64_t seed, uint64_t block, Dtype dtype, int instruction_set) {
   return kernels_for(dtype, instruction_set).normal_block(seed, block);
 }

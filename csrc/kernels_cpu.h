@@ -18,6 +18,8 @@ struct SimdKernels {
   // The sum over a tile of what the pass reads: of x forward, of the pixels that reach the output in the adjoint.
   double (*sum)(const Pass&, const Tiling&, int64_t sample, int64_t tile, void* scratch);
   void (*apply)(const Pass&, const Tiling&, int64_t sample, int64_t tile, double mu, void* scratch);
+  // Of a pass with values for every channel, see channels_cpu_simd.h.
+  void (*diffuse)(const Pass&, int64_t first_line, int64_t last_line, int64_t first_pixel, int64_t last_pixel);
   std::array<double, 4> (*normal_block)(uint64_t seed, uint64_t block);
 };
 

@@ -6,113 +6,13 @@
 
 #include "kernels_cpu.h"
 
-#include <type_traits>
-
-#include "bits.h"
+#include "channels_cpu_simd.h"
 #include "input_transform.h"
 #include "normals_cpu_simd.h"
-
-#define GR_ALWAYS_INLINE __attribute__((always_inline))  // of a lambda
+#include "vectors_cpu_simd.h"
 
 namespace gan_regularizers {
 namespace {
-
-GR_INLINE float widen(float value) { return value; }
-GR_INLINE double widen(double value) { return value; }
-GR_INLINE void narrow(float value, float& out) { out = value; }
-GR_INLINE void narrow(double value, double& out) { out = value; }
-
-// `count` numbers that are added and multiplied as one.
-template <typename T, int64_t count>
-struct VectorOf {
-  typedef T type __attribute__((vector_size(count * sizeof(T))));
-};
-template <typename T, int64_t count>
-using Vector = typename VectorOf<T, count>::type;
-
-// The bits of a number. A mask has all of them set, or none.
-template <typename T>
-using Bits = std::conditional_t<sizeof(T) == 2, uint16_t, std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>>;
-
-template <int64_t count, typename T>
-GR_INLINE Vector<Bits<T>, count> load(const T* from) {
-  Vector<Bits<T>, count> bits;
-  __builtin_memcpy(&bits, from, sizeof bits);
-  return bits;
-}
-
-// From 16 bits to 32 and back. Compilers have __builtin_convertvector for it, which GCC 12 does in pieces.
-template <int64_t count>
-GR_INLINE Vector<uint32_t, count> extended(Vector<uint16_t, count> halves) {
-  using Words = Vector<uint32_t, count>;
-#if defined(__AVX512F__)
-  if constexpr (count == 16) return (Words)_mm512_cvtepu16_epi32((__m256i)halves);
-#elif defined(__AVX2__)
-  if constexpr (count == 8) return (Words)_mm256_cvtepu16_epi32((__m128i)halves);
-#elif defined(__SSE2__)
-  if constexpr (count == 4) return (Words)_mm_unpacklo_epi16(_mm_loadl_epi64((const __m128i*)&halves), __m128i{});
-#endif
-  return __builtin_convertvector(halves, Words);
-}
-
-template <int64_t count>
-GR_INLINE Vector<uint16_t, count> truncated(Vector<uint32_t, count> words) {
-  using Halves = Vector<uint16_t, count>;
-#if defined(__AVX512F__)
-  if constexpr (count == 16) return (Halves)_mm512_cvtepi32_epi16((__m512i)words);
-#elif defined(__AVX2__)
-  if constexpr (count == 8) {
-    const __m256i low = _mm256_and_si256((__m256i)words, _mm256_set1_epi32(0xFFFF));
-    const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(low, low), 0x08);
-    return (Halves)_mm256_castsi256_si128(packed);
-  }
-#elif defined(__SSE2__)
-  if constexpr (count == 4) {
-    const __m128i pairs = _mm_shufflehi_epi16(_mm_shufflelo_epi16((__m128i)words, 0x08), 0x08);
-    Halves halves;
-    _mm_storel_epi64((__m128i*)&halves, _mm_shuffle_epi32(pairs, 0x08));
-    return halves;
-  }
-#endif
-  return __builtin_convertvector(words, Halves);
-}
-
-template <typename T, typename Real, int64_t count>
-GR_INLINE Vector<Real, count> widened(Vector<Bits<T>, count> bits) {
-  using Reals = Vector<Real, count>;
-  if constexpr (sizeof(T) == sizeof(Real)) {
-    return bit_cast<Reals>(bits);
-  } else {
-#if defined(__AVX512F__)
-    if constexpr (std::is_same_v<T, Float16> && count == 16) return (Reals)_mm512_cvtph_ps((__m256i)bits);
-#elif defined(__F16C__)
-    if constexpr (std::is_same_v<T, Float16> && count == 8) return (Reals)_mm256_cvtph_ps((__m128i)bits);
-#endif
-    const Vector<uint32_t, count> words = extended<count>(bits);
-    return std::is_same_v<T, Float16> ? widen_float16<Reals>(words) : widen_bfloat16<Reals>(words);
-  }
-}
-
-template <typename T, typename Real, int64_t count>
-GR_INLINE Vector<Bits<T>, count> narrowed(Vector<Real, count> values) {
-  if constexpr (sizeof(T) == sizeof(Real)) {
-    return bit_cast<Vector<Bits<T>, count>>(values);
-  } else {
-#if defined(__AVX512F__)
-    if constexpr (std::is_same_v<T, Float16> && count == 16)
-      return (Vector<Bits<T>, count>)_mm512_cvtps_ph((__m512)values, _MM_FROUND_TO_NEAREST_INT);
-#elif defined(__F16C__)
-    if constexpr (std::is_same_v<T, Float16> && count == 8)
-      return (Vector<Bits<T>, count>)_mm256_cvtps_ph((__m256)values, _MM_FROUND_TO_NEAREST_INT);
-#endif
-    using Words = Vector<uint32_t, count>;
-    return truncated<count>(std::is_same_v<T, Float16> ? narrow_float16<Words>(values)
-                                                       : narrow_bfloat16<Words>(values));
-  }
-}
-
-GR_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-GR_INLINE int64_t greatest(int64_t a, int64_t b) { return a < b ? b : a; }
 
 struct Tile {
   int64_t row_begin, row_end, column_begin, column_end;
@@ -475,7 +375,7 @@ std::array<double, 4> normal_block(uint64_t seed, uint64_t block) {
 
 template <typename T, typename Real>
 constexpr SimdKernels kernels_of() {
-  return {sum<T, Real>, apply<T, Real>, normal_block<Real>};
+  return {sum<T, Real>, apply<T, Real>, diffuse_lines<T, Real>, normal_block<Real>};
 }
 
 }  // namespace

@@ -3,26 +3,10 @@
 #pragma once
 
 #include "philox.h"
-
-#if defined(__AVX2__)
-#include <immintrin.h>
-#elif defined(__SSE2__)
-#include <emmintrin.h>
-#elif defined(__aarch64__)
-#include <arm_neon.h>
-#endif
+#include "vectors_cpu_simd.h"
 
 namespace gan_regularizers {
 namespace {
-
-#if defined(__AVX512F__)
-constexpr int vector_bytes = 64;
-#elif defined(__AVX2__)
-constexpr int vector_bytes = 32;
-#else
-constexpr int vector_bytes = 16;
-#endif
-constexpr int lanes = vector_bytes / 4;
 
 #if defined(__SSE2__)
 typedef uint64_t Half __attribute__((vector_size(vector_bytes)));
@@ -35,6 +19,7 @@ struct Words {
 
 GR_INLINE Words operator^(Words a, Words b) { return {a.first ^ b.first, a.second ^ b.second}; }
 GR_INLINE Words operator^(Words a, uint32_t key) { return {a.first ^ key, a.second ^ key}; }
+GR_INLINE Words& operator+=(Words& a, uint32_t word) { return a = {a.first + word, a.second + word}; }
 GR_INLINE Words operator>>(Words a, int bits) { return {a.first >> bits, a.second >> bits}; }
 
 GR_INLINE Half product(Half words, uint32_t factor) {
@@ -60,6 +45,18 @@ GR_INLINE void count_from(uint64_t number, Words& low, Words& high) {
   numbers += number;
   low = {numbers, numbers + lanes / 2};
   high = low >> 32;
+}
+
+// The words of `lanes` numbers.
+GR_INLINE void load(const int64_t* numbers, Words& low, Words& high) {
+  __builtin_memcpy(&low.first, numbers, sizeof low.first);
+  __builtin_memcpy(&low.second, numbers + lanes / 2, sizeof low.second);
+  high = low >> 32;
+}
+
+GR_INLINE void store(Words words, uint32_t* out) {
+  for (int l = 0; l < lanes / 2; ++l) out[l] = static_cast<uint32_t>(words.first[l]);
+  for (int l = 0; l < lanes / 2; ++l) out[lanes / 2 + l] = static_cast<uint32_t>(words.second[l]);
 }
 
 GR_INLINE void store_in_turns(Half even, Half odd, uint32_t* out) {
@@ -101,6 +98,18 @@ GR_INLINE void count_from(uint64_t number, Words& low, Words& high) {
   high = highs;
 }
 
+GR_INLINE void load(const int64_t* numbers, Words& low, Words& high) {
+  Words lows = {}, highs = {};
+  for (int l = 0; l < lanes; ++l) {
+    lows[l] = static_cast<uint32_t>(numbers[l]);
+    highs[l] = static_cast<uint32_t>(numbers[l] >> 32);
+  }
+  low = lows;
+  high = highs;
+}
+
+GR_INLINE void store(Words words, uint32_t* out) { __builtin_memcpy(out, &words, sizeof words); }
+
 GR_INLINE void store_in_turns(Words even, Words odd, uint32_t* out) {
   for (int l = 0; l < lanes; ++l) {
     out[2 * l] = even[l];
@@ -118,6 +127,34 @@ GR_INLINE void philox_pairs(uint64_t seed, uint64_t block, uint32_t* radius_word
   store_in_turns(words[1], words[3], angle_words);
 }
 
+// The same of blocks under a seed each.
+GR_INLINE void philox_pairs(const int64_t* seeds, const int64_t* blocks, uint32_t* radius_words,
+                            uint32_t* angle_words) {
+  Words words[4] = {}, key_low, key_high;
+  load(blocks, words[0], words[1]);
+  load(seeds, key_low, key_high);
+  philox_4x32<Words, multiply_words>(words, key_low, key_high);
+  store_in_turns(words[0], words[2], radius_words);
+  store_in_turns(words[1], words[3], angle_words);
+}
+
+// The words of one block under `lanes` seeds: word k from out + k step on.
+GR_INLINE void philox_words(const int64_t* seeds, uint64_t block, uint32_t* out, int64_t step) {
+  const Words zero = {};
+  Words words[4] = {zero ^ static_cast<uint32_t>(block), zero ^ static_cast<uint32_t>(block >> 32)}, low, high;
+  load(seeds, low, high);
+  philox_4x32<Words, multiply_words>(words, low, high);
+  for (int k = 0; k < 4; ++k) store(words[k], out + k * step);
+}
+
+// Normals from pairs of words, the two of each pair in turns. The number of pairs is one of whole vectors.
+template <typename Real>
+GR_INLINE void normals_of_pairs(const uint32_t* radius_words, const uint32_t* angle_words, int64_t pairs, Real* out) {
+  for (int64_t done = 0; done < pairs; done += lanes)
+    for (int64_t i = done; i < done + lanes; ++i)
+      box_muller(radius_words[i], angle_words[i], out[2 * i], out[2 * i + 1]);
+}
+
 // Normals of whole blocks, at least `count` of them, in turns of words and of what is made of them: so short a loop is
 // one whose next round a processor has begun before it is done with this one.
 template <typename Real>
@@ -127,9 +164,7 @@ void normals(uint64_t seed, uint64_t block, int64_t count, Real* out) {
   for (int64_t pairs; count > 0; count -= 2 * pairs, out += 2 * pairs) {
     for (pairs = 0; pairs < most_pairs && 2 * pairs < count; pairs += 2 * lanes, block += lanes)
       philox_pairs(seed, block, radius_words + pairs, angle_words + pairs);
-    for (int64_t done = 0; done < pairs; done += lanes)
-      for (int64_t i = done; i < done + lanes; ++i)
-        box_muller(radius_words[i], angle_words[i], out[2 * i], out[2 * i + 1]);
+    normals_of_pairs(radius_words, angle_words, pairs, out);
   }
 }
 

@@ -23,9 +23,9 @@ GR_INLINE void multiply_words(uint32_t word, uint32_t factor, uint32_t& high, ui
 }
 
 // Ten rounds on four counter words. Word may be a vector of 64-bit lanes with a word in the low half of each; what
-// comes to lie in the upper halves of its results is no part of them.
-template <typename Word, void (*multiply)(Word, uint32_t, Word& high, Word& low)>
-GR_INLINE void philox_4x32(Word (&c)[4], uint32_t key_low, uint32_t key_high) {
+// comes to lie in the upper halves of its results is no part of them. Key is a word, or a vector of them.
+template <typename Word, void (*multiply)(Word, uint32_t, Word& high, Word& low), typename Key>
+GR_INLINE void philox_4x32(Word (&c)[4], Key key_low, Key key_high) {
   GR_UNROLL
   for (int round = 0; round < 10; ++round) {
     Word even_high, even_low, odd_high, odd_low;

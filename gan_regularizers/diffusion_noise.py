@@ -373,21 +373,21 @@ class DiffusionNoise(ExactBuffers):
         else:
             self.check(x)
             params.check(x, self.per_channel)
-        if x.dim() == 4 and not self.per_channel:
-            rows = x
-        elif self.picture.channels is None:
-            rows = _rows(x, params.gain.numel())
+        if x.dim() == 4:
+            images = x
+        elif self.per_channel or self.picture.channels is not None:
+            images = x.reshape(*x.shape[:2], 1, math.prod(x.shape[2:]))
         else:
-            rows = x.reshape(*x.shape[:2], 1, math.prod(x.shape[2:]))
+            images = x.reshape(x.shape[0], 1, 1, math.prod(x.shape[1:]))
         one_pass = TransformParams(
-            gain=params.gain.flatten(),
-            noise_std=params.noise_std.flatten(),
-            seed=None if params.seed is None else params.seed.flatten(),
-            normals=None if params.normals is None else params.normals.reshape(rows.shape),
+            gain=params.gain,
+            noise_std=params.noise_std,
+            seed=params.seed,
+            normals=None if params.normals is None else params.normals.reshape(images.shape),
             centre=self.picture.centre,
-            channels=self.picture.channels_of(rows),
+            channels=self.picture.channels_of(images),
         )
-        y = input_transform(rows, one_pass).view_as(x)
+        y = input_transform(images, one_pass).view_as(x)
         y = y.contiguous(memory_format=memory_format(x))
         return (y, params.t) if return_t else y
 
@@ -555,7 +555,3 @@ def _external(
     if readable and not bool(((value >= 0) & (value <= largest)).all()):
         raise ValueError(f"{name} has values outside [0, {largest}]: {value.min().item()} to {value.max().item()}")
     return value.to(device, dtype).expand(shape)
-
-
-def _rows(x: Tensor, rows: int) -> Tensor:
-    return x.reshape(rows, 1, 1, math.prod(x.shape) // max(rows, 1))

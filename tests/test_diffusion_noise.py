@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from gan_regularizers import DiffusionNoise, timestep_embedding
+from gan_regularizers import DiffusionNoise, diffusion_noise, timestep_embedding
 from gan_regularizers.diffusion_noise import PRESETS, SCHEDULES
 
 WORDS = torch.zeros(2, 3, dtype=torch.int64)  # of a draw
@@ -198,12 +198,31 @@ def test_per_channel(shape):
         noise(torch.zeros(4))
 
 
-def test_channels_last_gets_the_same_noise():
-    noise, x = DiffusionNoise(100), torch.randn(3, 4, 5, 6)
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_channels_last_gets_the_same_noise(per_channel):
+    noise, x = DiffusionNoise(100, per_channel=per_channel), torch.randn(3, 4, 5, 6)
     params = noise.sample(x)
-    y = noise(x.contiguous(memory_format=torch.channels_last), params=params)
-    assert y.is_contiguous(memory_format=torch.channels_last)
+    last = x.contiguous(memory_format=torch.channels_last)
+    y = noise(last, params=params)
+    assert y.stride() == last.stride()
     assert torch.equal(y, noise(x, params=params))
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_no_layout_is_copied(per_channel, monkeypatch):
+    """The operator has feature maps as they lie in memory."""
+    noise, x, seen = DiffusionNoise(100, per_channel=per_channel), torch.randn(3, 4, 5, 6), []
+
+    def operator(images, _params):
+        seen.append(images)
+        return images.clone()
+
+    monkeypatch.setattr(diffusion_noise, "input_transform", operator)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        in_layout = x.contiguous(memory_format=layout)
+        noise(in_layout)
+        assert seen[-1].data_ptr() == in_layout.data_ptr()
+        assert seen[-1].stride() == in_layout.stride()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kernel_calls import CODES, arguments, draw, each, on_cpu
 from plain_normals import BLOCKS, exact_normals, normal_block
-from test_operator import PARTS, PICTURES, cases, make_case
+from test_operator import PARTS, PICTURES, cases, channels_case, make_case
 
 from gan_regularizers.ops import Columns, Steps, TransformParams
 from gan_regularizers.ops.philox import philox_4x32, philox_normal
@@ -254,9 +254,78 @@ def test_any_nan_stays_nan(dtype, instruction_set):
     assert y.isnan().all()
 
 
+@st.composite
+def feature_maps(draw) -> tuple[int, int, int, int]:
+    """Shapes about the sizes at which the kernels take another way."""
+    channels = draw(st.integers(1, 40) | st.sampled_from((64, 100, 511, 512, 513)))
+    pixels = st.integers(1, 40) if channels > 64 else st.integers(1, 300) | st.sampled_from((511, 512, 513, 1025, 4097))
+    return draw(st.integers(1, 3)), channels, 1, draw(pixels)
+
+
+@pytest.mark.parametrize("dtype", CODES)
+@given(data=st.data())
+def test_channels_have_the_bits_of_rows(dtype, data):
+    """On every instruction set, in both layouts, on any number of threads; the last value is -0."""
+    shape, centre = data.draw(feature_maps()), data.draw(st.sampled_from((0.0, 0.5)))
+    parts = data.draw(st.sampled_from((("gain", "noise_std"), ("gain",), ("noise_std",))))
+    case, adjoint = channels_case(shape, data.draw(st.integers(0, 99)), dtype, centre, parts), data.draw(st.booleans())
+    case.x.flatten()[-1:] = -0.0
+    expected = on_cpu(kernels, case.rows.x, case.rows.params, adjoint).view(shape)
+    last = case.x.contiguous(memory_format=torch.channels_last)
+    for x in (case.x, last):
+        for options in (*({"instruction_set": index} for index in range(len(INSTRUCTION_SETS))), {"threads": 3}):
+            y = on_cpu(kernels, x, case.params, adjoint, **options)
+            assert torch.equal(y, expected)
+            assert torch.equal(y.signbit(), expected.signbit())
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", CODES)
+def test_clean_channels_keep_their_values(dtype, layout):
+    """Also where others have noise; -0 and what is not finite too."""
+    x = torch.tensor([-0.0, torch.inf, torch.nan, 1.0], dtype=dtype).view(1, 4, 1, 1).expand(2, 4, 3, 5)
+    x = x.contiguous(memory_format=layout)
+    gain, noise_std = torch.ones(2, 4), torch.zeros(2, 4)
+    noise_std[:, 3], noise_std[1] = 1.0, torch.arange(4) % 2
+    y = on_cpu(kernels, x, TransformParams(gain=gain, noise_std=noise_std, seed=torch.arange(8).view(2, 4)))
+    for n, c in (noise_std == 0).nonzero().tolist():
+        assert torch.equal(y[n, c].nan_to_num(nan=7.0), x[n, c].nan_to_num(nan=7.0))
+        assert torch.equal(y[n, c].signbit(), x[n, c].signbit())
+    for n, c in (noise_std != 0).nonzero().tolist():
+        assert x[n, c, 0, 0].isfinite() == y[n, c].isfinite().all()
+        assert not x[n, c, 0, 0].isfinite() or y[n, c].unique().numel() > 10
+
+
+@pytest.mark.parametrize("shape", [(2, 600, 3, 3), (40, 64, 1, 2), (3, 9, 64, 65)])
+def test_channels_on_many_threads(shape):
+    case = channels_case(shape, dtype=torch.float32)
+    for x in (case.x, case.x.contiguous(memory_format=torch.channels_last)):
+        one, *others = (on_cpu(kernels, x, case.params, threads=threads) for threads in (1, 2, 7))
+        torch.testing.assert_close(one.double(), case.expected(), rtol=0, atol=4e-6)
+        assert all(torch.equal(other, one) for other in others)
+
+
+@pytest.mark.parametrize("part", range(5))
+def test_no_part_beside_values_for_every_channel(part):
+    given, kept = valid_call()
+    given["parts"] = [address if i in (part, 5) else 0 for i, address in enumerate(given["parts"])]
+    with pytest.raises(ValueError, match="beside values for every channel there is another part"):
+        kernels.transform(**given, per_channel=True)
+    assert kept[1].isnan().all()
+
+
+def test_every_channel_is_picture_where_all_have_values():
+    given, kept = valid_call()
+    given["parts"] = [address if i == 5 else 0 for i, address in enumerate(given["parts"])]
+    for picture in ((0, 2), (1, 3)):
+        with pytest.raises(ValueError, match="all of them are picture"):
+            kernels.transform(**given | {"picture": picture}, per_channel=True)
+    assert kept[1].isnan().all()
+
+
 def valid_call() -> tuple[dict, list]:
     case = make_case((2, 3, 6, 5), PARTS, dtype=torch.float32)
-    out = torch.empty_like(case.x)
+    out = torch.full_like(case.x, torch.nan)
     given, kept = arguments(case.x, out, case.params, False)
     return given, [case, out, *kept]
 

@@ -1,6 +1,7 @@
 """The operator's closed form against the step-by-step sequence, and its derivatives."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kernel_calls import each
 from plain_normals import exact_normals, normal_block
+from torch import Tensor
 
 from gan_regularizers import use_backend
 from gan_regularizers.commands.bench.baseline import contrast, cutout, official_sequence, saturation, translation
@@ -93,6 +95,34 @@ def cases(draw, dtype=torch.float64) -> Case:
     pictures = [(begin, end) for begin in range(shape[1]) for end in range(begin + 1, shape[1] + 1)]
     channels = draw(st.none() | st.sampled_from(pictures))
     return make_case(shape, parts, draw(st.integers(0, 2**32)), dtype, centre, channels)
+
+
+def channels_case(shape, seed=0, dtype=torch.float64, centre=0.0, parts=("gain", "noise_std")) -> Case:
+    """Random feature maps with a gain, a noise_std and a seed for every channel, of which every other is clean."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = shape[:2]
+    clean = torch.rand(rows, generator=generator) < 0.5
+    values = {
+        "gain": torch.where(clean, 1.0, torch.rand(rows, generator=generator)),
+        "noise_std": torch.where(clean, 0.0, torch.rand(rows, generator=generator)),
+    }
+    params = {name: values[name] for name in parts}
+    if "noise_std" in parts:
+        params["seed"] = torch.randint(-(2**63), 2**63 - 1, rows, generator=generator)
+    x = torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+    return ChannelsCase(x, TransformParams(**params, centre=centre), (0, 0))
+
+
+class ChannelsCase(Case):
+    """A case whose samples are channels."""
+
+    def __post_init__(self) -> None:
+        self.rows = Case(
+            self.x.reshape(-1, 1, 1, math.prod(self.x.shape[2:])), each(self.params, Tensor.flatten), (0, 0)
+        )
+
+    def expected(self, x: torch.Tensor | None = None) -> torch.Tensor:
+        return self.rows.expected(None if x is None else x.reshape(self.rows.x.shape)).view(self.x.shape)
 
 
 @pytest.fixture(params=["reference", "native"], autouse=True)
@@ -289,6 +319,57 @@ def test_gradient_has_the_inputs_dtype(dtype):
     (expected,) = torch.autograd.grad(case.expected(exact).sum(), exact)
     assert gradient.dtype == dtype
     torch.testing.assert_close(gradient.double(), expected, rtol=torch.finfo(dtype).eps, atol=1e-5)
+
+
+LAYOUTS = [torch.contiguous_format, torch.channels_last]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("parts", [("gain", "noise_std"), ("gain",), ("noise_std",)])
+@pytest.mark.parametrize("shape", [(2, 5, 3, 3), (3, 4, 1, 1), (2, 3, 2, 1), (1, 70, 4, 5), (0, 3, 2, 2), (2, 0, 2, 2)])
+@pytest.mark.parametrize("centre", [0.0, 0.5])
+def test_values_for_every_channel(shape, parts, layout, centre):
+    case = channels_case(shape, parts=parts, centre=centre)
+    x = case.x.contiguous(memory_format=layout)
+    y = input_transform(x, case.params)
+    torch.testing.assert_close(y, case.expected(), rtol=1e-12, atol=1e-13)
+    assert y.is_contiguous(memory_format=memory_format(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_values_for_every_channel_have_the_bits_of_rows(dtype):
+    for shape in ((3, 70, 3, 5), (2, 5, 40, 30)):
+        case = channels_case(shape, dtype=dtype)
+        expected = input_transform(case.rows.x, case.rows.params).view(shape)
+        for layout in LAYOUTS:
+            assert torch.equal(input_transform(case.x.contiguous(memory_format=layout), case.params), expected)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("parts", [("gain", "noise_std"), ("gain",), ("noise_std",)])
+def test_gradients_with_values_for_every_channel(parts, layout):
+    case = channels_case((2, 3, 3, 2), parts=parts)
+    x = case.x.contiguous(memory_format=layout).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: input_transform(x, case.params), (x,))
+    assert torch.autograd.gradgradcheck(lambda x: input_transform(x, case.params), (x,))
+
+
+@pytest.mark.parametrize("part", ["gain", "noise_std", "seed"])
+def test_values_for_every_channel_of_another_shape(part):
+    case = channels_case((2, 3, 4, 4))
+    for other in (getattr(case.params, part)[:, 0], getattr(case.params, part)[:, :2]):
+        with pytest.raises(ValueError, match=rf"params\.{part} has shape .*; this input needs \[2, 3\]"):
+            input_transform(case.x, case.params._replace(**{part: other}))
+
+
+@pytest.mark.parametrize("part", ["brightness", "saturation", "contrast", "shift", "cutout", "channels"])
+def test_values_for_every_channel_stand_alone(part):
+    case, other = channels_case((3, 3, 6, 5)), make_case(channels=(0, 2))
+    params = case.params._replace(**{part: getattr(other.params, part)})
+    with pytest.raises(
+        ValueError, match=rf"params\.{part} is given beside .* every channel; do it in a pass of its own"
+    ):
+        input_transform(case.x, params)
 
 
 def test_noise_comes_from_the_seed_alone():

@@ -1,6 +1,7 @@
 """The differentiable operator: one pass of augmentation and noise over a batch, and the choice of its backend."""
 
 import contextlib
+import math
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -131,7 +132,9 @@ def input_transform(x: Tensor, params: TransformParams, fits: bool = False) -> T
         return native.input_transform(x, params, ready=fits and x.dtype != torch.float64)
     noise = params.normals
     if params.seed is not None:
-        noise = philox_normal(params.seed, x[:1].numel(), arithmetic_dtype(x.dtype)).view(x.shape)
+        seed = params.seed
+        numel = math.prod(x.shape[seed.dim() :])
+        noise = philox_normal(seed.flatten(), numel, arithmetic_dtype(x.dtype)).view(x.shape)
     return reference.input_transform(x, params, noise)
 
 

@@ -57,6 +57,8 @@ class DrawnPass(NamedTuple):
     words: Tensor  # int64 [rows, N], contiguous, with the seeds of noise
     seed_row: int
 
+    per_channel = False
+
     def linear(self) -> tuple[Tensor | None, ...]:
         """What the backward pass needs, a tensor each: saturation, contrast, shift, cutout and gain."""
         reals, rows = self.reals, self.reals.shape[0]

@@ -31,6 +31,7 @@ _CPU = torch.device("cpu")  # a comparison takes less time than a look at the ty
 _DTYPE_CODES = {torch.float16: 0, torch.bfloat16: 1, torch.float32: 2, torch.float64: 3}
 Params = TransformParams | DrawnPass
 Run = Callable[[Tensor, bool, Params], Tensor]
+_PREFERRED = -1  # instruction set of the machine
 _NO_STEPS = Steps(-1, None, None, None, None)
 _PLAIN_TYPES = {Tensor, torch.nn.Parameter, type(None), bool, int, float, tuple}
 _PLAIN_KEYS = 0  # of the dispatcher, for tensors that are memory and nothing else
@@ -225,6 +226,9 @@ def _read(params: Params) -> tuple[list[int], int, int]:
 def _transform(x: Tensor, adjoint: bool, params: Params) -> Tensor:
     """A pass, or the transpose of its derivative, with params that are ready."""
     layout = memory_format(x)
+    per_channel = params.per_channel
+    if per_channel and x.is_cuda:
+        return _transform_rows(x, adjoint, params).contiguous(memory_format=layout)
     if not x.is_contiguous(memory_format=layout):
         x = x.contiguous(memory_format=layout)
     y = torch.empty_like(x, memory_format=layout)
@@ -241,7 +245,7 @@ def _transform(x: Tensor, adjoint: bool, params: Params) -> Tensor:
     )
     kernels, place = _kernels_for(x)
     if not place:
-        kernels.transform(*arguments, torch.get_num_threads())
+        kernels.transform(*arguments, torch.get_num_threads(), _PREFERRED, per_channel)
         return y
     kept = []  # until the pass is launched
 
@@ -251,6 +255,13 @@ def _transform(x: Tensor, adjoint: bool, params: Params) -> Tensor:
 
     kernels.transform(*arguments, workspace, *place)
     return y
+
+
+def _transform_rows(x: Tensor, adjoint: bool, params: TransformParams) -> Tensor:
+    """The same of a pass with values for every channel, as one over a batch whose samples are channels."""
+    rows = x.reshape(x.shape[0] * x.shape[1], 1, 1, x.shape[2] * x.shape[3])
+    parts = (None if part is None else part.flatten() for part in params[5:8])
+    return _transform(rows, adjoint, TransformParams().with_noise(*parts)._replace(centre=params.centre)).view(x.shape)
 
 
 _LINEAR = "Tensor? saturation, Tensor? contrast, Tensor? shift, Tensor? cutout, Tensor? gain"

@@ -24,6 +24,8 @@ class TransformParams(NamedTuple):
 
     All tensors lie on the input's device. No gradient is defined for them. Brightness, saturation, contrast, gain and
     noise are for the picture's channels alone, shift and cutout for all.
+
+    Gain, noise_std and seed may have a value for every channel instead, [N, C]. A pass has no other part then.
     """
 
     brightness: Tensor | None = None  #: [N] float, added
@@ -33,10 +35,15 @@ class TransformParams(NamedTuple):
     cutout: Tensor | None = None  #: [N, 4] int64, the erased box as top, bottom, left, right, half open
     gain: Tensor | None = None  #: [N] float, sqrt(alpha_bar_t)
     noise_std: Tensor | None = None  #: [N] float, sqrt(1 - alpha_bar_t) * sigma
-    seed: Tensor | None = None  #: [N] int64, the key of each sample's normals
+    seed: Tensor | None = None  #: [N] int64, the key of each sample's normals (or, as these three are then, [N, C])
     centre: float = 0.0  #: the grey that gain scales about, and that a shift brings in and a cutout leaves
     channels: tuple[int, int] | None = None  #: the picture's, half open, 0 <= begin < end <= C; None for all
     normals: Tensor | None = None  #: float of the input's shape, in place of a seed; the pass runs on the reference
+
+    @property
+    def per_channel(self) -> bool:
+        """Whether gain, noise_std and seed have a value for every channel."""
+        return any(value is not None and value.dim() == 2 for value in (self.gain, self.noise_std, self.seed))
 
     def with_noise(
         self, gain: Tensor, noise_std: Tensor, seed: Tensor | None, normals: Tensor | None = None
@@ -50,6 +57,9 @@ class TransformParams(NamedTuple):
         device, shapes = x.device, {1: (x.shape[0],), 2: (x.shape[0], 2), 4: (x.shape[0], 4)}
         if self.normals is not None:
             shapes[0] = x.shape
+        if self.per_channel:
+            self._check_only_noise()
+            shapes[1] = x.shape[:2]
         parts = zip(_TENSORS, (*self[:8], self.normals), strict=True)
         for (name, columns, whole), value in parts:
             if value is None:
@@ -71,6 +81,14 @@ class TransformParams(NamedTuple):
             raise ValueError(f"params.centre={self.centre!r} is no finite number")
         if self.channels is not None:
             self._check_channels(x)
+
+    def _check_only_noise(self) -> None:
+        for name in ("brightness", "saturation", "contrast", "shift", "cutout", "channels"):
+            value = getattr(self, name)
+            if value is not None:
+                raise ValueError(
+                    f"params.{name} is given beside a gain or a noise_std for every channel; do it in a pass of its own"
+                )
 
     def _check_channels(self, x: Tensor) -> None:
         fits = isinstance(self.channels, tuple) and len(self.channels) == 2

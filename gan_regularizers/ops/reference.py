@@ -22,7 +22,7 @@ def input_transform(x: Tensor, params: TransformParams, noise: Tensor | None = N
 
     Args:
         x: float16, bfloat16, float32 or float64 [N, C, H, W].
-        params: one value per sample of each part; a part that is None is left out.
+        params: one value per sample of each part, or per channel of its noise; a part that is None is left out.
         noise: standard normals of x's shape; needed where ``params.noise_std`` is given.
 
     Returns:
@@ -86,7 +86,9 @@ def _scale(x: Tensor, factor: Tensor, centre: float) -> Tensor:
 
 
 def _per_sample(value: Tensor, like: Tensor) -> Tensor:
-    return value.to(like.dtype)[:, None, None, None]
+    """A value for each sample, or for each of its channels, to multiply with."""
+    value = value.to(like.dtype)
+    return value[:, None, None, None] if value.dim() == 1 else value[:, :, None, None]
 
 
 def _colour(x: Tensor, params: TransformParams) -> Tensor:

@@ -85,6 +85,36 @@ void pass(Digest& digest, Dtype dtype, Shape shape, int parts, Picture picture, 
   digest.add(output);
 }
 
+// Feature maps with values for every channel, half of them clean.
+template <typename T, typename Real>
+void channels(const char* name, Dtype dtype) {
+  Digest digest;
+  const Shape shapes[] = {{3, 70, 1, 1, true}, {2, 600, 3, 3, true}, {5, 33, 7, 7, true}, {1, 3, 30, 40, true}};
+  for (const Shape& last : shapes)
+    for (const bool is_last : {true, false})
+      for (const bool adjoint : {false, true}) {
+        Shape shape = last;
+        shape.channels_last = is_last;
+        const int64_t rows = shape.samples * shape.channels, elements = rows * shape.height * shape.width;
+        std::vector<T> input(elements), output(elements);
+        for (T& value : input) put(real(), value);
+        std::vector<Real> gain = reals<Real>(rows), deviation = reals<Real>(rows);
+        std::vector<int64_t> seeds(rows);
+        for (int64_t i = 0; i < rows; ++i) {
+          if (word() & 1) gain[i] = 1, deviation[i] = 0;
+          seeds[i] = static_cast<int64_t>(word());
+        }
+        Parts parts = {};
+        parts.gain = gain.data();
+        parts.noise_std = deviation.data();
+        parts.seed = seeds.data();
+        const Pass pass = {dtype, shape, input.data(), output.data(), parts, {0, shape.channels, 0.5}, adjoint};
+        transform_channels_cpu(pass, 3, -1);
+        digest.add(output);
+      }
+  std::printf("channels %s: %016llx\n", name, static_cast<unsigned long long>(digest.value));
+}
+
 template <typename T, typename Real>
 void passes(const char* name, Dtype dtype) {
   const Shape shapes[] = {{1, 1, 1, 1, false},   {2, 3, 9, 7, false},    {2, 1, 40, 41, false},
@@ -109,6 +139,7 @@ void passes(const char* name, Dtype dtype) {
     digest.add(normals.data(), sizeof normals);
   }
   std::printf("normals %s: %016llx\n", name, static_cast<unsigned long long>(digest.value));
+  channels<T, Real>(name, dtype);
 }
 
 void draws(bool given) {

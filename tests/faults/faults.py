@@ -747,7 +747,7 @@ _OPERATOR = [
             " samples), dtype=torch.float32)",
             " samples))",
         ),
-        ("kernels take one thread", "torch.get_num_threads())", "1)", "threads change the speed alone"),
+        ("kernels take one thread", "torch.get_num_threads(), _", "1, _", "threads change the speed alone"),
     ),
     *_in(
         "gan_regularizers/ops/__init__.py",
