@@ -1,8 +1,8 @@
 // The arithmetic on one tile. This file is compiled once for every instruction set, named GR_INSTRUCTION_SET, so it
 // holds no function that the linker could share between them: everything is in an unnamed namespace or always inlined.
 //
-// Loops are plain and vectorised by the compiler. All instruction sets give the same bits: additions keep their order
-// and no multiply-add is fused.
+// Loops go over vectors, or are plain and vectorised by the compiler. All instruction sets give the same bits:
+// additions keep their order and no multiply-add is fused.
 
 #include "kernels_cpu.h"
 
@@ -144,13 +144,13 @@ double sum(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index
   in.first = in.at(pass.picture.begin, 0);
   T* const staged = static_cast<T*>(scratch);  // [channels, columns and what makes them whole blocks]
 
-  // Adds columns from a pixel on where the mask, if any, has them; for_each_run says the same.
-  const auto add_columns = [&](int64_t pixel, int64_t columns, const Bits<T>* mask, const auto& for_each_run) {
+  // Adds columns from a pixel on: those that the mask has, if there is one, and `runs` calls its argument with.
+  const auto add_columns = [&](int64_t pixel, int64_t columns, const Bits<T>* mask, const auto& runs) {
     const int64_t padded = (columns + block - 1) / block * block;
     Planes<const T> next = in.from(pixel);
     if (next.pixel_step != 1 || padded != columns || next.first < batch || next.at(channels - 1, columns) > batch_end) {
       for (int64_t i = 0; i < channels * padded; ++i) staged[i] = T{};
-      for_each_run([&](int64_t begin, int64_t end) {
+      runs([&](int64_t begin, int64_t end) {
         separate(next.from(begin), channels, end - begin, padded, staged + begin);
       });
       next = {staged, padded, 1};
@@ -183,8 +183,10 @@ double sum(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index
                   });
     }
   } else {
-    add_columns(tile.row_begin * shape.width + tile.column_begin, tile.size(), nullptr,
-                [&](const auto& run) { run(0, tile.size()); });
+    const int64_t pixel = tile.row_begin * shape.width + tile.column_begin;
+    const int64_t in_place = in.pixel_step == 1 ? tile.size() / block * block : 0, rest = tile.size() - in_place;
+    if (in_place) add_columns(pixel, in_place, nullptr, [](const auto&) {});
+    if (rest) add_columns(pixel + in_place, rest, nullptr, [&](const auto& run) { run(0, rest); });
   }
   double total = 0.0;
   for (int l = 0; l < partials; ++l) total += partial[l / m][l % m];
@@ -211,14 +213,14 @@ struct Constant {
   GR_INLINE operator int64_t() const { return number; }
 };
 
-// Calls work(count, i) for blocks of `count` pixels from 0 up to `total`, the last of which overlaps the one before it,
-// or for single pixels where they are fewer than a block has.
+// Calls work(count, i) for blocks of `count` pixels from 0 up to `total`, the last of which overlaps the one before it.
+// Fewer pixels than that come in smaller blocks.
 template <int64_t count, typename Work>
 GR_INLINE void for_each_block(int64_t total, const Work& work) {
-  if (total < count)
-    for (int64_t i = 0; i < total; ++i) work(Constant<1>{}, i);
-  else
+  if (total >= count)
     for (int64_t i = 0; i < total; i += count) work(Constant<count>{}, least(i, total - count));
+  else if constexpr (count > 1)
+    for_each_block<(count > 4 ? count / 4 : 1)>(total, work);
 }
 
 // Calls map(count, source, write) for blocks of `count` pixels, where source(channel) is the address of what comes to
@@ -325,20 +327,19 @@ void apply(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index
       narrow(is_picture(channel) ? k.outside : k.beside, value);
       return value;
     };
-    map_tile<vector_bytes / sizeof(Real)>(passage_to(target, channel_step), outside,
-                                          [&](auto count, const auto& source, const auto& write) GR_ALWAYS_INLINE {
-                                            constexpr int64_t n = decltype(count)::value;
-                                            Vector<Real, n> shared{};
-                                            if (mixes)
-                                              for (int64_t c = first; c < last; ++c)
-                                                shared += widened<T, Real, n>(load<n>(source(c)));
-                                            shared = share * shared + k.constant;
-                                            for (int64_t c = 0; c < shape.channels; ++c) {
-                                              Vector<Real, n> value = widened<T, Real, n>(load<n>(source(c)));
-                                              if (is_picture(c)) value = k.scale * value + shared;
-                                              write(c, narrowed<Out, Real, n>(value));
-                                            }
-                                          });
+    const auto transform = [&](auto count, const auto& source, const auto& write) GR_ALWAYS_INLINE {
+      constexpr int64_t n = decltype(count)::value;
+      Vector<Real, n> shared{};
+      if (mixes)
+        for (int64_t c = first; c < last; ++c) shared += widened<T, Real, n>(load<n>(source(c)));
+      shared = share * shared + k.constant;
+      for (int64_t c = 0; c < shape.channels; ++c) {
+        Vector<Real, n> value = widened<T, Real, n>(load<n>(source(c)));
+        if (is_picture(c)) value = k.scale * value + shared;
+        write(c, narrowed<Out, Real, n>(value));
+      }
+    };
+    map_tile<vector_bytes / sizeof(Real)>(passage_to(target, channel_step), outside, transform);
   };
   // Where pixels lie together, they are joined at the end.
   const bool joins = out.pixel_step != 1;
