@@ -149,14 +149,19 @@ void diffuse_pixels(const Levels<Real>& levels, int64_t channels, int64_t first_
     noise_std[c] = level.noise_std;
     constant[c] = level.constant;
   }
-  for (int64_t c = 0; levels.noise_std && c < channels; ++c) {
-    if (c % lanes == 0) begin[c / lanes] = noisy;
-    slots[c] = static_cast<int32_t>(noisy - begin[c / lanes]);
-    seeds[noisy] = levels.seed[c];
-    noisy += !spreads || noise_std[c] != Real(0);
+  if (levels.noise_std && !spreads) {
+    __builtin_memcpy(seeds, levels.seed, static_cast<size_t>(channels) * sizeof *seeds);
+    noisy = channels;
+  } else if (levels.noise_std) {
+    for (int64_t c = 0; c < channels; ++c) {
+      if (c % lanes == 0) begin[c / lanes] = noisy;
+      slots[c] = static_cast<int32_t>(noisy - begin[c / lanes]);
+      seeds[noisy] = levels.seed[c];
+      noisy += noise_std[c] != Real(0);
+    }
+    for (int64_t c = channels; c % lanes; ++c) slots[c] = 0;
   }
   for (int l = 0; l < lanes; ++l) seeds[noisy + l] = 0;
-  for (int64_t c = channels; c % lanes; ++c) slots[c] = 0;
 
   // Normals of as many blocks as the buffers hold: those of pixel k of a block are made[k][block * made_for + j].
   uint32_t words[4][most_channels];

@@ -23,8 +23,7 @@ GR_INLINE int64_t step_of(const Draw& draw, int64_t n) {
   return draw.t_list[draw.words[draw.entry_row * draw.samples + n] & (draw.length - 1)];
 }
 
-// For a step that is one of the tables'.
-GR_INLINE void draw_sample(const Draw& draw, int64_t n, int64_t step) {
+GR_INLINE void draw_numbers(const Draw& draw, int64_t n) {
   const int64_t samples = draw.samples;
   const auto uniform = [&draw, samples, n](int row) { return uniform_of(draw.words[row * samples + n]); };
   const bool touched = draw.touched_row < 0 || uniform(draw.touched_row) < draw.p;
@@ -35,11 +34,20 @@ GR_INLINE void draw_sample(const Draw& draw, int64_t n, int64_t step) {
     const float number = static_cast<float>(draw.count[i]) * uniform(draw.row[i]);
     draw.integers[n * draw.integers_drawn + i] = touched ? static_cast<int64_t>(number) + draw.offset[i] : 0;
   }
-  if (!draw.gain_table) return;
+}
+
+GR_INLINE void look_up_levels(const Draw& draw, int64_t n, int64_t step) {
+  const int64_t samples = draw.samples;
   float* const levels = draw.reals + draw.reals_drawn * samples + n;
   levels[0] = draw.gain_table[step];
   levels[samples] = draw.noise_table[step];
   draw.t[n] = step;
+}
+
+// For a step that is one of the tables'.
+GR_INLINE void draw_sample(const Draw& draw, int64_t n, int64_t step) {
+  draw_numbers(draw, n);
+  if (draw.gain_table) look_up_levels(draw, n, step);
 }
 
 }  // namespace gan_regularizers

@@ -222,13 +222,21 @@ std::array<double, 4> normal_block_cpu(uint64_t seed, uint64_t block, Dtype dtyp
   return kernels_for(dtype, instruction_set).normal_block(seed, block);
 }
 
-void draw_cpu(const Draw& draw) {
-  check(draw);
-  const auto step = [&](int64_t n) { return draw.gain_table ? step_of(draw, n) : 0; };
-  for (int64_t n = 0; draw.gain_table && n < draw.samples; ++n)
-    if (step(n) < 0 || step(n) >= draw.steps)
-      refuse("t is " + std::to_string(step(n)) + "; allowed are 0 to " + std::to_string(draw.steps - 1));
-  for (int64_t n = 0; n < draw.samples; ++n) draw_sample(draw, n, step(n));
+void draw_cpu(const Draw& given) {
+  check(given);
+  if (given.samples == 0) return;
+  const Draw draw = given;  // nothing that is written can lie in it
+  if (draw.gain_table) {    // every step that may be taken
+    const int64_t* const steps = draw.given ? draw.given : draw.t_list;
+    const int64_t count = draw.given ? draw.samples : draw.length;
+    for (int64_t i = 0; i < count; ++i)
+      if (steps[i] < 0 || steps[i] >= draw.steps)
+        refuse("t is " + std::to_string(steps[i]) + "; allowed are 0 to " + std::to_string(draw.steps - 1));
+  }
+  if (draw.reals_drawn || draw.integers_drawn)
+    for (int64_t n = 0; n < draw.samples; ++n) draw_numbers(draw, n);
+  if (draw.gain_table)
+    for (int64_t n = 0; n < draw.samples; ++n) look_up_levels(draw, n, step_of(draw, n));
 }
 
 }  // namespace gan_regularizers

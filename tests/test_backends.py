@@ -4,13 +4,13 @@ import warnings
 
 import pytest
 import torch
-from test_operator import PARTS, make_case
+from test_operator import PARTS, SHAPE, channels_case, make_case
 from torch import nn
 from torch.autograd import forward_ad
 
 from gan_regularizers import BackendWarning, DiffAugment, DiffusionNoise, use_backend
 from gan_regularizers import ops as operator
-from gan_regularizers.ops import backend, input_transform, native
+from gan_regularizers.ops import TransformParams, backend, input_transform, native
 
 
 def test_backends():
@@ -147,6 +147,16 @@ def test_a_vmap_over_given_parameters(channels):
         return input_transform(x[None], params)[0]
 
     torch.testing.assert_close(torch.func.vmap(one)(case.x, *case.params[:8]), case.expected())
+
+
+def test_a_vmap_over_values_for_every_channel():
+    case = channels_case(SHAPE)
+
+    def one(x, gain, noise_std, seed):
+        params = TransformParams(gain=gain[None], noise_std=noise_std[None], seed=seed[None])
+        return input_transform(x[None], params)[0]
+
+    torch.testing.assert_close(torch.func.vmap(one)(case.x, *case.params[5:8]), case.expected())
 
 
 @of_forward_mode

@@ -15,7 +15,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_operator import PARTS, SHAPE, cases, make_case
+from test_operator import PARTS, SHAPE, cases, channels_case, make_case
 from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
@@ -346,6 +346,7 @@ SAMPLES = {
     "nothing": make_case(SHAPE, ()),
     "one part": make_case(SHAPE, ("contrast",), dtype=torch.float32),
     "a picture": make_case(SHAPE, PARTS, dtype=torch.float32, centre=0.5, channels=(0, 2)),
+    "values for every channel": channels_case(SHAPE, dtype=torch.float32, centre=0.5),
 }
 
 
@@ -361,6 +362,16 @@ def test_opcheck(name, layout):
     torch.library.opcheck(ops.input_transform, (x, *case.params[:10]))
     linear = case.params[1:6]
     torch.library.opcheck(ops.input_transform_adjoint, (x, *linear, case.params.channels))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("adjoint", [False, True])
+@pytest.mark.parametrize("parts", [("gain", "noise_std"), ("gain",), ("noise_std",)])
+def test_rows_in_place_of_channels(parts, adjoint, layout):
+    """As CUDA has them."""
+    case = channels_case(SHAPE, dtype=torch.float32, centre=0.5, parts=parts)
+    x, params = case.x.contiguous(memory_format=layout), native._ready(case.params, case.x)
+    assert torch.equal(native._transform_rows(x, adjoint, params), native._transform(x, adjoint, params))
 
 
 @pytest.mark.parametrize("name", ["input_transform", "input_transform_adjoint", "draw"])

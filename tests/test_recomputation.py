@@ -43,6 +43,16 @@ def test_a_value_is_found_by_its_words(again):
     assert remembered(None, CPU, words=words[0] + 1) is None
 
 
+def test_a_longer_draw_of_the_same_generator_is_another(again):
+    """It begins with the same words. Only some of many are read."""
+    remembered = Remembered()
+    words = torch.randint(-(2**63), 2**63 - 1, (2, 500))
+    for count in (100, 500):
+        remembered(count, CPU, words=words[:, :count].clone())
+    again()
+    assert [remembered(None, CPU, words=words[:, :count].clone()) for count in (100, 500, 99)] == [100, 500, None]
+
+
 def test_generators_of_two_devices_may_be_seeded_alike(again):
     remembered = Remembered()
     remembered("here", CPU, generator(1))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 _CPU = torch.device("cpu")  # a comparison takes less time than a look at the type
+_TELLING = 64  # words of a draw: no two draws of one shape begin with the same
 _KEPT = 4096  # forwards between the first one and its backward pass
 
 
@@ -36,7 +37,7 @@ class Remembered:
     """Values by the state of torch's generator, or by words; the latest few thousand. A copy begins with none."""
 
     def __init__(self) -> None:
-        self._values: OrderedDict[tuple[torch.device, int], Any] = OrderedDict()
+        self._values: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
 
     def __reduce__(self) -> tuple:
         return Remembered, ()
@@ -47,7 +48,7 @@ class Remembered:
         """Keep the value that this forward uses; of a forward that runs again, return what the first run used.
 
         To be called before the generator is drawn from, or with the words, int64 [R, ...], that it has just given. On
-        the CPU their first row is read in place of the generator's state, which has 5 KB there.
+        the CPU the first of them are read in place of the generator's state, which has 5 KB there.
 
         In compiled code, captured graphs and transforms of torch.func the value is returned as it is: they save what
         their backward pass needs, or cannot run again.
@@ -55,8 +56,10 @@ class Remembered:
         if not has_state(device):
             return value
         # With the device, since generators of two devices may be seeded alike.
-        told_by = words.numpy()[0] if _is_at_hand(words) else generator_state(device, generator).numpy()
-        state = device, hash(told_by.tobytes())
+        if _is_at_hand(words):
+            state = device, words.shape, hash(words.numpy()[0].ravel()[:_TELLING].tobytes())
+        else:
+            state = device, hash(generator_state(device, generator).numpy().tobytes())
         if runs_again():
             return self._values.get(state, value)
         self._values[state] = value

@@ -578,7 +578,8 @@ _WRAPPED = [
             "            return self._values.get(state, value)\n",
             "            return value\n",
         ),
-        ("all words are taken for the same", "words.numpy()[0] if", "words.numpy()[:0] if"),
+        ("all words are taken for the same", "words.numpy()[0].ravel()[:_TELLING]", "words.numpy()[0, :0]"),
+        ("words of another draw are taken for these", "device, words.shape, hash(", "device, 0, hash("),
         ("two devices are taken for each other", "state = device, hash(", "state = None, hash("),
         (
             "the latest forward is forgotten",
@@ -683,6 +684,7 @@ _OPERATOR = [
             "            shapes[0] = x.shape\n",
             "            shapes[0] = self.normals.shape\n",
         ),
+        ("parts beside values for every channel are left out", "            self._check_only_noise()\n", ""),
         ("a seed and normals may both be given", "if self.normals is not None and self.seed is not None:", "if False:"),
         ("channels may end beyond the input", "self.channels[1] <= x.shape[1]:", "self.channels[1]:"),
         (
@@ -725,6 +727,7 @@ _OPERATOR = [
             "input_transform(gradient, _linear(*ctx.saved_tensors, ctx.channels))",
             "input_transform(gradient, _linear(*ctx.saved_tensors))",
         ),
+        ("rows of channels lose their centre", "._replace(centre=params.centre)", ""),
         ("seeds are the entries of the list", "words, steps.row + 1)", "words, steps.row)"),
         ("a fresh draw is single-precision", "x.dtype != torch.float64 and _is_plain(x,", "_is_plain(x,"),
         ("a tangent of a cotangent is lost", " and not has_tangent(x)", ""),
@@ -752,7 +755,7 @@ _OPERATOR = [
     *_in(
         "gan_regularizers/ops/__init__.py",
         "operator native backends",
-        ("noise for float64 is float32", "x[:1].numel(), arithmetic_dtype(x.dtype))", "x[:1].numel(), torch.float32)"),
+        ("noise for float64 is float32", "numel, arithmetic_dtype(x.dtype))", "numel, torch.float32)"),
         ("what is drawn for float64 is read as it is", "ready=fits and x.dtype != torch.float64", "ready=fits"),
         ("use_backend holds after the block", "        _choice, _choice_from = before", "        pass"),
         ("missing kernels are said at every call", "        _warned.add(reason)\n", ""),
@@ -884,6 +887,11 @@ _CPU = [
         "kernels_cpu",
         ("input and output may overlap", "if (in < out + bytes && out < in + bytes)", "if (in == out)"),
         ("addresses need no alignment", "if (in % element || out % element)", "if (in % element)"),
+        (
+            "parts beside values for every channel are left out",
+            "parts.shift || parts.cutout)\n    refuse",
+            "parts.shift)\n    refuse",
+        ),
         ("the picture may end beyond the channels", "picture.end > pass.shape.channels ||", ""),
         ("sizes may overflow", "__builtin_mul_overflow(bytes, side.size, &bytes)", "(bytes *= side.size) < 0"),
         (
@@ -921,6 +929,7 @@ _CPU = [
             "elements / shape.width",
             "a tile ends where its image does; it only has scratch to spare",
         ),
+        ("the last lines of channels are left out", "(lines + together - 1) / together", "lines / together"),
         ("samples with a box are one row", "if (!pass.parts.shift && !pass.parts.cutout)", "if (!pass.parts.shift)"),
         (
             "the last units are left out",
@@ -932,7 +941,7 @@ _CPU = [
             "c.memory + c.doubles * c.next_worker.fetch_add(1)",
             "c.memory + c.doubles * (c.next_worker.fetch_add(1) / 2)",
         ),
-        ("a given t beyond the chain is read", "step(n) >= draw.steps)", "step(n) > draw.steps)"),
+        ("a given t beyond the chain is read", "steps[i] >= draw.steps)", "steps[i] > draw.steps)"),
     ),
     *_in(
         "csrc/normals_cpu_simd.h",
@@ -944,7 +953,45 @@ _CPU = [
             "lanes / 2};\n  high = {};",
         ),
         ("two halves of a vector are the same blocks", "{numbers, numbers + lanes / 2};", "{numbers, numbers};"),
-        ("of a block the second pair is the first", "words[2], radius_words);", "words[0], radius_words);"),
+        (
+            "of a block the second pair is the first",
+            "seed >> 32));\n  store_in_turns(words[0], words[2],",
+            "seed >> 32));\n  store_in_turns(words[0], words[0],",
+        ),
+        (
+            "seeds of channels are cut to 32 bits",
+            "sizeof low.second);\n  high = low >> 32;",
+            "sizeof low.second);\n  high = {};",
+        ),
+        (
+            "a block's counter is cut to 32 bits",
+            "zero ^ static_cast<uint32_t>(block >> 32)",
+            "zero",
+            "no map has 2^34 pixels",
+        ),
+    ),
+    *_in(
+        "csrc/channels_cpu_simd.h",
+        "kernels_cpu operator",
+        ("clean channels are computed", "out = is_clean() ? value : diffused;", "out = diffused;"),
+        (
+            "the adjoint has noise",
+            "  if (pass.adjoint) return {values(parts.gain), nullptr, nullptr, Real(0)};\n",
+            "",
+        ),
+        ("gain is about 0 in every range of values", "constant((Real(1) - gain) * levels.centre)", "constant(Real(0))"),
+        ("a long row begins anew", "(first_pixel + done) / 4", "done / 4"),
+        ("short rows take blocks of clean ones", "levels.noise_std[row] != Real(0) ? blocks : 0;", "blocks;"),
+        (
+            "a short row without noise takes the next one's",
+            "normal += level.noise_std != Real(0) ? 4 * blocks : 0;",
+            "normal += 4 * blocks;",
+        ),
+        ("channels that lie together take pixels for blocks", "(pixel / 4 + block)", "(pixel + block)"),
+        ("channels that lie together take their neighbours' normals", "slots + c, placed + c", "slots, placed + c"),
+        ("vectors of channels begin at the first", "begin[c / lanes] = noisy;", "begin[c / lanes] = 0;"),
+        ("samples have the values of the first", "levels.from(line * width + first)", "levels.from(first)"),
+        ("channels beyond those of one buffer have the first's values", "line * width + first)", "line * width)"),
     ),
     *_in(
         "csrc/kernels_cpu_simd.cpp",
