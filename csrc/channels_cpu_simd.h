@@ -135,13 +135,14 @@ __attribute__((noinline)) void diffuse_pixel(int64_t channels, const Real* __res
 }
 
 // Pixels, from a whole block on, of at most `most_channels` channels that lie together. Normals are made for channels
-// with noise alone, and then spread over all; where there is but one block that would take as long.
+// with noise alone, blocks of which follow on each other without a gap, and then spread over all. Where there is but
+// one block that would take as long.
 template <typename T, typename Real>
 void diffuse_pixels(const Levels<Real>& levels, int64_t channels, int64_t first_pixel, int64_t last_pixel, int64_t step,
                     const T* in, T* out) {
   const bool spreads = last_pixel - first_pixel > 4;
   Real gain[most_channels], noise_std[most_channels], constant[most_channels];
-  int64_t seeds[most_channels + lanes], begin[most_channels / lanes], noisy = 0;
+  int64_t seeds[most_channels + lanes], indices[most_channels + lanes], begin[most_channels / lanes], noisy = 0;
   int32_t slots[most_channels];
   for (int64_t c = 0; c < channels; ++c) {
     const Level<Real> level(levels, c);
@@ -161,26 +162,30 @@ void diffuse_pixels(const Levels<Real>& levels, int64_t channels, int64_t first_
     }
     for (int64_t c = channels; c % lanes; ++c) slots[c] = 0;
   }
-  for (int l = 0; l < lanes; ++l) seeds[noisy + l] = 0;
 
-  // Normals of as many blocks as the buffers hold: those of pixel k of a block are made[k][block * made_for + j].
+  // Normals of as many blocks as the buffers hold: those of pixel k of a block are made[k][block * noisy + j].
+  const int64_t all_blocks = (last_pixel - first_pixel + 3) / 4;
+  const int64_t together = noisy > 0 ? least(most_channels / noisy, all_blocks) : all_blocks;
+  for (int64_t block = 0; block < together; ++block) {
+    int64_t* const of_block = seeds + block * noisy;
+    if (block > 0) __builtin_memcpy(of_block, seeds, static_cast<size_t>(noisy) * sizeof *seeds);
+    for (int64_t j = 0; j < noisy; ++j) indices[block * noisy + j] = first_pixel / 4 + block;
+  }
+  for (int l = 0; l < lanes; ++l) seeds[together * noisy + l] = indices[together * noisy + l] = 0;
   uint32_t words[4][most_channels];
   Real made[4][most_channels + lanes], placed[most_channels] = {};
-  const int64_t made_for = (noisy + lanes - 1) / lanes * lanes, together = made_for ? most_channels / made_for : 1;
   for (int64_t pixel = first_pixel; pixel < last_pixel; pixel += 4 * together) {
-    const int64_t end = least(pixel + 4 * together, last_pixel), blocks = (end - pixel + 3) / 4;
-    for (int64_t block = 0; block < blocks; ++block)
-      for (int64_t j = 0; j < made_for; j += lanes)
-        philox_words(seeds + j, static_cast<uint64_t>(pixel / 4 + block), &words[0][block * made_for + j],
-                     most_channels);
+    const int64_t end = least(pixel + 4 * together, last_pixel), count = (end - pixel + 3) / 4 * noisy;
+    for (int64_t j = 0; j < count; j += lanes) philox_words(seeds + j, indices + j, &words[0][j], most_channels);
+    for (int64_t i = 0; i < together * noisy; ++i) indices[i] += together;
     for (int64_t k = 0; k < least(end - pixel, 4); k += 2)
-      for (int64_t done = 0; done < blocks * made_for; done += lanes)
+      for (int64_t done = 0; done < count; done += lanes)
         for (int64_t j = done; j < done + lanes; ++j)
           box_muller(words[k][j], words[k + 1][j], made[k][j], made[k + 1][j]);
     for (auto& of_pixel : made)  // read for the last channels, if they have no noise
-      for (int l = 0; l < lanes; ++l) of_pixel[blocks * made_for + l] = Real(0);
+      for (int l = 0; l < lanes; ++l) of_pixel[count + l] = Real(0);
     for (int64_t at = pixel; at < end; ++at) {
-      const Real* noise = made[(at - pixel) % 4] + (at - pixel) / 4 * made_for;
+      const Real* noise = made[(at - pixel) % 4] + (at - pixel) / 4 * noisy;
       if (noisy != channels) {
         for (int64_t c = 0; noisy > 0 && c < channels; c += lanes)
           spread(noise + begin[c / lanes], slots + c, placed + c);

@@ -138,12 +138,12 @@ GR_INLINE void philox_pairs(const int64_t* seeds, const int64_t* blocks, uint32_
   store_in_turns(words[1], words[3], angle_words);
 }
 
-// The words of one block under `lanes` seeds: word k from out + k step on.
-GR_INLINE void philox_words(const int64_t* seeds, uint64_t block, uint32_t* out, int64_t step) {
-  const Words zero = {};
-  Words words[4] = {zero ^ static_cast<uint32_t>(block), zero ^ static_cast<uint32_t>(block >> 32)}, low, high;
-  load(seeds, low, high);
-  philox_4x32<Words, multiply_words>(words, low, high);
+// The same with word k of all blocks from out + k step on.
+GR_INLINE void philox_words(const int64_t* seeds, const int64_t* blocks, uint32_t* out, int64_t step) {
+  Words words[4] = {}, key_low, key_high;
+  load(blocks, words[0], words[1]);
+  load(seeds, key_low, key_high);
+  philox_4x32<Words, multiply_words>(words, key_low, key_high);
   for (int k = 0; k < 4; ++k) store(words[k], out + k * step);
 }
 

@@ -963,12 +963,6 @@ _CPU = [
             "sizeof low.second);\n  high = low >> 32;",
             "sizeof low.second);\n  high = {};",
         ),
-        (
-            "a block's counter is cut to 32 bits",
-            "zero ^ static_cast<uint32_t>(block >> 32)",
-            "zero",
-            "no map has 2^34 pixels",
-        ),
     ),
     *_in(
         "csrc/channels_cpu_simd.h",
@@ -987,7 +981,8 @@ _CPU = [
             "normal += level.noise_std != Real(0) ? 4 * blocks : 0;",
             "normal += 4 * blocks;",
         ),
-        ("channels that lie together take pixels for blocks", "(pixel / 4 + block)", "(pixel + block)"),
+        ("channels that lie together take pixels for blocks", "first_pixel / 4 + block;", "first_pixel + block;"),
+        ("later blocks are the first ones", "indices[i] += together;", "indices[i] += 0;"),
         ("channels that lie together take their neighbours' normals", "slots + c, placed + c", "slots, placed + c"),
         ("vectors of channels begin at the first", "begin[c / lanes] = noisy;", "begin[c / lanes] = 0;"),
         ("samples have the values of the first", "levels.from(line * width + first)", "levels.from(first)"),
