@@ -49,7 +49,7 @@ def on_cpu(
     """A pass on the CPU kernels, into memory that was NaN before."""
     out = torch.full_like(x, torch.nan)
     given, _kept = arguments(x, out, params, adjoint)
-    kernels.transform(**given, threads=threads, instruction_set=instruction_set, per_channel=params.per_channel)
+    kernels.transform(**given, threads=threads, instruction_set=instruction_set, per_channel=params.is_per_channel())
     return out
 
 

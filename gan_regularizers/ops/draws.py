@@ -57,7 +57,9 @@ class DrawnPass(NamedTuple):
     words: Tensor  # int64 [rows, N], contiguous, with the seeds of noise
     seed_row: int
 
-    per_channel = False
+    def is_per_channel(self) -> bool:
+        """As that of ``TransformParams``; what is drawn in a launch is for samples."""
+        return False
 
     def linear(self) -> tuple[Tensor | None, ...]:
         """What the backward pass needs, a tensor each: saturation, contrast, shift, cutout and gain."""

@@ -226,7 +226,7 @@ def _read(params: Params) -> tuple[list[int], int, int]:
 def _transform(x: Tensor, adjoint: bool, params: Params) -> Tensor:
     """A pass, or the transpose of its derivative, with params that are ready."""
     layout = memory_format(x)
-    per_channel = params.per_channel
+    per_channel = params.is_per_channel()
     if per_channel and x.is_cuda:
         return _transform_rows(x, adjoint, params).contiguous(memory_format=layout)
     if not x.is_contiguous(memory_format=layout):

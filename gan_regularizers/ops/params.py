@@ -40,10 +40,9 @@ class TransformParams(NamedTuple):
     channels: tuple[int, int] | None = None  #: the picture's, half open, 0 <= begin < end <= C; None for all
     normals: Tensor | None = None  #: float of the input's shape, in place of a seed; the pass runs on the reference
 
-    @property
-    def per_channel(self) -> bool:
+    def is_per_channel(self) -> bool:
         """Whether gain, noise_std and seed have a value for every channel."""
-        return any(value is not None and value.dim() == 2 for value in (self.gain, self.noise_std, self.seed))
+        return _is_of_channels(self.gain) or _is_of_channels(self.noise_std) or _is_of_channels(self.seed)
 
     def with_noise(
         self, gain: Tensor, noise_std: Tensor, seed: Tensor | None, normals: Tensor | None = None
@@ -57,7 +56,7 @@ class TransformParams(NamedTuple):
         device, shapes = x.device, {1: (x.shape[0],), 2: (x.shape[0], 2), 4: (x.shape[0], 4)}
         if self.normals is not None:
             shapes[0] = x.shape
-        if self.per_channel:
+        if self.is_per_channel():
             self._check_only_noise()
             shapes[1] = x.shape[:2]
         parts = zip(_TENSORS, (*self[:8], self.normals), strict=True)
@@ -97,6 +96,10 @@ class TransformParams(NamedTuple):
                 f"params.channels={self.channels!r} are none of this input, which has shape {list(x.shape)}; "
                 f"(begin, end) with 0 <= begin < end <= {x.shape[1]} is needed, or None for all"
             )
+
+
+def _is_of_channels(value: Tensor | None) -> bool:
+    return value is not None and value.dim() == 2
 
 
 # Name, numbers per sample (0: as many as its elements) and whether they are whole, in the order of the fields.

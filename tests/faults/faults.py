@@ -950,7 +950,7 @@ _CPU = [
         (
             "the counter's upper word is dropped",
             "lanes / 2};\n  high = low >> 32;",
-            "lanes / 2};\n  high = {};",
+            "lanes / 2};\n  high = Words{};",
         ),
         ("two halves of a vector are the same blocks", "{numbers, numbers + lanes / 2};", "{numbers, numbers};"),
         (
@@ -961,7 +961,7 @@ _CPU = [
         (
             "seeds of channels are cut to 32 bits",
             "sizeof low.second);\n  high = low >> 32;",
-            "sizeof low.second);\n  high = {};",
+            "sizeof low.second);\n  high = Words{};",
         ),
     ),
     *_in(
