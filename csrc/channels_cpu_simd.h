@@ -107,7 +107,7 @@ void diffuse_short_rows(Levels<Real> levels, int64_t rows, int64_t pixels, const
   }
 }
 
-constexpr int64_t most_channels = 512;  // that lie together, at once
+constexpr int64_t most_channels = 256;  // that lie together, at once: buffers for more fill a first-level cache
 
 // out[l] = from[slots[l]] with slots in [0, lanes).
 template <typename Real>

@@ -257,7 +257,7 @@ def test_any_nan_stays_nan(dtype, instruction_set):
 @st.composite
 def feature_maps(draw) -> tuple[int, int, int, int]:
     """Shapes about the sizes at which the kernels take another way."""
-    channels = draw(st.integers(1, 40) | st.sampled_from((64, 100, 511, 512, 513)))
+    channels = draw(st.integers(1, 40) | st.sampled_from((64, 100, 255, 256, 257, 513)))
     pixels = st.integers(1, 40) if channels > 64 else st.integers(1, 300) | st.sampled_from((511, 512, 513, 1025, 4097))
     return draw(st.integers(1, 3)), channels, 1, draw(pixels)
 
