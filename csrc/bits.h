@@ -46,29 +46,29 @@ GR_INLINE Word narrow_bfloat16(Float value) {
 
 template <typename Float, typename Word>
 GR_INLINE Float widen_float16(Word bits) {
-  const Word sign = (bits & 0x8000u) << 16;
-  const Word magnitude = (bits & 0x7FFFu) << 13;
+  const Word none{}, sign = (bits & 0x8000u) << 16, magnitude = (bits & 0x7FFFu) << 13;
   const Word exponent = magnitude & 0x0F800000u;
   // The exponent's bias grows by 112; the highest exponent, of infinity and NaN, grows by 224 to be the highest again.
-  const Word normal = exponent == 0x0F800000u ? magnitude + 0x70000000u : magnitude + 0x38000000u;
+  const Word more = exponent == 0x0F800000u ? none + 0x38000000u : none;
   // A subnormal number is m 2^-24; with an exponent put in front it is 2^-14 + m 2^-24.
-  const Word subnormal = bit_cast<Word>(bit_cast<Float>(magnitude + 0x38800000u) - 0x1p-14f);
-  return bit_cast<Float>(sign | (exponent == 0u ? subnormal : normal));
+  const Word front = exponent == 0u ? none + 0x00800000u : none, excess = exponent == 0u ? none + 0x38800000u : none;
+  const Float size = bit_cast<Float>((magnitude + 0x38000000u) + (more + front)) - bit_cast<Float>(excess);
+  return bit_cast<Float>(sign | bit_cast<Word>(size));
 }
 
 template <typename Word, typename Float>
 GR_INLINE Word narrow_float16(Float value) {
-  const Word bits = bit_cast<Word>(value);
-  const Word sign = (bits & 0x80000000u) >> 16;
-  const Word magnitude = bits & 0x7FFFFFFFu;
+  const Word none{}, bits = bit_cast<Word>(value);
+  const Word sign = (bits & 0x80000000u) >> 16, magnitude = bits & 0x7FFFFFFFu;
+  // Compared as a number: SSE2 has no instruction for unsigned words.
+  const Float size = bit_cast<Float>(magnitude), most = Float{} + 0x1p16f;  // which becomes infinity
+  const Word clamped = bit_cast<Word>(size < most ? size : most);
   // 0xC8000000 takes 112 from the exponent's bias.
-  const Word normal = (magnitude + 0xC8000FFFu + ((magnitude >> 13) & 1u)) >> 13;
+  const Word normal = (clamped + 0xC8000FFFu + ((clamped >> 13) & 1u)) >> 13;
   // Adding 1/2 leaves the subnormal's bits at the end of the sum, rounded by the addition.
-  const Word subnormal = bit_cast<Word>(bit_cast<Float>(magnitude) + 0.5f) - 0x3F000000u;
+  const Word subnormal = bit_cast<Word>(size + 0.5f) - 0x3F000000u;
   const Word quiet = ((magnitude >> 13) & 0x3FFu) | 0x7E00u;
-  const Word overflow = magnitude > 0x7F800000u ? quiet : Word{} + 0x7C00u;
-  const Word finite = magnitude < 0x38800000u ? subnormal : normal;
-  return sign | (magnitude >= 0x47800000u ? overflow : finite);
+  return sign | (size < 0x1p-14f ? subnormal : normal) | (value != value ? quiet : none);
 }
 
 GR_INLINE float widen(BFloat16 value) { return widen_bfloat16<float>(static_cast<uint32_t>(value.bits)); }

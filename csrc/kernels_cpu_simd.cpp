@@ -206,27 +206,30 @@ struct Passage {
   void* scratch;
 };
 
-// A number that the compiler knows.
-template <int64_t number>
-struct Constant {
-  static constexpr int64_t value = number;
-  GR_INLINE operator int64_t() const { return number; }
+// Pixels that are worked on at once, as some vectors of `lanes` each: addresses and branches are asked for once.
+template <int64_t lanes_, int64_t vectors_>
+struct Block {
+  static constexpr int64_t lanes = lanes_, vectors = vectors_, size = lanes * vectors;
 };
+template <typename Block, typename T>
+using Vectors = Vector<T, Block::lanes>[Block::vectors];
+constexpr int64_t vectors_at_once = 64 / vector_bytes;
 
-// Calls work(count, i) for blocks of `count` pixels from 0 up to `total`, the last of which overlaps the one before it.
-// Fewer pixels than that come in smaller blocks.
-template <int64_t count, typename Work>
+// Calls work(block, i) for blocks from 0 up to `total`, the last of which overlaps the one before it. Fewer pixels than
+// one has come in smaller blocks.
+template <int64_t lanes, int64_t vectors = vectors_at_once, typename Work>
 GR_INLINE void for_each_block(int64_t total, const Work& work) {
-  if (total >= count)
-    for (int64_t i = 0; i < total; i += count) work(Constant<count>{}, least(i, total - count));
-  else if constexpr (count > 1)
-    for_each_block<(count > 4 ? count / 4 : 1)>(total, work);
+  constexpr int64_t size = lanes * vectors;
+  if (total >= size)
+    for (int64_t i = 0; i < total; i += size) work(Block<lanes, vectors>{}, least(i, total - size));
+  else if constexpr (size > 1)
+    for_each_block<(vectors > 1 ? lanes : lanes > 4 ? lanes / 4 : 1), 1>(total, work);
 }
 
-// Calls map(count, source, write) for blocks of `count` pixels, where source(channel) is the address of what comes to
-// the block, and map calls write(channel, bits). What has no source becomes outside(channel), whatever map makes of
-// what it finds there.
-template <int64_t block, typename T, typename Out, typename Outside, typename Map>
+// Calls map(block, source, write), where source(channel) is the address of what comes to the block, and map calls
+// write(channel, bits) for its vectors. What has no source becomes outside(channel), whatever map makes of what it
+// finds there.
+template <int64_t lanes, typename T, typename Out, typename Outside, typename Map>
 GR_INLINE void map_tile(const Passage<T, Out>& p, const Outside& outside, const Map& map) {
   const int64_t columns = p.tile.columns();
   Bits<Out>* const masks = static_cast<Bits<Out>*>(p.scratch);  // [2, columns]
@@ -252,17 +255,19 @@ GR_INLINE void map_tile(const Passage<T, Out>& p, const Outside& outside, const 
       source = {staged, columns, 1};
     }
     const int64_t channel_step = p.channel_step;
-    for_each_block<block>(columns, [=, &outside, &map](auto count, int64_t i) GR_ALWAYS_INLINE {
-      constexpr int64_t n = decltype(count)::value;
+    for_each_block<lanes>(columns, [=, &outside, &map](auto block, int64_t i) GR_ALWAYS_INLINE {
+      using Block = decltype(block);
+      constexpr int64_t n = Block::lanes;
       const auto source_of = [=](int64_t channel) GR_ALWAYS_INLINE { return source.at(channel, i); };
-      const auto write = [=, &outside](int64_t channel, Vector<Bits<Out>, n> bits) GR_ALWAYS_INLINE {
-        if (mask) {
-          const Vector<Bits<Out>, n> holds = load<n>(mask + i);
-          bits = (bits & holds) | (bit_cast<Bits<Out>>(outside(channel)) & ~holds);
-        }
-        __builtin_memcpy(line + channel * channel_step + i, &bits, sizeof bits);
+      const auto write = [=, &outside](int64_t channel, Vectors<Block, Bits<Out>>& bits) GR_ALWAYS_INLINE {
+        if (mask)
+          for (int64_t v = 0; v < Block::vectors; ++v) {
+            const Vector<Bits<Out>, n> holds = load<n>(mask + i + v * n);
+            bits[v] = (bits[v] & holds) | (bit_cast<Bits<Out>>(outside(channel)) & ~holds);
+          }
+        for (int64_t v = 0; v < Block::vectors; ++v) store(bits[v], line + channel * channel_step + i + v * n);
       };
-      map(count, source_of, write);
+      map(block, source_of, write);
     });
   }
 }
@@ -280,8 +285,13 @@ void move(Passage<T, T> p, T outside) {
   }
   map_tile<vector_bytes / sizeof(T)>(
       p, [=](int64_t) { return outside; },
-      [&](auto count, const auto& source, const auto& write) GR_ALWAYS_INLINE {
-        for (int64_t c = 0; c < p.channels; ++c) write(c, load<decltype(count)::value>(source(c)));
+      [&](auto block, const auto& source, const auto& write) GR_ALWAYS_INLINE {
+        using Block = decltype(block);
+        for (int64_t c = 0; c < p.channels; ++c) {
+          Vectors<Block, Bits<T>> bits;
+          for (int64_t v = 0; v < Block::vectors; ++v) bits[v] = load<Block::lanes>(source(c) + v * Block::lanes);
+          write(c, bits);
+        }
       });
 }
 
@@ -317,7 +327,7 @@ void apply(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index
     return move(passage_to(out.first, out.channel_step), outside);
   }
   const bool mixes = mixes_channels(pass);
-  const int64_t first = pass.picture.begin, last = pass.picture.end;
+  const int64_t channels = shape.channels, first = pass.picture.begin, last = pass.picture.end;
   const auto is_picture = [=](int64_t channel) { return channel >= first && channel < last; };
   const Real share = k.pixel_weight / static_cast<Real>(last - first);
   const auto transform_to = [&](auto* target, int64_t channel_step) GR_ALWAYS_INLINE {
@@ -327,16 +337,26 @@ void apply(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index
       narrow(is_picture(channel) ? k.outside : k.beside, value);
       return value;
     };
-    const auto transform = [&](auto count, const auto& source, const auto& write) GR_ALWAYS_INLINE {
-      constexpr int64_t n = decltype(count)::value;
-      Vector<Real, n> shared{};
+    const auto transform = [&](auto block, const auto& source, const auto& write) GR_ALWAYS_INLINE {
+      using Block = decltype(block);
+      constexpr int64_t n = Block::lanes;
+      const auto pixels = [&](int64_t c, int64_t i) GR_ALWAYS_INLINE {
+        const auto bits = load<n>(source(c) + i);
+        return widened<T, Real, n>(bits);
+      };
+      Vectors<Block, Real> shared{};
       if (mixes)
-        for (int64_t c = first; c < last; ++c) shared += widened<T, Real, n>(load<n>(source(c)));
-      shared = share * shared + k.constant;
-      for (int64_t c = 0; c < shape.channels; ++c) {
-        Vector<Real, n> value = widened<T, Real, n>(load<n>(source(c)));
-        if (is_picture(c)) value = k.scale * value + shared;
-        write(c, narrowed<Out, Real, n>(value));
+        for (int64_t c = first; c < last; ++c)
+          for (int64_t v = 0; v < Block::vectors; ++v) shared[v] += pixels(c, v * n);
+      for (auto& pixel : shared) pixel = share * pixel + k.constant;
+      for (int64_t c = 0; c < channels; ++c) {
+        Vectors<Block, Bits<Out>> bits;
+        if (is_picture(c))
+          for (int64_t v = 0; v < Block::vectors; ++v)
+            bits[v] = narrowed<Out, Real, n>(k.scale * pixels(c, v * n) + shared[v]);
+        else
+          for (int64_t v = 0; v < Block::vectors; ++v) bits[v] = narrowed<Out, Real, n>(pixels(c, v * n));
+        write(c, bits);
       }
     };
     map_tile<vector_bytes / sizeof(Real)>(passage_to(target, channel_step), outside, transform);
@@ -354,13 +374,15 @@ void apply(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index
       const uint64_t element = static_cast<uint64_t>(c * shape.height * shape.width + pixel);
       const int64_t skipped = static_cast<int64_t>(element % 4);
       if (noisy) normals(static_cast<uint64_t>(pass.parts.seed[sample]), element / 4, size + skipped, noise);
-      for_each_block<vector_bytes / sizeof(Real)>(size, [=](auto count, int64_t i) GR_ALWAYS_INLINE {
-        constexpr int64_t n = decltype(count)::value;
+      for_each_block<vector_bytes / sizeof(Real)>(size, [=](auto block, int64_t begin) GR_ALWAYS_INLINE {
+        constexpr int64_t n = decltype(block)::lanes;
         using Reals = Vector<Real, n>;
-        Reals value = bit_cast<Reals>(load<n>(values + c * size + i));
-        if (noisy) value += k.noise_std * bit_cast<Reals>(load<n>(noise + skipped + i));
-        const auto bits = narrowed<T, Real, n>(value);
-        __builtin_memcpy(written + c * step + i, &bits, sizeof bits);
+        for (int64_t v = 0; v < block.vectors; ++v) {
+          const int64_t i = begin + v * n;
+          Reals value = bit_cast<Reals>(load<n>(values + c * size + i));
+          if (noisy) value += k.noise_std * bit_cast<Reals>(load<n>(noise + skipped + i));
+          store(narrowed<T, Real, n>(value), written + c * step + i);
+        }
       });
     }
   }

@@ -57,6 +57,11 @@ GR_INLINE Vector<Bits<T>, count> load(const T* from) {
   return bits;
 }
 
+template <typename Bits, typename T>
+GR_INLINE void store(Bits bits, T* to) {
+  __builtin_memcpy(to, &bits, sizeof bits);
+}
+
 // From 16 bits to 32 and back. Compilers have __builtin_convertvector for it, which GCC 12 does in pieces.
 template <int64_t count>
 GR_INLINE Vector<uint32_t, count> extended(Vector<uint16_t, count> halves) {
@@ -67,6 +72,8 @@ GR_INLINE Vector<uint32_t, count> extended(Vector<uint16_t, count> halves) {
   if constexpr (count == 8) return (Words)_mm256_cvtepu16_epi32((__m128i)halves);
 #elif defined(__SSE2__)
   if constexpr (count == 4) return (Words)_mm_unpacklo_epi16(_mm_loadl_epi64((const __m128i*)&halves), __m128i{});
+#elif defined(__aarch64__)
+  if constexpr (count == 4) return (Words)vmovl_u16((uint16x4_t)halves);
 #endif
   return __builtin_convertvector(halves, Words);
 }
@@ -89,6 +96,8 @@ GR_INLINE Vector<uint16_t, count> truncated(Vector<uint32_t, count> words) {
     _mm_storel_epi64((__m128i*)&halves, _mm_shuffle_epi32(pairs, 0x08));
     return halves;
   }
+#elif defined(__aarch64__)
+  if constexpr (count == 4) return (Halves)vmovn_u32((uint32x4_t)words);
 #endif
   return __builtin_convertvector(words, Halves);
 }
@@ -103,6 +112,8 @@ GR_INLINE Vector<Real, count> widened(Vector<Bits<T>, count> bits) {
     if constexpr (std::is_same_v<T, Float16> && count == 16) return (Reals)_mm512_cvtph_ps((__m256i)bits);
 #elif defined(__F16C__)
     if constexpr (std::is_same_v<T, Float16> && count == 8) return (Reals)_mm256_cvtph_ps((__m128i)bits);
+#elif defined(__aarch64__)
+    if constexpr (std::is_same_v<T, Float16> && count == 4) return (Reals)vcvt_f32_f16((float16x4_t)bits);
 #endif
     const Vector<uint32_t, count> words = extended<count>(bits);
     return std::is_same_v<T, Float16> ? widen_float16<Reals>(words) : widen_bfloat16<Reals>(words);
@@ -120,6 +131,9 @@ GR_INLINE Vector<Bits<T>, count> narrowed(Vector<Real, count> values) {
 #elif defined(__F16C__)
     if constexpr (std::is_same_v<T, Float16> && count == 8)
       return (Vector<Bits<T>, count>)_mm256_cvtps_ph((__m256)values, _MM_FROUND_TO_NEAREST_INT);
+#elif defined(__aarch64__)
+    if constexpr (std::is_same_v<T, Float16> && count == 4)
+      return (Vector<Bits<T>, count>)vcvt_f16_f32((float32x4_t)values);
 #endif
     using Words = Vector<uint32_t, count>;
     return truncated<count>(std::is_same_v<T, Float16> ? narrow_float16<Words>(values)

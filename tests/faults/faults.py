@@ -804,13 +804,14 @@ _CPU = [
         "csrc/bits.h",
         "kernels_cpu",
         ("ties of bfloat16 go up", "0x7FFFu + ((bits >> 16) & 1u)", "0x8000u"),
-        ("ties of float16 go up", "0xC8000FFFu + ((magnitude >> 13) & 1u)", "0xC8001000u"),
+        ("ties of float16 go up", "0xC8000FFFu + ((clamped >> 13) & 1u)", "0xC8001000u"),
         (
             "subnormal float16 are cut",
-            "magnitude < 0x38800000u ? subnormal : normal",
-            "magnitude < 0x33000000u ? 0 : normal",
+            "size < 0x1p-14f ? subnormal : normal",
+            "size < 0x1p-14f ? none : normal",
         ),
-        ("NaN becomes infinite in float16", "magnitude > 0x7F800000u ? quiet : Word{} + 0x7C00u", "Word{} + 0x7C00u"),
+        ("NaN becomes infinite in float16", "(value != value ? quiet : none)", "none"),
+        ("large float16 begin anew", "size < most ? size : most", "size"),
         ("NaN of bfloat16 may round to infinity", "value != value ? quiet : rounded", "rounded"),
     ),
     *_in(
@@ -1037,10 +1038,11 @@ _CPU = [
             "      for (int64_t c = 0; c < p.channels; ++c)\n        for",
             "      for (int64_t c = 0; c < 1; ++c)\n        for",
         ),
+        ("the vectors of a block are of the same pixels", "load<n>(source(c) + i)", "load<n>(source(c))"),
         (
             "the last pixels of a row are in no block",
-            "i < total; i += count) work",
-            "i + count <= total; i += count) work",
+            "i < total; i += size) work",
+            "i + size <= total; i += size) work",
         ),
         ("what is staged begins where the tile does", "columns, staged + skipped)", "columns, staged)"),
         (
