@@ -26,7 +26,8 @@ def main() -> None:
 def pages() -> dict[Path, str]:
     """What the pages must say."""
     results = sorted(RESULTS.glob("*.json"))
-    contents = {ROOT / "docs" / "performance.md": map(section, results), ROOT / "README.md": map(summary, results)}
+    machines = [path for path in results if "_" not in path.stem]  # cpu_threads is of one question, cpu of a machine
+    contents = {ROOT / "docs" / "performance.md": map(section, results), ROOT / "README.md": map(summary, machines)}
     return {path: rewritten(path.read_text(), parts) for path, parts in contents.items()}
 
 
