@@ -89,6 +89,9 @@ GR_INLINE float widen(Float16 value) {
 }
 
 GR_INLINE void narrow(float value, Float16& out) { asm("cvt.rn.f16.f32 %0, %1;" : "=h"(out.bits) : "f"(value)); }
+#elif defined(__aarch64__)  // which has instructions for it, for vectors too
+GR_INLINE float widen(Float16 value) { return bit_cast<__fp16>(value); }
+GR_INLINE void narrow(float value, Float16& out) { out = bit_cast<Float16>(static_cast<__fp16>(value)); }
 #else
 GR_INLINE float widen(Float16 value) { return widen_float16<float>(static_cast<uint32_t>(value.bits)); }
 GR_INLINE void narrow(float value, Float16& out) { out.bits = static_cast<uint16_t>(narrow_float16<uint32_t>(value)); }

@@ -332,11 +332,10 @@ void apply(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index
   const Real share = k.pixel_weight / static_cast<Real>(last - first);
   const auto transform_to = [&](auto* target, int64_t channel_step) GR_ALWAYS_INLINE {
     using Out = std::remove_pointer_t<decltype(target)>;
-    const auto outside = [&](int64_t channel) GR_ALWAYS_INLINE {
-      Out value;
-      narrow(is_picture(channel) ? k.outside : k.beside, value);
-      return value;
-    };
+    Out grey, beside;
+    narrow(k.outside, grey);
+    narrow(k.beside, beside);
+    const auto outside = [=](int64_t channel) GR_ALWAYS_INLINE { return is_picture(channel) ? grey : beside; };
     const auto transform = [&](auto block, const auto& source, const auto& write) GR_ALWAYS_INLINE {
       using Block = decltype(block);
       constexpr int64_t n = Block::lanes;

@@ -1024,7 +1024,7 @@ _CPU = [
             "greatest(begin, window.right_edge)",
             "greatest(begin, window.right_edge + 1)",
         ),
-        ("beside the picture the range's centre is its own", "is_picture(channel) ? k.outside : k.beside", "k.outside"),
+        ("beside the picture the range's centre is its own", "is_picture(channel) ? grey : beside", "grey"),
         ("what is only moved is computed", "if (k.scale == Real(1) && k.pixel", "if (false && k.pixel"),
         ("a brighter sample is copied", "k.constant == Real(0) && ", ""),
         ("a sample with noise is copied", " && k.noise_std == Real(0)) {", ") {"),
