@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 BEGIN, END = "<!-- tables.py writes from here -->", "<!-- to here -->"
 NO_RESULTS = "No results yet."
-README_COLUMNS = ("batch", "threads", "ms", "of clone", "x clone", "eager", "compile", "file", "memory")
+README_COLUMNS = ("batch", "ms", "of clone", "eager", "compile", "file", "memory")
 
 
 def main() -> None:
