@@ -48,7 +48,9 @@ struct Level {
   GR_INLINE void diffuse(T value, Real normal, T& out) const {
     T diffused;
     narrow(gain * widen(value) + constant + noise_std * normal, diffused);
-    out = is_clean() ? value : diffused;
+    // Not as one choice, which GCC 12 does not vectorise where it is the same for a whole row.
+    const Bits<T> kept = is_clean() ? static_cast<Bits<T>>(-1) : Bits<T>{};
+    out = bit_cast<T>(static_cast<Bits<T>>((bit_cast<Bits<T>>(value) & kept) | (bit_cast<Bits<T>>(diffused) & ~kept)));
   }
 };
 

@@ -109,6 +109,9 @@ GR_INLINE void add(Vector<float, lanes> values, Doubles* partial) {
 #elif defined(__AVX2__)
   partial[0] += (Doubles)_mm256_cvtps_pd(_mm256_castps256_ps128((__m256)values));
   partial[1] += (Doubles)_mm256_cvtps_pd(_mm256_extractf128_ps((__m256)values, 1));
+#elif defined(__aarch64__)
+  partial[0] += (Doubles)vcvt_f64_f32(vget_low_f32((float32x4_t)values));
+  partial[1] += (Doubles)vcvt_high_f64_f32((float32x4_t)values);
 #else
   partial[0] += Doubles{values[0], values[1]};
   partial[1] += Doubles{values[2], values[3]};

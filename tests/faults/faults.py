@@ -968,7 +968,7 @@ _CPU = [
     *_in(
         "csrc/channels_cpu_simd.h",
         "kernels_cpu operator",
-        ("clean channels are computed", "out = is_clean() ? value : diffused;", "out = diffused;"),
+        ("clean channels are computed", "is_clean() ? static_cast<Bits<T>>(-1) : Bits<T>{}", "{}"),
         (
             "the adjoint has noise",
             "  if (pass.adjoint) return {values(parts.gain), nullptr, nullptr, Real(0)};\n",
