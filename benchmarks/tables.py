@@ -1,18 +1,23 @@
-"""Rewrite the tables of docs/performance.md and of the README from the files in benchmarks/results::
+"""Rewrite the tables of docs/performance.md and of the README from benchmarks/results and benchmarks/roofline.json::
 
 python benchmarks/tables.py
 """
 
 import json
+import math
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from gan_regularizers.commands.bench import report
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+ROOFLINE = ROOT / "benchmarks" / "roofline.json"
 BEGIN, END = "<!-- tables.py writes from here -->", "<!-- to here -->"
+ROOFLINE_BEGIN = "<!-- tables.py writes the roofline from here -->"
 NO_RESULTS = "No results yet."
 README_COLUMNS = ("batch", "ms", "of clone", "eager", "compile", "file", "memory")
 
@@ -27,16 +32,18 @@ def pages() -> dict[Path, str]:
     """What the pages must say."""
     results = sorted(RESULTS.glob("*.json"))
     machines = [path for path in results if "_" not in path.stem]  # cpu_threads is of one question, cpu of a machine
-    contents = {ROOT / "docs" / "performance.md": map(section, results), ROOT / "README.md": map(summary, machines)}
-    return {path: rewritten(path.read_text(), parts) for path, parts in contents.items()}
+    performance, readme = ROOT / "docs" / "performance.md", ROOT / "README.md"
+    page = rewritten(performance.read_text(), map(section, results))
+    page = rewritten(page, roofline(json.loads(ROOFLINE.read_text())), ROOFLINE_BEGIN)
+    return {performance: page, readme: rewritten(readme.read_text(), map(summary, machines))}
 
 
-def rewritten(page: str, parts: Iterable[str]) -> str:
+def rewritten(page: str, parts: Iterable[str], marker: str = BEGIN) -> str:
     """The page with these parts between its markers."""
-    before, begin, rest = page.partition(BEGIN)
+    before, begin, rest = page.partition(marker)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise ValueError(f"the page lacks its markers, {BEGIN} and {END}")
+        raise ValueError(f"the page lacks its markers, {marker} and {END}")
     text = "\n\n".join(filter(None, parts)) or NO_RESULTS
     return f"{before}{begin}\n\n{text}\n\n{end}{after}"
 
@@ -59,6 +66,118 @@ def summary(path: Path) -> str:
         return ""
     rows = [{name: row[name] for name in README_COLUMNS if name in row} for row in _rows(chosen)]
     return f"{report.heading(result)}:\n\n{table(rows)}"
+
+
+def roofline(result: dict[str, Any]) -> list[str]:
+    """What memory gives, every pass beside it, its batches, and the instructions on aarch64."""
+    machine, versions = result["machine"], result["versions"]
+    told = ("gan_regularizers", "g++", "valgrind", "ziglang", "qemu")
+    numbers = (re.search(r"\d+(\.\d+)+", versions[name])[0] for name in told)
+    software = ", ".join(f"{name} {number}" for name, number in zip(told, numbers, strict=True))
+    aarch64 = {when: counts for when, counts in result["aarch64"].items() if counts}
+    return [
+        f"{machine['cpu']}; {software}; {result['date']}.",
+        table(_memory_rows(result["memory"])),
+        table(_pass_rows(result)),
+        table(_batch_rows(result)),
+        table(
+            [
+                {"aarch64": name, **{when: _cells(counts[name].get) for when, counts in aarch64.items()}}
+                for name in aarch64["now"]
+            ]
+        ),
+    ]
+
+
+def _memory_rows(copies: list[dict[str, Any]]) -> list[dict[str, str]]:
+    shown = [copy for copy in copies if copy["bytes"] in (3 << 20, 12 << 20)]
+    columns = {f"{copy['bytes'] >> 20} MiB, threads: {copy['threads']}": copy for copy in shown}
+    return [
+        {
+            "GB/s": way,
+            **{
+                column: report.three_digits((1 if way == "read" else 2) * copy["bytes"] / copy["seconds"][way] / 1e9)
+                for column, copy in columns.items()
+            },
+        }
+        for way in shown[0]["seconds"]
+    ]
+
+
+def _pass_rows(result: dict[str, Any]) -> list[dict[str, str]]:
+    """On one thread, of the batch that all dtypes are timed on."""
+    best = result["set"]
+    shapes = {time["pass"]: time["batch"] for time in result["times"] if time["dtype"] != "float32"}
+    times = {
+        (time["pass"], time["dtype"], time["set"]): time["ns"]
+        for time in result["times"]
+        if time["batch"] == shapes[time["pass"]] and time["threads"] == 1
+    }
+
+    def row(name: str) -> dict[str, str]:
+        instructions = {level: counts[name] for level, counts in result["instructions"].items()}
+
+        def copy(dtype: str) -> float:
+            return _copy_ns(result, shapes[name], dtype, 1)
+
+        def computation(dtype: str) -> float:
+            return instructions["avx2"][dtype] * result["instruction_ns"]
+
+        def bound(dtype: str) -> str:
+            return "memory" if copy(dtype) > computation(dtype) else "instructions"
+
+        bounds = list(map(bound, _DTYPES))
+
+        def share(dtype: str) -> str:
+            return f"{100 * max(copy(dtype), computation(dtype)) / times[name, dtype, 'avx2']:.0f}%"
+
+        return {
+            "pass": name,
+            "instructions, SSE2": _cells(instructions["baseline"].get),
+            "AVX2": _cells(instructions["avx2"].get),
+            "ns, AVX2": _cells(lambda dtype: times[name, dtype, "avx2"]),
+            "bound": "/".join(bounds if len(set(bounds)) > 1 else bounds[:1]),
+            "of the bound": "/".join(map(share, _DTYPES)),
+            f"ns, {best.upper()}": _cells(lambda dtype: times[name, dtype, best]),
+            "x copy": _cells(lambda dtype: times[name, dtype, best] / copy(dtype)),
+        }
+
+    return list(map(row, shapes))
+
+
+def _batch_rows(result: dict[str, Any]) -> list[dict[str, str]]:
+    """In float32 and the best instruction set, in times of a copy."""
+    best = result["set"]
+    cells: dict[str, dict[str, list[str]]] = {}
+    for time in result["times"]:
+        if (time["dtype"], time["set"]) == ("float32", best):
+            copy = _copy_ns(result, time["batch"], "float32", time["threads"])
+            batches = cells.setdefault(time["pass"], {})
+            batches.setdefault("x".join(map(str, time["batch"])), []).append(report.three_digits(time["ns"] / copy))
+    return [
+        {"pass": name, **{batch: "/".join(values) for batch, values in batches.items()}}
+        for name, batches in cells.items()
+        if len(batches) > 1  # images
+    ]
+
+
+_DTYPES = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+
+def _copy_ns(result: dict[str, Any], batch: list[int], dtype: str, threads: int) -> float:
+    elements = math.prod(batch)
+    (copy,) = (
+        copy["seconds"]["copy"]
+        for copy in result["memory"]
+        if (copy["bytes"], copy["threads"]) == (elements * _DTYPES[dtype], threads)
+    )
+    return 1e9 * copy / elements
+
+
+def _cells(figure: Callable[[str], float | None]) -> str:
+    """The three dtypes' figures."""
+    figures = map(figure, _DTYPES)
+    return "/".join(report.DASH if value is None else report.three_digits(value) for value in figures)
 
 
 def _rows(cases: list[report.Case]) -> list[dict[str, str]]:

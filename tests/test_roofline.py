@@ -1,0 +1,70 @@
+"""benchmarks/roofline.py, without what takes minutes; that the page has its figures is in test_docs.py."""
+
+import importlib.util
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from gan_regularizers.io.errors import CommandError
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def roofline() -> ModuleType:
+    path = ROOT / "benchmarks" / "roofline.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_instruction_sets_are_those_of_the_build(roofline):
+    build = (ROOT / "csrc" / "CMakeLists.txt").read_text()
+    assert all(flag in build for flags in roofline.SETS.values() for flag in flags)
+    assert all(f"add_instruction_set({name}" in build for name in roofline.SETS)
+    flags = [flag for flag in roofline.OPTIONS if flag not in ("-std=c++17", "-O3", "-pthread", "-w")]
+    assert all(flag in build for flag in flags)
+
+
+def test_the_figures_are_of_all_passes(roofline):
+    result = json.loads((ROOT / "benchmarks" / "roofline.json").read_text())
+    passes = [*roofline.PASSES]
+    assert [*result["instructions"]["avx2"]] == [*result["aarch64"]["now"]] == passes
+    assert [*dict.fromkeys(time["pass"] for time in result["times"])] == passes
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
+@pytest.mark.parametrize("name", ["passes", "count_instructions", "machine"])
+def test_sources_compile(roofline, name):
+    compiler = ["g++", "-std=c++17", "-fsyntax-only", "-Wall", "-Wextra", "-Werror", f"-I{ROOT / 'csrc'}"]
+    if name == "machine":
+        if roofline.platform.machine() != "x86_64":
+            pytest.skip("its instructions are those of x86-64")
+        compiler += ["-mavx2", "-fopenmp"]
+    subprocess.run([*compiler, ROOT / "benchmarks" / "roofline" / f"{name}.cpp"], check=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--json", "b.txt"], "--json b.txt does not end in .json"),
+        (["--json", "no/b.json"], "its folder does not exist"),
+        (["--json", "b.json", "--before", "."], "--before .: there is no csrc/kernels_cpu_simd.cpp; name a checkout"),
+    ],
+)
+def test_runs_that_cannot_begin(roofline, options, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CommandError, match=said.replace(".", r"\.")):
+        roofline.main(options)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_options_that_cannot_be_read(roofline, capsys):
+    with pytest.raises(SystemExit):
+        roofline.main(["--json", "b.json", "--rounds", "1"])
+    assert capsys.readouterr().err.endswith("is outside [10, inf)\n")
