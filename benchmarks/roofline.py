@@ -69,6 +69,7 @@ class Pass(NamedTuple):
 COLOR, WINDOW, NOISE = "brightness saturation contrast", "shift cutout", "gain noise"
 PASSES = {
     "moved": Pass(WINDOW),
+    "moved, channels_last": Pass(WINDOW, "channels_last"),
     "gain": Pass("gain"),
     "color": Pass(COLOR),
     "color, adjoint": Pass(f"{COLOR} adjoint"),

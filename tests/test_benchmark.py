@@ -14,6 +14,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from gan_regularizers import DiffusionNoise, __version__
@@ -513,6 +514,21 @@ def test_the_file_is_complete(finished):
             assert figures["host_bound_repeats"] == 0
             if name != cases.CLONE:
                 assert figures["peak_tensors"] >= 1
+
+
+def test_the_title_of_a_narrow_chart_stays_inside(finished, tmp_path, monkeypatch):
+    """One mode makes one column of panels; all libraries make the longest title."""
+    figures = []
+    monkeypatch.setattr(chart.plots, "save", lambda figure, _: figures.append(figure))
+    result = json.loads(finished.read_text())
+    result["cases"] = [case for case in result["cases"] if case["mode"] == "forward"]
+    result["versions"] |= {"torch": "2.14.1+cu130", "kornia": "0.9.0", "torchvision": "0.29.1"}
+    chart.save(tmp_path / "narrow.png", result)
+    (figure,) = figures
+    FigureCanvasAgg(figure).draw()
+    title = figure._suptitle.get_window_extent()
+    assert title.x0 >= 0
+    assert title.x1 <= figure.bbox.width
 
 
 def test_the_chart_is_written_beside_it(finished):

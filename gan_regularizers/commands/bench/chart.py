@@ -1,5 +1,6 @@
 """The benchmark's picture: every competitor's time in times of a copy."""
 
+import textwrap
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -22,6 +23,7 @@ COLOURS = dict(
 )
 CLONE_LINE = "torch.clone"
 BAR_INCHES = 0.19
+TITLE_CHARACTERS = 13  # in an inch of the title
 
 
 def save(path: Path, result: Result) -> None:
@@ -34,7 +36,8 @@ def save(path: Path, result: Result) -> None:
     timed = {part: set().union(*map(relative_to_clone, of_part[part])) - {CLONE} for part in parts}
     shown = {part: [name for name in COMPETITORS if name in timed[part]] for part in parts}
     heights = [len(batches[part]) * (len(shown[part]) + 1) * BAR_INCHES + 0.7 for part in parts]
-    figure = Figure(figsize=(4.2 * len(modes) + 1, sum(heights) + 1.2), layout="constrained")
+    width = 4.2 * len(modes) + 1
+    figure = Figure(figsize=(width, sum(heights) + 1.2), layout="constrained")
     grid = figure.subplots(len(parts), len(modes), sharex=True, sharey="row", squeeze=False, height_ratios=heights)
     for axes_of_part, part in zip(grid, parts, strict=True):
         for axes, mode in zip(axes_of_part, modes, strict=True):
@@ -57,7 +60,8 @@ def save(path: Path, result: Result) -> None:
         frameon=False,
         fontsize=9,
     )
-    figure.suptitle(heading(result), fontsize=9, color="#666666")
+    title = textwrap.fill(heading(result), int(TITLE_CHARACTERS * width))
+    figure.suptitle(title, fontsize=9, color="#666666")
     plots.save(figure, path)
 
 
