@@ -66,7 +66,7 @@ void diffuse_row(const Level<Real>& level, int64_t seed, int64_t first_pixel, in
     return;
   }
   constexpr int64_t most = 1024;
-  Real noise[most + 4 * lanes];  // normals come in whole vectors
+  Real noise[most + 8 * lanes];  // normals come in whole vectors
   for (int64_t done = 0; done < count; done += most) {
     const int64_t end = least(count - done, most);
     normals(static_cast<uint64_t>(seed), static_cast<uint64_t>((first_pixel + done) / 4), end, noise);

@@ -75,6 +75,10 @@ void on_threads(int threads, void (*work)(void*), void* context) {
   }
 }
 
+struct alignas(cache_line) CacheLine {
+  char bytes[cache_line];
+};
+
 constexpr int64_t elements_per_thread = 1 << 14;  // fewer are done sooner than a thread wakes up
 
 // Calls run(unit, scratch) once for each of `units`, in any order and on any thread.
@@ -82,19 +86,19 @@ template <typename Run>
 void for_each_unit(int64_t units, int64_t elements, int threads, int64_t scratch, const Run& run) {
   struct Context {
     const Run& run;
-    int64_t units, grain, doubles;
-    double* memory;
+    int64_t units, grain, lines;
+    CacheLine* memory;
     std::atomic<int64_t> next_unit, next_worker;
   };
   const int64_t useful = std::min<int64_t>({threads, units, elements / elements_per_thread});
   const int workers = static_cast<int>(std::max<int64_t>(1, useful));
-  const int64_t doubles = scratch / static_cast<int64_t>(sizeof(double));
+  const int64_t lines = (scratch + cache_line - 1) / cache_line;
   // Memory for all workers, here and not in them: an exception in a worker would end the process.
-  const std::unique_ptr<double[]> memory(new double[doubles * workers]);
-  Context context{run, units, std::max<int64_t>(1, units / (8 * workers)), doubles, memory.get(), {0}, {0}};
+  const std::unique_ptr<CacheLine[]> memory(new CacheLine[lines * workers]);
+  Context context{run, units, std::max<int64_t>(1, units / (8 * workers)), lines, memory.get(), {0}, {0}};
   const auto work = [](void* pointer) {
     Context& c = *static_cast<Context*>(pointer);
-    double* const own = c.memory + c.doubles * c.next_worker.fetch_add(1);
+    CacheLine* const own = c.memory + c.lines * c.next_worker.fetch_add(1);
     for (int64_t begin; (begin = c.next_unit.fetch_add(c.grain)) < c.units;)
       for (int64_t unit = begin; unit < std::min(begin + c.grain, c.units); ++unit) c.run(unit, own);
   };
@@ -126,11 +130,19 @@ std::vector<int64_t> longest_first(const Pass& pass) {
   return order;
 }
 
-// Without a shift and a box a sample is one row: the logical order is the same.
+// Without a shift and a box a channel is one row: the logical order is the same. A sample is, where all channels are
+// alike and lie one after the other; with few of them it is better to have their pixels in one tile.
 Pass flattened(Pass pass) {
-  if (!pass.parts.shift && !pass.parts.cutout) {
-    pass.shape.width *= pass.shape.height;
-    pass.shape.height = 1;
+  const Parts& parts = pass.parts;
+  Shape& shape = pass.shape;
+  if (parts.shift || parts.cutout) return pass;
+  shape.width *= shape.height;
+  shape.height = 1;
+  shape.channels_last &= shape.width > 1;
+  const bool alike = !parts.contrast && !mixes_channels(pass) && picture_channels(pass) == shape.channels;
+  if (alike && shape.channels > 16 && !shape.channels_last) {
+    shape.width *= shape.channels;
+    shape.channels = pass.picture.end = 1;
   }
   return pass;
 }

@@ -23,14 +23,18 @@ struct SimdKernels {
   std::array<double, 4> (*normal_block)(uint64_t seed, uint64_t block);
 };
 
-constexpr int64_t noise_slack = 128;  // normals come in whole vectors
+constexpr int64_t cache_line = 64;    // bytes; scratch begins where one does
+constexpr int64_t noise_slack = 256;  // normals come in whole vectors, several at once
 constexpr int64_t sum_block = 32;     // columns that are summed together
 
-// Bytes of scratch that a tile needs: values of all channels twice and normals of one, two masks of a row and its
-// source.
+// The room that the normals of a channel have, with those of its first block that belong to pixels before a tile.
+constexpr int64_t noise_columns(int64_t tile) { return (tile + 31) / 16 * 16; }
+
+// Bytes of scratch that a tile needs: normals and values of all channels, two masks of a row and its source.
 constexpr int64_t scratch_bytes(const Shape& shape, const Tiling& tiling) {
-  const int64_t tile = (2 * shape.channels + 1) * tiling.rows * tiling.columns + noise_slack;
-  return static_cast<int64_t>(sizeof(double)) * (tile + 3 * shape.channels * (tiling.columns + sum_block) + 1);
+  const int64_t tile = 2 * shape.channels * noise_columns(tiling.rows * tiling.columns) + noise_slack;
+  return cache_line +
+         static_cast<int64_t>(sizeof(double)) * (tile + 3 * shape.channels * (tiling.columns + sum_block) + 1);
 }
 
 // One for every instruction set, chosen when the program runs.

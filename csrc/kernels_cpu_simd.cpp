@@ -196,16 +196,14 @@ double sum(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index
   return total;
 }
 
-// A tile of a sample, on its way from the input to contiguous rows of the output or of scratch.
-template <typename T, typename Out>
+// A tile of a sample, and where its pixels come from.
+template <typename T>
 struct Passage {
   Tile tile;
   Window<int64_t> window;
   int64_t channels, width;
   const T *batch, *batch_end;
   Planes<const T> in;
-  Out* out;  // the tile's first pixel
-  int64_t channel_step;
   void* scratch;
 };
 
@@ -231,19 +229,25 @@ GR_INLINE void for_each_block(int64_t total, const Work& work) {
 
 // Calls map(block, source, write), where source(channel) is the address of what comes to the block, and map calls
 // write(channel, bits) for its vectors. What has no source becomes outside(channel), whatever map makes of what it
-// finds there.
-template <int64_t lanes, typename T, typename Out, typename Outside, typename Map>
-GR_INLINE void map_tile(const Passage<T, Out>& p, const Outside& outside, const Map& map) {
+// finds there. All of a tile goes on to put(block, channel, pixel, bits), with the block's first pixel in the tile.
+template <int64_t lanes, typename T, typename Outside, typename Map, typename Put>
+GR_INLINE void map_tile(const Passage<T>& p, const Outside& outside, const Map& map, const Put& put) {
+  using Out = decltype(outside(0));
   const int64_t columns = p.tile.columns();
   Bits<Out>* const masks = static_cast<Bits<Out>*>(p.scratch);  // [2, columns]
   T* const staged = reinterpret_cast<T*>(masks + 2 * columns);  // [channels, columns]
   const Bits<Out>* const beside_box = mask_of(p.window, p.tile, false, masks);
   const Bits<Out>* const through_box = mask_of(p.window, p.tile, true, masks + columns);
   for (int64_t row = p.tile.row_begin; row < p.tile.row_end; ++row) {
-    Out* const line = p.out + (row - p.tile.row_begin) * columns;
+    const int64_t line = (row - p.tile.row_begin) * columns;
     if (!has_source(p.window, row)) {
       for (int64_t c = 0; c < p.channels; ++c)
-        for (int64_t i = 0; i < columns; ++i) line[c * p.channel_step + i] = outside(c);
+        for_each_block<lanes>(columns, [=, &put](auto block, int64_t i) GR_ALWAYS_INLINE {
+          using Block = decltype(block);
+          Vectors<Block, Bits<Out>> bits{};
+          for (auto& vector : bits) vector += bit_cast<Bits<Out>>(outside(c));
+          put(block, c, line + i, bits);
+        });
       continue;
     }
     const bool in_box = crosses_box(p.window, row);
@@ -257,18 +261,17 @@ GR_INLINE void map_tile(const Passage<T, Out>& p, const Outside& outside, const 
       });
       source = {staged, columns, 1};
     }
-    const int64_t channel_step = p.channel_step;
-    for_each_block<lanes>(columns, [=, &outside, &map](auto block, int64_t i) GR_ALWAYS_INLINE {
+    for_each_block<lanes>(columns, [=, &outside, &map, &put](auto block, int64_t i) GR_ALWAYS_INLINE {
       using Block = decltype(block);
       constexpr int64_t n = Block::lanes;
       const auto source_of = [=](int64_t channel) GR_ALWAYS_INLINE { return source.at(channel, i); };
-      const auto write = [=, &outside](int64_t channel, Vectors<Block, Bits<Out>>& bits) GR_ALWAYS_INLINE {
+      const auto write = [=, &outside, &put](int64_t channel, Vectors<Block, Bits<Out>>& bits) GR_ALWAYS_INLINE {
         if (mask)
           for (int64_t v = 0; v < Block::vectors; ++v) {
             const Vector<Bits<Out>, n> holds = load<n>(mask + i + v * n);
             bits[v] = (bits[v] & holds) | (bit_cast<Bits<Out>>(outside(channel)) & ~holds);
           }
-        for (int64_t v = 0; v < Block::vectors; ++v) store(bits[v], line + channel * channel_step + i + v * n);
+        put(block, channel, line + i, bits);
       };
       map(block, source_of, write);
     });
@@ -278,13 +281,13 @@ GR_INLINE void map_tile(const Passage<T, Out>& p, const Outside& outside, const 
 // A tile of a sample whose pixels are moved and nothing else. In memory a row is one run of elements for each channel,
 // or one of whole pixels for all.
 template <typename T>
-void move(Passage<T, T> p, T outside) {
+void move(Passage<T> p, T outside, Planes<T> out) {
   if (p.in.pixel_step != 1) {
     const int64_t pixel = p.channels;
     for (int64_t* columns : {&p.tile.column_begin, &p.tile.column_end, &p.window.column_begin, &p.window.column_end,
                              &p.window.left, &p.window.right_edge, &p.window.right, &p.width})
       *columns *= pixel;
-    p.channels = p.in.pixel_step = 1;
+    p.channels = p.in.pixel_step = out.pixel_step = 1;
   }
   map_tile<vector_bytes / sizeof(T)>(
       p, [=](int64_t) { return outside; },
@@ -295,6 +298,9 @@ void move(Passage<T, T> p, T outside) {
           for (int64_t v = 0; v < Block::vectors; ++v) bits[v] = load<Block::lanes>(source(c) + v * Block::lanes);
           write(c, bits);
         }
+      },
+      [=](auto block, int64_t c, int64_t pixel, auto& bits) GR_ALWAYS_INLINE {
+        for (int64_t v = 0; v < block.vectors; ++v) store(bits[v], out.at(c, pixel + v * block.lanes));
       });
 }
 
@@ -303,97 +309,97 @@ void apply(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index
   const Shape& shape = pass.shape;
   const Tile tile = tile_of(shape, tiling, index);
   const Coefficients<Real> k = coefficients_of(pass, sample, static_cast<Real>(mu));
-  const int64_t size = tile.size(), pixel = tile.row_begin * shape.width + tile.column_begin;
-  Real* const values = static_cast<Real*>(scratch);  // [C, size]
-  Real* const noise = values + shape.channels * size;
-  T* const joined = reinterpret_cast<T*>(noise + size + noise_slack);  // [C, size]
-  void* const rest = joined + shape.channels * size + shape.channels * size % 2;
+  const int64_t channels = shape.channels, first = pass.picture.begin, last = pass.picture.end;
+  const int64_t pixels = shape.height * shape.width, pixel = tile.row_begin * shape.width + tile.column_begin;
+  const int64_t size = tile.size();
+  // The channels of a whole sample follow on each other, as their normals do. Otherwise these come in whole blocks, of
+  // which a channel may need a part at both ends: what lies before a channel is then behind the one before it, and what
+  // lies behind it is written over by the next.
+  const bool is_whole = size == pixels;
+  const int64_t noise_step = is_whole ? size : noise_columns(size);
+  Real* const noise = static_cast<Real*>(scratch) + cache_line / sizeof(Real);          // [C, noise_step]
+  T* const joined = reinterpret_cast<T*>(noise + channels * noise_step + noise_slack);  // [C, size]
   const T* const batch = static_cast<const T*>(pass.input);
-  const Planes<const T> in = planes_of<const T>(shape, pass.input, sample);
   const Planes<T> out = planes_of<T>(shape, pass.output, sample).from(pixel);
-  const auto passage_to = [&](auto* target, int64_t channel_step) {
-    return Passage<T, std::remove_pointer_t<decltype(target)>>{
-        tile,
-        window_of<int64_t>(pass, sample),
-        shape.channels,
-        shape.width,
-        batch,
-        batch + shape.samples * shape.channels * shape.height * shape.width,
-        in,
-        target,
-        channel_step,
-        rest};
-  };
+  const Passage<T> passage = {tile,
+                              window_of<int64_t>(pass, sample),
+                              channels,
+                              shape.width,
+                              batch,
+                              batch + shape.samples * channels * pixels,
+                              planes_of<const T>(shape, pass.input, sample),
+                              joined + channels * size + channels * size % 2};
   if (k.scale == Real(1) && k.pixel_weight == Real(0) && k.constant == Real(0) && k.noise_std == Real(0)) {
     T outside;
     narrow(k.outside, outside);
-    return move(passage_to(out.first, out.channel_step), outside);
+    return move(passage, outside, out);
   }
+  // Where pixels lie together, they are joined at the end.
+  const Planes<T> rows = out.pixel_step == 1 ? out : Planes<T>{joined, size, 1};
   const bool mixes = mixes_channels(pass);
-  const int64_t channels = shape.channels, first = pass.picture.begin, last = pass.picture.end;
   const auto is_picture = [=](int64_t channel) { return channel >= first && channel < last; };
   const Real share = k.pixel_weight / static_cast<Real>(last - first);
-  const auto transform_to = [&](auto* target, int64_t channel_step) GR_ALWAYS_INLINE {
-    using Out = std::remove_pointer_t<decltype(target)>;
+
+  // With numbers of type Out between the transform and `put`.
+  const auto transform = [&](auto number, const auto& put) GR_ALWAYS_INLINE {
+    using Out = decltype(number);
     Out grey, beside;
     narrow(k.outside, grey);
     narrow(k.beside, beside);
     const auto outside = [=](int64_t channel) GR_ALWAYS_INLINE { return is_picture(channel) ? grey : beside; };
-    const auto transform = [&](auto block, const auto& source, const auto& write) GR_ALWAYS_INLINE {
+    const auto map = [&](auto block, const auto& source, const auto& write) GR_ALWAYS_INLINE {
       using Block = decltype(block);
       constexpr int64_t n = Block::lanes;
-      const auto pixels = [&](int64_t c, int64_t i) GR_ALWAYS_INLINE {
+      const auto values = [&](int64_t c, int64_t i) GR_ALWAYS_INLINE {
         const auto bits = load<n>(source(c) + i);
         return widened<T, Real, n>(bits);
       };
       Vectors<Block, Real> shared{};
       if (mixes)
         for (int64_t c = first; c < last; ++c)
-          for (int64_t v = 0; v < Block::vectors; ++v) shared[v] += pixels(c, v * n);
-      for (auto& pixel : shared) pixel = share * pixel + k.constant;
+          for (int64_t v = 0; v < Block::vectors; ++v) shared[v] += values(c, v * n);
+      for (auto& vector : shared) vector = share * vector + k.constant;
       for (int64_t c = 0; c < channels; ++c) {
         Vectors<Block, Bits<Out>> bits;
         if (is_picture(c))
           for (int64_t v = 0; v < Block::vectors; ++v)
-            bits[v] = narrowed<Out, Real, n>(k.scale * pixels(c, v * n) + shared[v]);
+            bits[v] = narrowed<Out, Real, n>(k.scale * values(c, v * n) + shared[v]);
         else
-          for (int64_t v = 0; v < Block::vectors; ++v) bits[v] = narrowed<Out, Real, n>(pixels(c, v * n));
+          for (int64_t v = 0; v < Block::vectors; ++v) bits[v] = narrowed<Out, Real, n>(values(c, v * n));
         write(c, bits);
       }
     };
-    map_tile<vector_bytes / sizeof(Real)>(passage_to(target, channel_step), outside, transform);
+    map_tile<vector_bytes / sizeof(Real)>(passage, outside, map, put);
   };
-  // Where pixels lie together, they are joined at the end.
-  const bool joins = out.pixel_step != 1;
-  T* const written = joins ? joined : out.first;
-  const int64_t step = joins ? size : out.channel_step;
+
   if (k.noise_std == Real(0)) {
-    transform_to(written, step);
+    transform(T{}, [=](auto block, int64_t c, int64_t i, auto& bits) GR_ALWAYS_INLINE {
+      for (int64_t v = 0; v < block.vectors; ++v) store(bits[v], rows.at(c, i + v * block.lanes));
+    });
   } else {
-    transform_to(values, size);
-    for (int64_t c = 0; c < shape.channels; ++c) {
-      const bool noisy = is_picture(c);
-      const uint64_t element = static_cast<uint64_t>(c * shape.height * shape.width + pixel);
+    const int64_t together = is_whole ? last - first : 1;  // channels
+    for (int64_t c = first; c < last; c += together) {
+      const uint64_t element = static_cast<uint64_t>(c * pixels + pixel);
       const int64_t skipped = static_cast<int64_t>(element % 4);
-      if (noisy) normals(static_cast<uint64_t>(pass.parts.seed[sample]), element / 4, size + skipped, noise);
-      for_each_block<vector_bytes / sizeof(Real)>(size, [=](auto block, int64_t begin) GR_ALWAYS_INLINE {
-        constexpr int64_t n = decltype(block)::lanes;
-        using Reals = Vector<Real, n>;
-        for (int64_t v = 0; v < block.vectors; ++v) {
-          const int64_t i = begin + v * n;
-          Reals value = bit_cast<Reals>(load<n>(values + c * size + i));
-          if (noisy) value += k.noise_std * bit_cast<Reals>(load<n>(noise + skipped + i));
-          store(narrowed<T, Real, n>(value), written + c * step + i);
-        }
-      });
+      normals(static_cast<uint64_t>(pass.parts.seed[sample]), element / 4, together * size + skipped,
+              noise + c * noise_step - skipped);
     }
+    transform(Real{}, [=](auto block, int64_t c, int64_t i, auto& bits) GR_ALWAYS_INLINE {
+      constexpr int64_t n = decltype(block)::lanes;
+      using Reals = Vector<Real, n>;
+      for (int64_t v = 0; v < block.vectors; ++v) {
+        Reals value = bit_cast<Reals>(bits[v]);
+        if (is_picture(c)) value += k.noise_std * bit_cast<Reals>(load<n>(noise + c * noise_step + i + v * n));
+        store(narrowed<T, Real, n>(value), rows.at(c, i + v * n));
+      }
+    });
   }
-  if (joins) join(written, step, shape.channels, size, out);
+  if (out.pixel_step != 1) join(joined, size, channels, size, out);
 }
 
 template <typename Real>
 std::array<double, 4> normal_block(uint64_t seed, uint64_t block) {
-  Real out[4 * lanes];
+  Real out[8 * lanes];
   normals(seed, block, 4, out);
   return {out[0], out[1], out[2], out[3]};
 }

@@ -141,6 +141,23 @@ def test_bits_on_many_tiles(shape, dtype, picture):
             torch.testing.assert_close(expected.double(), case.expected(), rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, *HALVES])
+@pytest.mark.parametrize("shape", [(2, 17, 1, 1), (3, 40, 5, 7), (2, 70, 9, 20), (1, 18, 33, 65)])
+@pytest.mark.parametrize("parts", [("gain", "noise_std"), ("brightness", "saturation", "noise_std")])
+@pytest.mark.parametrize("picture", [{}, {"centre": 0.5, "channels": (3, 15)}])
+def test_one_noise_level_for_many_channels(shape, dtype, parts, picture):
+    """Where they are all alike they are one long row, but for their layout."""
+    case = make_case(shape, parts, dtype=dtype, **picture)
+    for adjoint in (False, True):
+        expected = on_cpu(kernels, case.x, case.params, adjoint, instruction_set=0)
+        last = case.x.contiguous(memory_format=torch.channels_last)
+        for x, threads in ((case.x, 1), (case.x, 3), (last, 2)):
+            assert torch.equal(on_cpu(kernels, x, case.params, adjoint, threads=threads), expected)
+        if not adjoint:
+            tolerance = 1e-12 if dtype == torch.float64 else 4e-6 + torch.finfo(dtype).eps / 2
+            torch.testing.assert_close(expected.double(), case.expected(), rtol=tolerance, atol=tolerance)
+
+
 # Of kernels that had the bits of release 0.1.0 on all earlier cases. Noise is left out, whose functions have other
 # polynomials since.
 DIGESTS = {

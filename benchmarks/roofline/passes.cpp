@@ -43,10 +43,12 @@ template <typename T>
 void call(Pass pass, Transform transform, int threads, int instruction_set, int calls) {
   const Shape& shape = pass.shape;
   const int64_t elements = shape.samples * shape.channels * shape.height * shape.width;
-  std::vector<T> input(static_cast<size_t>(elements)), output(input.size());
+  constexpr int64_t alignment = 64;  // that of torch's memory, in bytes
+  std::vector<T> memory(static_cast<size_t>(2 * elements + 2 * alignment));
+  T* const input = memory.data() + alignment - reinterpret_cast<uintptr_t>(memory.data()) % alignment / sizeof(T);
   for (int64_t i = 0; i < elements; ++i) put(static_cast<float>(i % 509 - 254) / 256, input[i]);
-  pass.input = input.data();
-  pass.output = output.data();
+  pass.input = input;
+  pass.output = input + (elements + alignment - 1) / alignment * alignment;
   for (int done = 0; done < calls; ++done) {
     const auto begin = std::chrono::steady_clock::now();
     transform(pass, threads, instruction_set);

@@ -931,7 +931,10 @@ _CPU = [
             "a tile ends where its image does; it only has scratch to spare",
         ),
         ("the last lines of channels are left out", "(lines + together - 1) / together", "lines / together"),
-        ("samples with a box are one row", "if (!pass.parts.shift && !pass.parts.cutout)", "if (!pass.parts.shift)"),
+        ("samples with a box are one row", "if (parts.shift || parts.cutout) return", "if (parts.shift) return"),
+        ("a sample of which a part is picture is one row", " && picture_channels(pass) == shape.channels;", ";"),
+        ("channels that mix are one row", "!parts.contrast && !mixes_channels(pass) &&", "!parts.contrast &&"),
+        ("channels that lie together are one row", "> 16 && !shape.channels_last)", "> 16)"),
         (
             "the last units are left out",
             "unit < std::min(begin + c.grain, c.units)",
@@ -939,21 +942,26 @@ _CPU = [
         ),
         (
             "workers share their scratch",
-            "c.memory + c.doubles * c.next_worker.fetch_add(1)",
-            "c.memory + c.doubles * (c.next_worker.fetch_add(1) / 2)",
+            "c.memory + c.lines * c.next_worker.fetch_add(1)",
+            "c.memory + c.lines * (c.next_worker.fetch_add(1) / 2)",
         ),
         ("a given t beyond the chain is read", "steps[i] >= draw.steps)", "steps[i] > draw.steps)"),
     ),
     *_in(
         "csrc/normals_cpu_simd.h",
         "kernels_cpu operator",
-        ("the index is cut to 20 bits", "  count_from(block, words[0]", "  count_from(block & 0x3FFFFu, words[0]"),
+        ("the index is cut to 20 bits", "count_from(block + v", "count_from((block & 0x3FFFFu) + v"),
         (
             "the counter's upper word is dropped",
-            "lanes / 2};\n  high = low >> 32;",
-            "lanes / 2};\n  high = Words{};",
+            "numbers + number;\n  high = low >> 32;",
+            "numbers + number;\n  high = WordVector{};",
         ),
-        ("two halves of a vector are the same blocks", "{numbers, numbers + lanes / 2};", "{numbers, numbers};"),
+        ("all vectors are of the same blocks", "count_from(block + v * words->each,", "count_from(block,"),
+        (
+            "many normals end with a pair of vectors",
+            "    if (pairs < most_pairs && 2 * pairs < count) {\n",
+            "    if (false) {\n",
+        ),
         (
             "of a block the second pair is the first",
             "seed >> 32));\n  store_in_turns(words[0], words[2],",
@@ -961,8 +969,8 @@ _CPU = [
         ),
         (
             "seeds of channels are cut to 32 bits",
-            "sizeof low.second);\n  high = low >> 32;",
-            "sizeof low.second);\n  high = Words{};",
+            "sizeof low);\n  high = low >> 32;",
+            "sizeof low);\n  high = WordVector{};",
         ),
     ),
     *_in(
@@ -1002,8 +1010,9 @@ _CPU = [
             "if (k.noise_std == Real(0)) {",
             "if (k.noise_std <= Real(0)) {",
         ),
-        ("noise is in all channels", "const bool noisy = is_picture(c);", "const bool noisy = true;"),
-        ("noise begins with a block", "load<n>(noise + skipped + i)", "load<n>(noise + i)"),
+        ("noise is in all channels", "if (is_picture(c)) value += k.noise_std", "value += k.noise_std"),
+        ("noise begins with a block", "noise + c * noise_step - skipped);", "noise + c * noise_step);"),
+        ("channels of a tile follow on each other", "is_whole ? size : noise_columns(size)", "size"),
         (
             "saturation's share is that of all channels",
             "static_cast<Real>(last - first)",
