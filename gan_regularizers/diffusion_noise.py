@@ -106,7 +106,7 @@ class DiffusionNoise(ExactBuffers):
         ValueError: a setting outside its range, or an unknown name; the message lists the known ones.
     """
 
-    words = 2  # random words that a draw takes per sample: the entry of the list, and the seed
+    words = 2  # random words that a draw takes per sample: one chooses the entry of the list, one is the seed
 
     p: Tensor  #: float32 scalar, the strength
     redraws: Tensor  #: int64 scalar, how often the list was drawn anew
@@ -284,7 +284,10 @@ class DiffusionNoise(ExactBuffers):
     ) -> NoiseParams:
         """What ``sample`` draws for batches of any size: the noise as seeds."""
         self.check(x)
-        words = random_words((self.words, *x.shape[: 1 + self.per_channel]), x.device, generator)
+        # A channel has one word. Its lowest bits choose the entry, and all of it is the seed, which is a word of its own
+        # for every channel all the same: a second one would take longer than all the rest of a short channel's draw.
+        shape = (1, *x.shape[:2]) if self.per_channel else (self.words, *x.shape[:1])
+        words = random_words(shape, x.device, generator)
         return self.params_from(words, self.chain(words, generator), t, alpha_bar=alpha_bar)
 
     def fit(self, params: NoiseParams, x: Tensor, normals: Normals) -> NoiseParams:
@@ -308,8 +311,8 @@ class DiffusionNoise(ExactBuffers):
     def params_from(
         self, words: Tensor, chain: Chain, t: int | Tensor | None = None, *, alpha_bar: float | Tensor | None = None
     ) -> NoiseParams:
-        """What ``sample`` draws, from random words, int64 [self.words, N] ([self.words, N, C] with ``per_channel``)."""
-        seed = words[1]
+        """What ``sample`` draws, from random words, int64 [self.words, N] ([1, N, C] with ``per_channel``)."""
+        seed = words[-1]
         if t is not None and alpha_bar is not None:
             raise ValueError("t and alpha_bar are both given; a sample has one noise level")
         if alpha_bar is not None:

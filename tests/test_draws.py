@@ -33,14 +33,18 @@ def of_pass(name: str, params: TransformParams) -> Columns:
 
 
 def of_noise(params: NoiseParams) -> Columns:
-    """The step; the seed by its lowest, middle and highest bits; the noise of the first elements, unscaled."""
+    """The step; the seed by its lowest, middle and highest bits; the noise of the first elements, unscaled.
+
+    The lowest bits of a channel's seed are those that chose its step.
+    """
     t = params.t.flatten(1).T if params.t.dim() > 1 else params.t[None]
     columns = {f"t {c}": column for c, column in enumerate(t)}
     if params.normals is not None:
         return columns | {f"noise {i}": column for i, column in enumerate(params.normals.flatten(1)[:, ::97].T)}
     seed = params.seed.view(N, -1).T
-    columns |= {f"seed {c} {bit}": seed[c] >> bit & 63 for c in range(len(seed)) for bit in (0, 29, 58)}
     per_channel = params.seed.dim() > 1
+    lowest = 6 if per_channel else 0
+    columns |= {f"seed {c} {bit}": seed[c] >> bit & 63 for c in range(len(seed)) for bit in (lowest, 29, 58)}
     unscaled = NoiseParams(None, params.gain, torch.ones_like(params.noise_std), params.seed)
     x = torch.zeros(*params.seed.shape, 4) if per_channel else torch.zeros(N, 8)
     noise = DiffusionNoise(per_channel=per_channel)(x, params=unscaled).flatten(1)
