@@ -34,43 +34,52 @@ Levels<Real> levels_of(const Pass& pass) {
   return {values(parts.gain), values(parts.noise_std), parts.seed, static_cast<Real>(pass.picture.centre)};
 }
 
-// One channel's values. What is clean keeps its bits.
+// One channel's values.
 template <typename Real>
 struct Level {
   Real gain, noise_std, constant;
-  GR_INLINE Level(Real gain, Real noise_std, Real constant) : gain(gain), noise_std(noise_std), constant(constant) {}
   GR_INLINE Level(const Levels<Real>& levels, int64_t channel)
       : gain(levels.gain ? levels.gain[channel] : Real(1)),
         noise_std(levels.noise_std ? levels.noise_std[channel] : Real(0)),
         constant((Real(1) - gain) * levels.centre) {}
   GR_INLINE bool is_clean() const { return gain == Real(1) && noise_std == Real(0); }
-  template <typename T>
-  GR_INLINE void diffuse(T value, Real normal, T& out) const {
-    T diffused;
-    narrow(gain * widen(value) + constant + noise_std * normal, diffused);
-    // Not as one choice, which GCC 12 does not vectorise where it is the same for a whole row.
-    const Bits<T> kept = is_clean() ? static_cast<Bits<T>>(-1) : Bits<T>{};
-    out = bit_cast<T>(static_cast<Bits<T>>((bit_cast<Bits<T>>(value) & kept) | (bit_cast<Bits<T>>(diffused) & ~kept)));
-  }
 };
+
+// n elements by values of one channel, or of one each. Where the mask is set they keep their bits.
+template <typename Real, int64_t n, typename T, typename Value>
+GR_INLINE void diffuse(const Value& gain, const Value& noise_std, const Value& constant,
+                       const Vector<Bits<T>, n>& clean, const Vector<Real, n>& normals, const T* in, T* out) {
+  const Vector<Bits<T>, n> given = load<n>(in);
+  const Vector<Real, n> diffused = gain * widened<T, Real, n>(given) + constant + noise_std * normals;
+  store((given & clean) | (narrowed<T, Real, n>(diffused) & ~clean), out);
+}
+
+// Elements of one channel that lie together, with their normals.
+template <typename T, typename Real>
+GR_INLINE void diffuse_row(const Level<Real>& level, int64_t count, const Real* normals, const T* in, T* out) {
+  const Bits<T> clean = level.is_clean() ? static_cast<Bits<T>>(-1) : Bits<T>{};
+  for_each_block<vector_bytes / sizeof(Real), 1>(count, [=](auto block, int64_t i) GR_ALWAYS_INLINE {
+    constexpr int64_t n = decltype(block)::lanes;
+    const Vector<Bits<T>, n> mask = Vector<Bits<T>, n>{} + clean;
+    const Vector<Real, n> noise = bit_cast<Vector<Real, n>>(load<n>(normals + i));
+    diffuse<Real, n>(level.gain, level.noise_std, level.constant, mask, noise, in + i, out + i);
+  });
+}
 
 // Pixels of one channel, from a whole block on, that lie together.
 template <typename T, typename Real>
-void diffuse_row(const Level<Real>& level, int64_t seed, int64_t first_pixel, int64_t count, const T* in, T* out) {
+void diffuse_long_row(const Level<Real>& level, int64_t seed, int64_t first_pixel, int64_t count, const T* in, T* out) {
   if (level.is_clean()) {
     __builtin_memcpy(out, in, static_cast<size_t>(count) * sizeof(T));
     return;
   }
-  if (level.noise_std == Real(0)) {
-    for (int64_t i = 0; i < count; ++i) level.diffuse(in[i], Real(0), out[i]);
-    return;
-  }
   constexpr int64_t most = 1024;
-  Real noise[most + 8 * lanes];  // normals come in whole vectors
+  Real noise[most + 8 * lanes] = {};  // normals come in whole vectors
   for (int64_t done = 0; done < count; done += most) {
     const int64_t end = least(count - done, most);
-    normals(static_cast<uint64_t>(seed), static_cast<uint64_t>((first_pixel + done) / 4), end, noise);
-    for (int64_t i = 0; i < end; ++i) level.diffuse(in[done + i], noise[i], out[done + i]);
+    if (level.noise_std != Real(0))
+      normals(static_cast<uint64_t>(seed), static_cast<uint64_t>((first_pixel + done) / 4), end, noise);
+    diffuse_row(level, end, noise, in + done, out + done);
   }
 }
 
@@ -103,7 +112,7 @@ void diffuse_short_rows(Levels<Real> levels, int64_t rows, int64_t pixels, const
     const Real* normal = noise;
     for (int64_t row = 0; row < n; ++row, in += pixels, out += pixels) {
       const Level<Real> level(levels, row);
-      for (int64_t i = 0; i < pixels; ++i) level.diffuse(in[i], normal[i], out[i]);
+      diffuse_row(level, pixels, normal, in, out);
       normal += level.noise_std != Real(0) ? 4 * blocks : 0;
     }
   }
@@ -111,61 +120,75 @@ void diffuse_short_rows(Levels<Real> levels, int64_t rows, int64_t pixels, const
 
 constexpr int64_t most_channels = 256;  // that lie together, at once: buffers for more fill a first-level cache
 
-// out[l] = from[slots[l]] with slots in [0, lanes).
-template <typename Real>
-GR_INLINE void spread(const Real* from, const int32_t* slots, Real* out) {
-  for (int l = 0; l < lanes; ++l) out[l] = from[slots[l]];
+// The numbers at `slots`, which are in [0, n), of those from `from` on.
+template <int64_t n, typename Real>
+GR_INLINE Vector<Real, n> spread(const Real* from, Vector<int32_t, n> slots) {
+  Vector<Real, n> out;
+  for (int l = 0; l < n; ++l) out[l] = from[slots[l]];
+  return out;
 }
 #if defined(__AVX512F__)
-GR_INLINE void spread(const float* from, const int32_t* slots, float* out) {
-  _mm512_storeu_ps(out, _mm512_permutexvar_ps(_mm512_loadu_si512(slots), _mm512_loadu_ps(from)));
+template <>
+GR_INLINE Vector<float, 16> spread<16>(const float* from, Vector<int32_t, 16> slots) {
+  return (Vector<float, 16>)_mm512_permutexvar_ps((__m512i)slots, _mm512_loadu_ps(from));
 }
 #elif defined(__AVX2__)
-GR_INLINE void spread(const float* from, const int32_t* slots, float* out) {
-  const __m256i at = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(slots));
-  _mm256_storeu_ps(out, _mm256_permutevar8x32_ps(_mm256_loadu_ps(from), at));
+template <>
+GR_INLINE Vector<float, 8> spread<8>(const float* from, Vector<int32_t, 8> slots) {
+  return (Vector<float, 8>)_mm256_permutevar8x32_ps(_mm256_loadu_ps(from), (__m256i)slots);
 }
 #endif
 
-// One pixel of channels that lie together. Not inlined: what a function is told of its pointers counts for the whole.
+// The values of channels that lie together. Normals are made for those with noise alone: `place` is where one has its
+// own among them.
 template <typename T, typename Real>
-__attribute__((noinline)) void diffuse_pixel(int64_t channels, const Real* __restrict gain,
-                                             const Real* __restrict noise_std, const Real* __restrict constant,
-                                             const Real* __restrict noise, const T* __restrict in, T* __restrict out) {
-  for (int64_t c = 0; c < channels; ++c)
-    Level<Real>(gain[c], noise_std[c], constant[c]).diffuse(in[c], noise[c], out[c]);
+struct Together {
+  Real gain[most_channels], noise_std[most_channels], constant[most_channels];
+  Bits<T> clean[most_channels];
+  int32_t place[most_channels];
+};
+
+// Channels [c, c + n) of a pixel, with the normals of its channels with noise.
+template <int64_t n, typename T, typename Real>
+GR_INLINE void diffuse_channels(const Together<T, Real>& all, int64_t c, const Real* normals, const T* in, T* out) {
+  const auto values = [c](const Real* of_all)
+                          GR_ALWAYS_INLINE { return bit_cast<Vector<Real, n>>(load<n>(of_all + c)); };
+  const Vector<int32_t, n> slots = bit_cast<Vector<int32_t, n>>(load<n>(all.place + c)) - all.place[c];
+  const Vector<Real, n> noise = spread<n>(normals + all.place[c], slots);
+  diffuse<Real, n>(values(all.gain), values(all.noise_std), values(all.constant), load<n>(all.clean + c), noise, in + c,
+                   out + c);
 }
 
-// Pixels, from a whole block on, of at most `most_channels` channels that lie together. Normals are made for channels
-// with noise alone, blocks of which follow on each other without a gap, and then spread over all. Where there is but
-// one block that would take as long.
+// Pixels, from a whole block on, of at most `most_channels` channels that lie together. Normals of channels with noise,
+// blocks of which follow on each other without a gap, are spread over all. Where there is but one block, making those
+// of all channels takes no longer.
 template <typename T, typename Real>
 void diffuse_pixels(const Levels<Real>& levels, int64_t channels, int64_t first_pixel, int64_t last_pixel, int64_t step,
                     const T* in, T* out) {
   const bool spreads = last_pixel - first_pixel > 4;
-  Real gain[most_channels], noise_std[most_channels], constant[most_channels];
-  int64_t seeds[most_channels + lanes], indices[most_channels + lanes], begin[most_channels / lanes], noisy = 0;
-  int32_t slots[most_channels];
+  Together<T, Real> all;
+  int64_t seeds[most_channels + lanes], indices[most_channels + lanes], noisy = 0;
   for (int64_t c = 0; c < channels; ++c) {
     const Level<Real> level(levels, c);
-    gain[c] = level.gain;
-    noise_std[c] = level.noise_std;
-    constant[c] = level.constant;
+    all.gain[c] = level.gain;
+    all.noise_std[c] = level.noise_std;
+    all.constant[c] = level.constant;
+    all.clean[c] = level.is_clean() ? static_cast<Bits<T>>(-1) : Bits<T>{};
+    all.place[c] = static_cast<int32_t>(c);
   }
   if (levels.noise_std && !spreads) {
     __builtin_memcpy(seeds, levels.seed, static_cast<size_t>(channels) * sizeof *seeds);
     noisy = channels;
-  } else if (levels.noise_std) {
+  } else {
     for (int64_t c = 0; c < channels; ++c) {
-      if (c % lanes == 0) begin[c / lanes] = noisy;
-      slots[c] = static_cast<int32_t>(noisy - begin[c / lanes]);
+      all.place[c] = static_cast<int32_t>(noisy);
+      if (!levels.noise_std) continue;
       seeds[noisy] = levels.seed[c];
-      noisy += noise_std[c] != Real(0);
+      noisy += all.noise_std[c] != Real(0);
     }
-    for (int64_t c = channels; c % lanes; ++c) slots[c] = 0;
   }
 
-  // Normals of as many blocks as the buffers hold: those of pixel k of a block are made[k][block * noisy + j].
+  // Of as many blocks as the buffers hold.
   const int64_t all_blocks = (last_pixel - first_pixel + 3) / 4;
   const int64_t together = noisy > 0 ? least(most_channels / noisy, all_blocks) : all_blocks;
   for (int64_t block = 0; block < together; ++block) {
@@ -175,25 +198,30 @@ void diffuse_pixels(const Levels<Real>& levels, int64_t channels, int64_t first_
   }
   for (int l = 0; l < lanes; ++l) seeds[together * noisy + l] = indices[together * noisy + l] = 0;
   uint32_t words[4][most_channels];
-  Real made[4][most_channels + lanes], placed[most_channels] = {};
+  Real made[4][most_channels + lanes];
   for (int64_t pixel = first_pixel; pixel < last_pixel; pixel += 4 * together) {
     const int64_t end = least(pixel + 4 * together, last_pixel), count = (end - pixel + 3) / 4 * noisy;
-    for (int64_t j = 0; j < count; j += lanes) philox_words(seeds + j, indices + j, &words[0][j], most_channels);
+    // The memory of the pixels is asked for between words, or it would be waited for afterwards.
+    const int64_t share = noisy > 0 ? 4 * lanes * step / noisy : 0;
+    for (int64_t j = 0, asked = pixel * step; j < count; j += lanes) {
+      philox_words(seeds + j, indices + j, &words[0][j], most_channels);
+      for (const int64_t stop = asked + share; asked < stop; asked += 64 / sizeof(T)) {
+        __builtin_prefetch(in + asked);
+        __builtin_prefetch(out + asked, 1);
+      }
+    }
     for (int64_t i = 0; i < together * noisy; ++i) indices[i] += together;
     for (int64_t k = 0; k < least(end - pixel, 4); k += 2)
       for (int64_t done = 0; done < count; done += lanes)
         for (int64_t j = done; j < done + lanes; ++j)
           box_muller(words[k][j], words[k + 1][j], made[k][j], made[k + 1][j]);
-    for (auto& of_pixel : made)  // read for the last channels, if they have no noise
+    for (auto& of_pixel : made)  // read for channels without noise at the end
       for (int l = 0; l < lanes; ++l) of_pixel[count + l] = Real(0);
     for (int64_t at = pixel; at < end; ++at) {
-      const Real* noise = made[(at - pixel) % 4] + (at - pixel) / 4 * noisy;
-      if (noisy != channels) {
-        for (int64_t c = 0; noisy > 0 && c < channels; c += lanes)
-          spread(noise + begin[c / lanes], slots + c, placed + c);
-        noise = placed;
-      }
-      diffuse_pixel(channels, gain, noise_std, constant, noise, in + at * step, out + at * step);
+      const Real* const normals = made[(at - pixel) % 4] + (at - pixel) / 4 * noisy;
+      for_each_block<vector_bytes / sizeof(Real), 1>(channels, [&](auto block, int64_t c) GR_ALWAYS_INLINE {
+        diffuse_channels<decltype(block)::lanes>(all, c, normals, in + at * step, out + at * step);
+      });
     }
   }
 }
@@ -219,8 +247,8 @@ void diffuse_lines(const Pass& pass, int64_t first_line, int64_t last_line, int6
     diffuse_short_rows(levels, lines, pixels, in, out);
   } else {
     for (int64_t line = 0; line < lines; ++line, in += pixels, out += pixels)
-      diffuse_row(Level<Real>(levels, line), levels.seed ? levels.seed[line] : 0, first_pixel, last_pixel - first_pixel,
-                  in + first_pixel, out + first_pixel);
+      diffuse_long_row(Level<Real>(levels, line), levels.seed ? levels.seed[line] : 0, first_pixel,
+                       last_pixel - first_pixel, in + first_pixel, out + first_pixel);
   }
 }
 

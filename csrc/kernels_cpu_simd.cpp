@@ -207,26 +207,6 @@ struct Passage {
   void* scratch;
 };
 
-// Pixels that are worked on at once, as some vectors of `lanes` each: addresses and branches are asked for once.
-template <int64_t lanes_, int64_t vectors_>
-struct Block {
-  static constexpr int64_t lanes = lanes_, vectors = vectors_, size = lanes * vectors;
-};
-template <typename Block, typename T>
-using Vectors = Vector<T, Block::lanes>[Block::vectors];
-constexpr int64_t vectors_at_once = 64 / vector_bytes;
-
-// Calls work(block, i) for blocks from 0 up to `total`, the last of which overlaps the one before it. Fewer pixels than
-// one has come in smaller blocks.
-template <int64_t lanes, int64_t vectors = vectors_at_once, typename Work>
-GR_INLINE void for_each_block(int64_t total, const Work& work) {
-  constexpr int64_t size = lanes * vectors;
-  if (total >= size)
-    for (int64_t i = 0; i < total; i += size) work(Block<lanes, vectors>{}, least(i, total - size));
-  else if constexpr (size > 1)
-    for_each_block<(vectors > 1 ? lanes : lanes > 4 ? lanes / 4 : 1), 1>(total, work);
-}
-
 // Calls map(block, source, write), where source(channel) is the address of what comes to the block, and map calls
 // write(channel, bits) for its vectors. What has no source becomes outside(channel), whatever map makes of what it
 // finds there. All of a tile goes on to put(block, channel, pixel, bits), with the block's first pixel in the tile.

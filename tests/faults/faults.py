@@ -976,7 +976,16 @@ _CPU = [
     *_in(
         "csrc/channels_cpu_simd.h",
         "kernels_cpu operator",
-        ("clean channels are computed", "is_clean() ? static_cast<Bits<T>>(-1) : Bits<T>{}", "{}"),
+        (
+            "clean channels are computed",
+            "level.is_clean() ? static_cast<Bits<T>>(-1) : Bits<T>{};\n    all",
+            "{};\n    all",
+        ),
+        (
+            "short clean rows are computed",
+            "level.is_clean() ? static_cast<Bits<T>>(-1) : Bits<T>{};\n  for",
+            "{};\n  for",
+        ),
         (
             "the adjoint has noise",
             "  if (pass.adjoint) return {values(parts.gain), nullptr, nullptr, Real(0)};\n",
@@ -992,8 +1001,16 @@ _CPU = [
         ),
         ("channels that lie together take pixels for blocks", "first_pixel / 4 + block;", "first_pixel + block;"),
         ("later blocks are the first ones", "indices[i] += together;", "indices[i] += 0;"),
-        ("channels that lie together take their neighbours' normals", "slots + c, placed + c", "slots, placed + c"),
-        ("vectors of channels begin at the first", "begin[c / lanes] = noisy;", "begin[c / lanes] = 0;"),
+        (
+            "channels that lie together take their neighbours' normals",
+            "(all.place + c)) - all.place[c]",
+            "(all.place))",
+        ),
+        (
+            "vectors of channels begin at the first",
+            "spread<n>(normals + all.place[c], slots)",
+            "spread<n>(normals, slots)",
+        ),
         ("samples have the values of the first", "levels.from(line * width + first)", "levels.from(first)"),
         ("channels beyond those of one buffer have the first's values", "line * width + first)", "line * width)"),
     ),
