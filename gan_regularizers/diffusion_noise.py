@@ -284,8 +284,8 @@ class DiffusionNoise(ExactBuffers):
     ) -> NoiseParams:
         """What ``sample`` draws for batches of any size: the noise as seeds."""
         self.check(x)
-        # A channel has one word: its lowest bits choose the entry, and all of it is the seed, which no other channel has
-        # all the same. A second one would take longer than all the rest of a short channel's draw.
+        # A channel has one word: its lowest bits choose the entry, and all of it is the seed. A second one would take
+        # longer than all the rest of a short channel's draw.
         shape = (1, *x.shape[:2]) if self.per_channel else (self.words, *x.shape[:1])
         words = random_words(shape, x.device, generator)
         return self.params_from(words, self.chain(words, generator), t, alpha_bar=alpha_bar)

@@ -948,6 +948,15 @@ _CPU = [
         ("a given t beyond the chain is read", "steps[i] >= draw.steps)", "steps[i] > draw.steps)"),
     ),
     *_in(
+        "csrc/vectors_cpu_simd.h",
+        "kernels_cpu operator",
+        (
+            "the last pixels of a row are in no block",
+            "i < total; i += size) work",
+            "i + size <= total; i += size) work",
+        ),
+    ),
+    *_in(
         "csrc/normals_cpu_simd.h",
         "kernels_cpu operator",
         ("the index is cut to 20 bits", "count_from(block + v", "count_from((block & 0x3FFFFu) + v"),
@@ -1065,11 +1074,6 @@ _CPU = [
             "      for (int64_t c = 0; c < 1; ++c)\n        for",
         ),
         ("the vectors of a block are of the same pixels", "load<n>(source(c) + i)", "load<n>(source(c))"),
-        (
-            "the last pixels of a row are in no block",
-            "i < total; i += size) work",
-            "i + size <= total; i += size) work",
-        ),
         ("what is staged begins where the tile does", "columns, staged + skipped)", "columns, staged)"),
         (
             "channels are taken apart in reverse",
