@@ -78,7 +78,8 @@ void diffuse_long_row(const Level<Real>& level, int64_t seed, int64_t first_pixe
   for (int64_t done = 0; done < count; done += most) {
     const int64_t end = least(count - done, most);
     if (level.noise_std != Real(0))
-      normals(static_cast<uint64_t>(seed), static_cast<uint64_t>((first_pixel + done) / 4), end, noise);
+      normals(static_cast<uint64_t>(seed), static_cast<uint64_t>((first_pixel + done) / 4), end, noise,
+              Ahead<T>{in + done, out + done});
     diffuse_row(level, end, noise, in + done, out + done);
   }
 }
@@ -201,14 +202,10 @@ void diffuse_pixels(const Levels<Real>& levels, int64_t channels, int64_t first_
   Real made[4][most_channels + lanes];
   for (int64_t pixel = first_pixel; pixel < last_pixel; pixel += 4 * together) {
     const int64_t end = least(pixel + 4 * together, last_pixel), count = (end - pixel + 3) / 4 * noisy;
-    // The memory of the pixels is asked for between words, or it would be waited for afterwards.
-    const int64_t share = noisy > 0 ? 4 * lanes * step / noisy : 0;
-    for (int64_t j = 0, asked = pixel * step; j < count; j += lanes) {
+    Ahead<T> ahead = {in + pixel * step, out + pixel * step};
+    for (int64_t j = 0; j < count; j += lanes) {
       philox_words(seeds + j, indices + j, &words[0][j], most_channels);
-      for (const int64_t stop = asked + share; asked < stop; asked += 64 / sizeof(T)) {
-        __builtin_prefetch(in + asked);
-        __builtin_prefetch(out + asked, 1);
-      }
+      ahead.ask(4 * lanes * step / noisy);
     }
     for (int64_t i = 0; i < together * noisy; ++i) indices[i] += together;
     for (int64_t k = 0; k < least(end - pixel, 4); k += 2)

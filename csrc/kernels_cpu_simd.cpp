@@ -300,15 +300,11 @@ void apply(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index
   Real* const noise = static_cast<Real*>(scratch) + cache_line / sizeof(Real);          // [C, noise_step]
   T* const joined = reinterpret_cast<T*>(noise + channels * noise_step + noise_slack);  // [C, size]
   const T* const batch = static_cast<const T*>(pass.input);
+  const Planes<const T> in = planes_of<const T>(shape, pass.input, sample);
   const Planes<T> out = planes_of<T>(shape, pass.output, sample).from(pixel);
-  const Passage<T> passage = {tile,
-                              window_of<int64_t>(pass, sample),
-                              channels,
-                              shape.width,
-                              batch,
-                              batch + shape.samples * channels * pixels,
-                              planes_of<const T>(shape, pass.input, sample),
-                              joined + channels * size + channels * size % 2};
+  const Passage<T> passage = {
+      tile,  window_of<int64_t>(pass, sample),          channels, shape.width,
+      batch, batch + shape.samples * channels * pixels, in,       joined + channels * size + channels * size % 2};
   if (k.scale == Real(1) && k.pixel_weight == Real(0) && k.constant == Real(0) && k.noise_std == Real(0)) {
     T outside;
     narrow(k.outside, outside);
@@ -361,8 +357,10 @@ void apply(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index
     for (int64_t c = first; c < last; c += together) {
       const uint64_t element = static_cast<uint64_t>(c * pixels + pixel);
       const int64_t skipped = static_cast<int64_t>(element % 4);
+      const Ahead<T> ahead = out.pixel_step == 1 ? Ahead<T>{in.at(c, pixel), out.at(c, 0)}
+                                                 : Ahead<T>{in.at(0, pixel) + c * size, out.first + c * size};
       normals(static_cast<uint64_t>(pass.parts.seed[sample]), element / 4, together * size + skipped,
-              noise + c * noise_step - skipped);
+              noise + c * noise_step - skipped, ahead);
     }
     transform(Real{}, [=](auto block, int64_t c, int64_t i, auto& bits) GR_ALWAYS_INLINE {
       constexpr int64_t n = decltype(block)::lanes;
@@ -380,7 +378,7 @@ void apply(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index
 template <typename Real>
 std::array<double, 4> normal_block(uint64_t seed, uint64_t block) {
   Real out[8 * lanes];
-  normals(seed, block, 4, out);
+  normals(seed, block, 4, out, Ahead<Real>{out, out});
   return {out[0], out[1], out[2], out[3]};
 }
 

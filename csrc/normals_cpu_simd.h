@@ -188,13 +188,16 @@ GR_INLINE void normals_of_pairs(const uint32_t* radius_words, const uint32_t* an
 
 // Normals of whole blocks, at least `count` of them, in turns of words and of what is made of them: so short a loop is
 // one whose next round a processor has begun before it is done with this one.
-template <typename Real>
-void normals(uint64_t seed, uint64_t block, int64_t count, Real* out) {
+// Meanwhile the memory of as many elements is asked for.
+template <typename Real, typename T>
+void normals(uint64_t seed, uint64_t block, int64_t count, Real* out, Ahead<T> ahead) {
   constexpr int64_t most_pairs = 128;
   uint32_t radius_words[most_pairs], angle_words[most_pairs];
   for (int64_t pairs; count > 0; count -= 2 * pairs, out += 2 * pairs) {
-    for (pairs = 0; pairs < most_pairs && 2 * pairs + 4 * lanes < count; pairs += 4 * lanes, block += 2 * lanes)
+    for (pairs = 0; pairs < most_pairs && 2 * pairs + 4 * lanes < count; pairs += 4 * lanes, block += 2 * lanes) {
       philox_pairs<2 * lanes>(seed, block, radius_words + pairs, angle_words + pairs);
+      ahead.ask(8 * lanes);
+    }
     if (pairs < most_pairs && 2 * pairs < count) {
       philox_pairs<lanes>(seed, block, radius_words + pairs, angle_words + pairs);
       pairs += 2 * lanes;

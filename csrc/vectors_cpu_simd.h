@@ -141,6 +141,20 @@ GR_INLINE Vector<Bits<T>, count> narrowed(Vector<Real, count> values) {
   }
 }
 
+// Memory that is soon read and written, asked for bit by bit while other things are computed. Asked for at once, or not
+// at all, it would be waited for.
+template <typename T>
+struct Ahead {
+  const T* in;
+  T* out;
+  GR_INLINE void ask(int64_t count) {
+    for (const T* const stop = in + count; in < stop; in += 64 / sizeof(T), out += 64 / sizeof(T)) {
+      __builtin_prefetch(in);
+      __builtin_prefetch(out, 1);
+    }
+  }
+};
+
 // Elements that are worked on at once, as some vectors of `lanes` each: addresses and branches are asked for once.
 template <int64_t lanes_, int64_t vectors_>
 struct Block {

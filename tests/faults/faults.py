@@ -1037,7 +1037,7 @@ _CPU = [
             "if (k.noise_std <= Real(0)) {",
         ),
         ("noise is in all channels", "if (is_picture(c)) value += k.noise_std", "value += k.noise_std"),
-        ("noise begins with a block", "noise + c * noise_step - skipped);", "noise + c * noise_step);"),
+        ("noise begins with a block", "noise + c * noise_step - skipped, ahead", "noise + c * noise_step, ahead"),
         ("channels of a tile follow on each other", "is_whole ? size : noise_columns(size)", "size"),
         (
             "saturation's share is that of all channels",
