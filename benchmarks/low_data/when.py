@@ -1,0 +1,157 @@
+"""The tables of docs/when.md and its picture.
+
+They are rewritten from docs/results/low-data by::
+
+    python benchmarks/low_data/when.py
+"""
+
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import report
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from report import MEASURES, RESULTS, Run, finite, markdown, spread
+
+from gan_regularizers.io import plots
+
+GRID = {  # the arms of the first question, as the picture names them
+    "bare": "nothing",
+    "none": "R1",
+    "bare+fixed-0.1": "fixed noise 0.1",
+    "bare+fixed-0.3": "fixed noise 0.3",
+    "bare+diffusion": "diffusion",
+    "diffusion": "diffusion and R1",
+    "bare+diffaug": "DiffAugment",
+}
+TOLD = ("untold", "t-raw", "scale-shift", "diffusion")
+BESIDE = ("diffaug", "diffaug+diffusion", "both-target-0.2", "both-target-0.4")
+REPORTED = 20  # the first seed that is; those below chose settings
+UNTRAINED_KID = {"portraits": 1710.0, "cifar10": 1110.0}
+WORSE = 1.5  # times the lowest KID of the run
+DIVERSE = 0.5  # about that of one real image with a little noise
+SHOWN = ("kid", "fd", "gap", "r_d", "T")
+SURVIVAL = LinearSegmentedColormap.from_list("survival", ["#f3b9a9", "#f6ecd0", "#a9cdd3"])
+
+
+def outcome(run: Run) -> str:
+    """How a run ended: diverged, collapsed, stalled or survived; docs/when.md says what that means."""
+    end = run["evaluations"][-1]
+    if not finite(run) or end["kid"] > WORSE * min(entry["kid"] for entry in run["evaluations"]):
+        return "diverged"
+    if end["diversity"] < DIVERSE:
+        return "collapsed"
+    return "stalled" if end["kid"] > UNTRAINED_KID[run["settings"]["data"]] else "survived"
+
+
+def by_point(runs: Iterable[Run]) -> dict[str, dict[tuple[float, int], dict[str, list[Run]]]]:
+    """Runs by data, by learning rate and D's steps, and by arm; each in order."""
+    points: dict[str, dict[tuple[float, int], dict[str, list[Run]]]] = {}
+    order = tuple(GRID)
+    chosen = (run for run in runs if run["settings"]["arm"] in order)
+    for run in sorted(chosen, key=lambda run: order.index(run["settings"]["arm"])):
+        s = run["settings"]
+        points.setdefault(s["data"], {}).setdefault((s["learning_rate"], s["d_steps"]), {}).setdefault(
+            s["arm"], []
+        ).append(run)
+    return {data: dict(sorted(of_data.items())) for data, of_data in points.items()}
+
+
+def stability_rows(runs: Iterable[Run]) -> list[dict[str, str]]:
+    """A row per data, learning rate, D's steps and arm: how the runs ended, and the measures of those that survived."""
+    table = []
+    for data, points in by_point(runs).items():
+        for (rate, d_steps), arms in points.items():
+            place = {"data": data, "learning rate": f"{rate:g}", "D steps": str(d_steps)}
+            for arm, seeds in arms.items():
+                survived, failed = split(seeds)
+                ends = [run["evaluations"][-1] for run in survived]
+                table.append(
+                    {
+                        **place,
+                        "arm": arm,
+                        "survived": f"{len(survived)} of {len(seeds)}",
+                        "failed": failed,
+                        **{MEASURES[key][0]: _spread([end[key] for end in ends], MEASURES[key][1]) for key in SHOWN},
+                        "diversity": _spread([end["diversity"] for end in ends], 2),
+                    }
+                )
+        floor = {**seeds[0]["floor"]}
+        figures = {MEASURES[key][0]: _spread([floor[key]], MEASURES[key][1]) if key in floor else "" for key in SHOWN}
+        place = {"data": data, "learning rate": "", "D steps": "", "arm": "*real images*", "survived": "", "failed": ""}
+        table.append({**place, **figures, "diversity": _spread([floor["diversity"]], 2)})
+    return table
+
+
+def split(seeds: Sequence[Run]) -> tuple[list[Run], str]:
+    """The runs that survived, and in words what became of the others."""
+    outcomes = [outcome(run) for run in seeds]
+    failed = Counter(each for each in outcomes if each != "survived")
+    survived = [run for run, each in zip(seeds, outcomes, strict=True) if each == "survived"]
+    return survived, ", ".join(f"{count} {each}" for each, count in sorted(failed.items()))
+
+
+def _spread(values: Sequence[float], decimals: int) -> str:
+    return spread(values, decimals) if values else ""
+
+
+def draw_map(runs: Iterable[Run], path: Path) -> None:
+    """What each arm survives: a field per learning rate and number of D's steps."""
+    points = by_point(runs)
+    arms = [arm for arm in GRID if any(arm in of_point for of_data in points.values() for of_point in of_data.values())]
+    widths = [len(of_data) for of_data in points.values()]
+    figure = Figure(figsize=(2.0 + 1.5 * sum(widths), 1.3 + 0.62 * len(arms)), layout="constrained")
+    panels = figure.subplots(1, len(points), width_ratios=widths, squeeze=False, sharey=True)[0]
+    for axes, (data, of_data) in zip(panels, points.items(), strict=True):
+        for x, of_point in enumerate(of_data.values()):
+            for arm, seeds in of_point.items():
+                survived, failed = split(seeds)
+                kids = [run["evaluations"][-1]["kid"] for run in survived]
+                y = arms.index(arm)
+                axes.fill(
+                    [x - 0.48, x + 0.48, x + 0.48, x - 0.48],
+                    [y - 0.46, y - 0.46, y + 0.46, y + 0.46],
+                    color=SURVIVAL(len(survived) / len(seeds)),
+                )
+                below = f"KID {statistics.mean(kids):.0f}" if kids else failed.partition(" ")[2].partition(",")[0]
+                text = f"{len(survived)} of {len(seeds)}\n{below}"
+                axes.text(x, y, text, ha="center", va="center", fontsize=9, color=plots.INK)
+        labels = [f"{rate:g}" + (f"\n{d_steps} D steps" if d_steps > 1 else "") for rate, d_steps in of_data]
+        axes.set_xticks(range(len(of_data)), labels)
+        axes.set_yticks(range(len(arms)), [GRID[arm] for arm in arms])
+        axes.set_ylim(len(arms) - 0.5, -0.5)
+        axes.set_title(data, fontsize=11)
+        axes.set_xlabel("learning rate")
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+    plots.save(figure, path)
+
+
+def tables() -> dict[str, str]:
+    """The tables of docs/when.md, by the names in its markers; of the questions for which there are runs."""
+    rows_of = {
+        "telling-t": lambda runs: report.rows(runs, TOLD),
+        "stability": stability_rows,
+        "beside-diffaug": lambda runs: report.rows(runs, BESIDE),
+    }
+    return {name: markdown(rows(reported(name))) for name, rows in rows_of.items() if reported(name)}
+
+
+def reported(name: str) -> list[Run]:
+    """The runs of a question, but for those that chose its settings."""
+    path = RESULTS / f"{name}.jsonl"
+    runs = report.read(path) if path.exists() else []
+    return [run for run in runs if run["settings"]["seed"] >= REPORTED]
+
+
+def main() -> None:
+    page = report.DOCS / "when.md"
+    page.write_text(report.rewritten(page.read_text(), tables()))
+    if runs := reported("stability"):
+        draw_map(runs, report.DOCS / "images" / "when-stability.png")
+
+
+if __name__ == "__main__":
+    main()
