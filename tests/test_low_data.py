@@ -456,12 +456,14 @@ def test_runs_of_other_settings_are_left_out():
     assert report.comparable(runs, settings) == [runs[0], runs[2]]
 
 
-def grid_run(seed: int, *kids: float, arm: str = "bare", diversity: float = 0.9, **settings) -> dict:
+def grid_run(
+    seed: int, *kids: float, arm: str = "bare", diversity: float = 0.9, logit: float = 1.0, **settings
+) -> dict:
     """A run on the portraits with these KIDs."""
-    from report import MEASURES
+    from report import MEASURES, OUTPUTS
     from train import Settings
 
-    measures = {**dict.fromkeys(MEASURES, 1.0), "diversity": diversity}
+    measures = {**dict.fromkeys((*MEASURES, *OUTPUTS), logit), "diversity": diversity}
     return {
         "settings": asdict(Settings(arm, "portraits", 300, seed, **settings)),
         "floor": {"kid": -0.2, "fd": 2.0, "precision": 0.5, "recall": 0.25, "copied": 0.5, "diversity": 1.0},
@@ -474,6 +476,7 @@ def test_outcomes():
 
     assert outcome(grid_run(20, 900.0, 600.0)) == "survived"
     assert outcome(grid_run(20, 600.0, 901.0)) == "diverged"
+    assert outcome(grid_run(20, 900.0, 600.0, logit=-101.0)) == "diverged"
     assert outcome(grid_run(20, 900.0, 600.0, diversity=0.4)) == "collapsed"
     assert outcome(grid_run(20, 1900.0, 1800.0)) == "stalled"
     broken = grid_run(20, 900.0)

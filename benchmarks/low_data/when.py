@@ -31,6 +31,7 @@ BESIDE = ("diffaug", "diffaug+diffusion", "both-target-0.2", "both-target-0.4")
 REPORTED = 20  # the first seed that is; those below chose settings
 UNTRAINED_KID = {"portraits": 1710.0, "cifar10": 1110.0}
 WORSE = 1.5  # times the lowest KID of the run
+RUNAWAY = 100.0  # a mean logit of D
 DIVERSE = 0.5  # about that of one real image with a little noise
 SHOWN = ("kid", "fd", "gap", "r_d", "T")
 SURVIVAL = LinearSegmentedColormap.from_list("survival", ["#f3b9a9", "#f6ecd0", "#a9cdd3"])
@@ -39,7 +40,10 @@ SURVIVAL = LinearSegmentedColormap.from_list("survival", ["#f3b9a9", "#f6ecd0", 
 def outcome(run: Run) -> str:
     """How a run ended: diverged, collapsed, stalled or survived; docs/when.md says what that means."""
     end = run["evaluations"][-1]
-    if not finite(run) or end["kid"] > WORSE * min(entry["kid"] for entry in run["evaluations"]):
+    evaluations = run["evaluations"]
+    if not finite(run) or end["kid"] > WORSE * min(entry["kid"] for entry in evaluations):
+        return "diverged"
+    if max(abs(entry[output]) for entry in evaluations for output in report.OUTPUTS) > RUNAWAY:
         return "diverged"
     if end["diversity"] < DIVERSE:
         return "collapsed"
