@@ -78,7 +78,7 @@ ARMS = {
     "untold": Arm(noise={}, told="nothing"),
     "noise-0.2": Arm(noise={"noise_std": 0.2}),
     "all-noisy": Arm(noise={"clean_share": 0.0}),
-    "both-target-0.2": Arm(ALL, noise={}, target=0.2),
+    **{f"both-target-{target}": Arm(ALL, noise={}, target=target) for target in (0.1, 0.2, 0.3, 0.4, 0.5)},
     # How D is told t: by the layer that wrap adds, and by the number itself.
     "scale-shift": Arm(noise={}, told="scale-shift"),
     "t-raw": Arm(noise={}, told="t-raw"),

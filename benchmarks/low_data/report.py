@@ -35,7 +35,8 @@ MEASURES = {  # heading and decimals
     "r_d": ("r_d", 2),
     "T": ("T", 0),
 }
-COLOURS = dict(zip(ARMS, (plots.RED, "#edae49", "#8ab6bd", plots.BLUE, *colormaps["tab20b"].colors), strict=False))
+_FURTHER_COLOURS = (*colormaps["tab20b"].colors, *colormaps["tab20c"].colors)
+COLOURS = dict(zip(ARMS, (plots.RED, "#edae49", "#8ab6bd", plots.BLUE, *_FURTHER_COLOURS), strict=False))
 SHOWN_IMAGES = "thousand real images shown"
 OUTPUTS = {
     "D_train": ("training", plots.BLUE),

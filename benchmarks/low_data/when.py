@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import report
+from arms import ARMS
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from report import MEASURES, RESULTS, Run, finite, markdown, spread
@@ -27,7 +28,7 @@ GRID = {  # the arms of the first question, as the picture names them
     "bare+diffaug": "DiffAugment",
 }
 TOLD = ("untold", "t-raw", "scale-shift", "diffusion")
-BESIDE = ("diffaug", "diffaug+diffusion", "both-target-0.2", "both-target-0.4")
+BESIDE = tuple(arm for arm in ARMS if arm.startswith(("diffaug", "both-target")))
 REPORTED = 20  # the first seed that is; those below chose settings
 UNTRAINED_KID = {"portraits": 1710.0, "cifar10": 1110.0}
 WORSE = 1.5  # times the lowest KID of the run
