@@ -175,14 +175,11 @@ def main(argv: list[str] | None = None) -> None:
         )
         for seed, rate, d_steps, images, arm in grid
     ]
-    done: dict[str, str] = lines_by_key(args.results) if args.results.exists() else {}
-    for path in sorted((args.out / "runs").glob("*/samples.npz")):
-        done |= lines_by_key(path.with_name("run.jsonl"))
+    done = lines_by_key(args.results) if args.results.exists() else {}
     runs = [Run(each, source, args.device, args.out) for each in settings]
     for run in train_all([run for run in runs if run.key not in done], args.jobs, console):
         done |= lines_by_key(run.folder / "run.jsonl")
         write_atomically(args.results, "".join(done.values()).encode())
-    write_atomically(args.results, "".join(done.values()).encode())
     shown = report.comparable(report.read(args.results), asdict(settings[0]))
     report.draw_curves(shown, args.out / "curves.png")
     report.draw_outputs(shown, args.out / "outputs.png")

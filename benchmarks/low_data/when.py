@@ -5,6 +5,7 @@ They are rewritten from docs/results/low-data by::
     python benchmarks/low_data/when.py
 """
 
+import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -44,11 +45,16 @@ def outcome(run: Run) -> str:
     evaluations = run["evaluations"]
     if not finite(run) or end["kid"] > WORSE * min(entry["kid"] for entry in evaluations):
         return "diverged"
-    if max(abs(entry[output]) for entry in evaluations for output in report.OUTPUTS) > RUNAWAY:
+    if largest_logit(run) > RUNAWAY:
         return "diverged"
     if end["diversity"] < DIVERSE:
         return "collapsed"
     return "stalled" if end["kid"] > UNTRAINED_KID[run["settings"]["data"]] else "survived"
+
+
+def largest_logit(run: Run) -> float:
+    """The largest magnitude of D's mean logit on training, held-out or generated images, at all evaluations."""
+    return max(abs(entry.get(output, math.nan)) for entry in run["evaluations"] for output in report.OUTPUTS)
 
 
 def by_point(runs: Iterable[Run]) -> dict[str, dict[tuple[float, int], dict[str, list[Run]]]]:
@@ -79,14 +85,15 @@ def stability_rows(runs: Iterable[Run]) -> list[dict[str, str]]:
                         "arm": arm,
                         "survived": f"{len(survived)} of {len(seeds)}",
                         "failed": failed,
+                        "D's largest logit": f"{max(map(largest_logit, seeds)):.0f}",
                         **{MEASURES[key][0]: _spread([end[key] for end in ends], MEASURES[key][1]) for key in SHOWN},
                         "diversity": _spread([end["diversity"] for end in ends], 2),
                     }
                 )
-        floor = {**seeds[0]["floor"]}
+        floor = seeds[0]["floor"]
         figures = {MEASURES[key][0]: _spread([floor[key]], MEASURES[key][1]) if key in floor else "" for key in SHOWN}
-        place = {"data": data, "learning rate": "", "D steps": "", "arm": "*real images*", "survived": "", "failed": ""}
-        table.append({**place, **figures, "diversity": _spread([floor["diversity"]], 2)})
+        real = dict.fromkeys(table[-1], "") | {"data": data, "arm": "*real images*"}
+        table.append(real | figures | {"diversity": _spread([floor["diversity"]], 2)})
     return table
 
 
