@@ -54,7 +54,8 @@ def outcome(run: Run) -> str:
 
 def largest_logit(run: Run) -> float:
     """The largest magnitude of D's mean logit on training, held-out or generated images, at all evaluations."""
-    return max(abs(entry.get(output, math.nan)) for entry in run["evaluations"] for output in report.OUTPUTS)
+    measured = filter(lambda entry: "kid" in entry, run["evaluations"])
+    return max((abs(entry[output]) for entry in measured for output in report.OUTPUTS), default=math.inf)
 
 
 def by_point(runs: Iterable[Run]) -> dict[str, dict[tuple[float, int], dict[str, list[Run]]]]:
