@@ -2,20 +2,23 @@
 
 They are rewritten from docs/results/low-data by::
 
-    python benchmarks/low_data/when.py
+    python benchmarks/low_data/when.py                  # --runs when/runs for the picture of samples too
 """
 
+import argparse
 import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import report
 from arms import ARMS
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from report import MEASURES, RESULTS, Run, finite, markdown, spread
+from train import Settings
 
 from gan_regularizers.io import plots
 
@@ -142,6 +145,28 @@ def draw_map(runs: Iterable[Run], path: Path) -> None:
     plots.save(figure, path)
 
 
+def draw_samples(folder: Path, runs: Sequence[Run], path: Path) -> None:
+    """Samples of the first seed of each arm, a column per data, learning rate and number of D's steps."""
+    first = [run for run in runs if run["settings"]["seed"] == REPORTED]
+    columns = [(data, point, arms) for data, points in by_point(first).items() for point, arms in points.items()]
+    arms = [arm for arm in GRID if any(arm in of_point for _, _, of_point in columns)]
+    figure = Figure(figsize=(1.5 + 4.4 * len(columns), 0.4 + 0.5 * len(arms)), layout="compressed")
+    panels = figure.subplots(len(arms), len(columns), squeeze=False)
+    for column, (data, (rate, d_steps), of_point) in zip(panels.T, columns, strict=True):
+        steps = f", {d_steps} D steps" if d_steps > 1 else ""
+        column[0].set_title(f"{data}, learning rate {rate:g}{steps}", fontsize=10)
+        for axes, arm in zip(column, arms, strict=True):
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
+            for run in of_point.get(arm, []):
+                with np.load(folder / Settings(**run["settings"]).name / "samples.npz") as samples:
+                    strip = np.concatenate(samples["generated"][: report.SHOWN], 2)
+                axes.imshow(strip.transpose(1, 2, 0), interpolation="nearest")
+    for axes, arm in zip(panels[:, 0], arms, strict=True):
+        axes.set_ylabel(GRID[arm], rotation=0, ha="right", va="center", fontsize=9)
+    plots.save(figure, path)
+
+
 def tables() -> dict[str, str]:
     """The tables of docs/when.md, by the names in its markers; of the questions for which there are runs."""
     rows_of = {
@@ -160,10 +185,15 @@ def reported(name: str) -> list[Run]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(prog="when.py", description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--runs", type=Path, help="folder of the runs' folders, for the picture of samples")
+    args = parser.parse_args()
     page = report.DOCS / "when.md"
     page.write_text(report.rewritten(page.read_text(), tables()))
     if runs := reported("stability"):
         draw_map(runs, report.DOCS / "images" / "when-stability.png")
+        if args.runs is not None:
+            draw_samples(args.runs, runs, report.DOCS / "images" / "when-stability-samples.png")
 
 
 if __name__ == "__main__":
