@@ -130,6 +130,16 @@ def test_features_are_kept_for_the_images_that_they_are_of(pictures, tmp_path, m
     assert reals.load(reals.Source(copied), 8, 8, 16, tmp_path / "cache").train.unique().tolist() == [0, 255]
 
 
+def test_images_are_the_same_wherever_they_lie(pictures, tmp_path, monkeypatch):
+    from reals import Source
+
+    shutil.copytree(pictures, tmp_path / "elsewhere" / "pictures")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert Source(Path("pictures")).digest == Source(pictures).digest
+    (tmp_path / "elsewhere" / "pictures" / "00.png").rename("pictures/40.png")
+    assert Source(Path("pictures")).digest != Source(pictures).digest
+
+
 def test_a_held_out_set_of_its_own(pictures, tmp_path):
     from reals import Source, load
 
