@@ -89,9 +89,11 @@ def test_gaussians_tables():
 def test_evidence_tables(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "low_data"))
     import report
+    import when
 
-    page = (DOCS / "evidence.md").read_text()
-    assert report.rewritten(page, report.tables()) == page
+    for name, tables in (("evidence", report.tables()), ("when", when.tables())):
+        page = (DOCS / f"{name}.md").read_text()
+        assert report.rewritten(page, tables) == page
 
 
 def test_figures_of_the_guide_stand_in_the_tables_of_the_evidence():

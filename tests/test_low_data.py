@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,12 @@ def test_copies_are_told_from_new_samples():
     assert share_nearer(train[40:], train, held_out[:40]) == pytest.approx(0.5, abs=0.1)  # so not of all that is copied
 
 
+def test_distance_within_known_points():
+    from measures import distance_within
+
+    assert distance_within(torch.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 0.0]])) == pytest.approx(10 / 3)
+
+
 def test_images_are_split_once_for_all(pictures, tmp_path):
     from reals import Source, load
 
@@ -123,6 +130,16 @@ def test_features_are_kept_for_the_images_that_they_are_of(pictures, tmp_path, m
     assert reals.load(reals.Source(copied), 8, 8, 16, tmp_path / "cache").train.unique().tolist() == [0, 255]
 
 
+def test_images_are_the_same_wherever_they_lie(pictures, tmp_path, monkeypatch):
+    from reals import Source
+
+    shutil.copytree(pictures, tmp_path / "elsewhere" / "pictures")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert Source(Path("pictures")).digest == Source(pictures).digest
+    (tmp_path / "elsewhere" / "pictures" / "00.png").rename("pictures/40.png")
+    assert Source(Path("pictures")).digest != Source(pictures).digest
+
+
 def test_a_held_out_set_of_its_own(pictures, tmp_path):
     from reals import Source, load
 
@@ -140,13 +157,63 @@ def test_a_run_writes_its_lines_and_repeats(train, tmp_path):
     assert header["settings"]["arm"] == "diffaug+diffusion"
     assert header["arm"]["policy"] == "color,translation,cutout"
     assert header["held_out"] == 8
-    assert header["floor"].keys() == {"kid", "fd", "precision", "recall", "copied"}
+    assert header["floor"].keys() == {"kid", "fd", "precision", "recall", "copied", "diversity"}
     assert [line["kimg"] for line in evaluations] == [0.128, 0.256]
     assert all(np.isfinite(list(line.values())).all() for line in evaluations)
     with np.load(tmp_path / "run" / "samples.npz") as samples:
         assert samples["generated"].shape == samples["nearest"].shape == (8, 3, 16, 16)
     assert train("--arm", "diffaug+diffusion", out=tmp_path / "again") == [header, *evaluations]
     assert train("--arm", "diffaug+diffusion", "--seed", "1", out=tmp_path / "other")[1:] != evaluations
+
+
+def test_learning_rate_and_steps_are_settings(train, tmp_path):
+    header, *evaluations = train("--arm", "diffusion")
+    other, *slower = train("--arm", "diffusion", "--learning-rate", "0.0001", out=tmp_path / "slower")
+    _, *twice = train("--arm", "diffusion", "--d-steps", "2", out=tmp_path / "twice")
+    assert other["settings"] == header["settings"] | {"learning_rate": 1e-4}
+    assert [line["kimg"] for line in twice] == [line["kimg"] for line in evaluations]
+    assert evaluations != slower != twice
+    assert max(line["p"] for line in twice) > max(line["p"] for line in evaluations)  # D has seen twice as many
+
+
+def test_each_setting_has_folders_of_its_own():
+    from train import Settings
+
+    assert Settings("none", "hands", 100).name == "hands-100-none-0"
+    assert Settings("bare", "hands", 100, 20, learning_rate=0.003, d_steps=4).name == "hands-100-bare-20-lr0.003-d4"
+
+
+def test_r1_is_part_of_the_arm(train, tmp_path, monkeypatch):
+    import train as script
+
+    penalised = []
+    step = script.Training._step_of_D
+    monkeypatch.setattr(
+        script.Training, "_step_of_D", lambda self, penalised: step(self, note(penalised)), raising=True
+    )
+
+    def note(flag):
+        penalised.append(flag)
+        return flag
+
+    train("--arm", "none", "--d-steps", "2")
+    assert penalised == [i % script.R1_INTERVAL == 0 for i in range(32)]
+    penalised.clear()
+    train("--arm", "bare", out=tmp_path / "bare")
+    assert not any(penalised)
+
+
+@pytest.mark.filterwarnings("ignore::gan_regularizers.adaptive_t.StatisticWarning")
+def test_a_run_ends_where_its_numbers_do(train, tmp_path):
+    import report
+
+    header, *evaluations = train("--arm", "bare", "--learning-rate", "1e38")
+    assert evaluations == [{"kimg": 0.128, "finite": False}]
+    assert (tmp_path / "run" / "samples.npz").exists()
+    assert train("--arm", "bare", "--learning-rate", "1e38") == [header, *evaluations]
+    (run,) = report.read(tmp_path / "run" / "run.jsonl")
+    assert not report.finite(run)
+    assert report.comparable([run], header["settings"]) == []
 
 
 def test_a_stopped_run_goes_on_to_the_same_numbers(train, tmp_path, monkeypatch):
@@ -233,24 +300,40 @@ def test_held_out_images_are_not_those_to_train_on(pictures):
         Source(pictures, pictures)
 
 
-@pytest.mark.parametrize("arm", ["none", "diffaug", "diffusion", "diffaug+diffusion", "untold", "paper"])
+@pytest.mark.parametrize(
+    "arm",
+    [
+        "none",
+        "diffaug",
+        "diffusion",
+        "diffaug+diffusion",
+        "untold",
+        "scale-shift",
+        "t-raw",
+        "paper",
+        "bare",
+        "bare+fixed-0.1",
+        "bare+diffusion",
+        "bare+diffaug",
+    ],
+)
 def test_arms_are_what_they_are_named_after(arm):
     from arms import ARMS
 
-    from gan_regularizers.commands.demo.networks import Discriminator
-
-    class Recorder(Discriminator):
-        def forward(self, x, t=None):
-            self.t = t
-            return super().forward(x, t)
-
-    D = Recorder(16)
+    D = ARMS[arm].discriminator(16)
+    given = {}
+    forward = D.forward
+    D.forward = lambda x, t=None: given.update(x=x, t=t) or forward(x, t)
     adapt = ARMS[arm].regularize(D)
-    D(torch.zeros(4, 3, 16, 16))
+    assert D(torch.zeros(4, 3, 16, 16)).shape == (4, 1)
     regularizer = regularizer_of(D)
-    assert (regularizer.augment is not None) == arm.startswith("diffaug")
-    assert (adapt is None) == (arm in ("none", "diffaug"))
-    assert (D.t is None) == (arm == "untold")
+    assert (regularizer.augment is not None) == ("diffaug" in arm)
+    assert (adapt is None) == (arm in ("none", "diffaug", "bare", "bare+fixed-0.1", "bare+diffaug"))
+    assert (given["t"] is None) == (arm in ("untold", "scale-shift"))
+    assert any("scale_shift" in name for name in D.state_dict()) == (arm == "scale-shift")
+    assert (ARMS[arm].r1 == 0) == arm.startswith("bare")
+    if arm == "bare+fixed-0.1":
+        assert 0.05 < given["x"].std() < 0.15
     if adapt is not None:
         assert adapt.noise is regularizer.noise
         assert adapt.noise.parity == ("paper" if arm == "paper" else "official")
@@ -355,12 +438,77 @@ def test_a_study_says_which_runs_failed(pictures, tmp_path):
     assert line.endswith("--images 21 is too many")
 
 
-def test_runs_of_another_length_are_left_out():
-    import report
+def test_a_study_goes_on_from_results_without_folders(pictures, tmp_path):
+    """And trains the combinations that they lack."""
+    command = [sys.executable, FOLDER / "study.py", "--quick", "--data", pictures, "--images", "8", "--arms", "bare"]
+    command += ["--seed-first", "20", "--results", tmp_path / "grid.jsonl"]
 
-    settings = {"kimg": 28.0, "every": 4.0, "resolution": 32, "samples": 256}
-    runs = [{"settings": settings | changed} for changed in ({}, {"kimg": 84.0}, {"arm": "none"})]
+    def study(out: str, *options: str) -> list[str]:
+        done = subprocess.run([*command, *options, "--out", tmp_path / out], env=ENVIRONMENT, capture_output=True)
+        assert done.returncode == 0, done.stderr
+        return [path.parent.name for path in (tmp_path / out).glob("runs/*/run.jsonl")]
+
+    name = f"{pictures.name}-8-bare-20"
+    assert study("first", "--learning-rates", "0.001") == [name]
+    first = (tmp_path / "grid.jsonl").read_text()
+    assert study("second", "--learning-rates", "0.001,0.01") == [f"{name}-lr0.01"]
+    assert (tmp_path / "grid.jsonl").read_text().startswith(first)
+    assert study("third", "--learning-rates", "0.001,0.01") == []
+
+
+def test_runs_of_other_settings_are_left_out():
+    import report
+    from train import Settings
+
+    settings = asdict(Settings("none", "hands", 100))
+    changes = ({}, {"kimg": 84.0}, {"arm": "diffaug"}, {"learning_rate": 1e-2}, {"d_steps": 4})
+    runs = [{"settings": settings | changed, "evaluations": [{"kid": 1.0}]} for changed in changes]
     assert report.comparable(runs, settings) == [runs[0], runs[2]]
+
+
+def grid_run(
+    seed: int, *kids: float, arm: str = "bare", diversity: float = 0.9, logit: float = 1.0, **settings
+) -> dict:
+    """A run on the portraits with these KIDs."""
+    from report import MEASURES, OUTPUTS
+    from train import Settings
+
+    measures = {**dict.fromkeys((*MEASURES, *OUTPUTS), logit), "diversity": diversity}
+    return {
+        "settings": asdict(Settings(arm, "portraits", 300, seed, **settings)),
+        "floor": {"kid": -0.2, "fd": 2.0, "precision": 0.5, "recall": 0.25, "copied": 0.5, "diversity": 1.0},
+        "evaluations": [measures | {"kid": kid} for kid in kids],
+    }
+
+
+def test_outcomes():
+    from when import outcome
+
+    assert outcome(grid_run(20, 900.0, 600.0)) == "survived"
+    assert outcome(grid_run(20, 600.0, 901.0)) == "diverged"
+    assert outcome(grid_run(20, 900.0, 600.0, logit=-101.0)) == "diverged"
+    assert outcome(grid_run(20, 900.0, 600.0, diversity=0.4)) == "collapsed"
+    assert outcome(grid_run(20, 1900.0, 1800.0)) == "stalled"
+    broken = grid_run(20, 900.0)
+    assert outcome(broken | {"evaluations": [*broken["evaluations"], {"kimg": 8.0, "finite": False}]}) == "diverged"
+
+
+def test_the_map_of_a_grid(tmp_path):
+    import when
+
+    runs = [grid_run(20, 500.0), grid_run(21, 400.0, 700.0), grid_run(22, 600.0), grid_run(20, 600.0, arm="none")]
+    runs += [grid_run(20, 500.0, diversity=0.1, learning_rate=0.01, d_steps=4)]
+    first, second, third, real = when.stability_rows(runs)
+    assert [row["arm"] for row in (first, second, third, real)] == ["bare", "none", "bare", "*real images*"]
+    assert first["survived"] == "2 of 3"
+    assert first["failed"] == "1 diverged"
+    assert first["KID-lite0 x 1000"] == "550 ± 71"
+    assert third["learning rate"] == "0.01"
+    assert third["failed"] == "1 collapsed"
+    assert third["KID-lite0 x 1000"] == ""
+    when.draw_map(runs, tmp_path / "map.png")
+    with Image.open(tmp_path / "map.png") as picture:
+        assert len(picture.convert("RGB").getcolors(1 << 20)) > 50
 
 
 def test_tables_have_means_and_floors():

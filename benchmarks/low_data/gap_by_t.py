@@ -39,7 +39,7 @@ def measure(folder: Path, source: Source, cache: Path) -> list[dict[str, float]]
     training = Training(settings, reals, torch.device("cpu"))
     training.load(folder)
     arm = ARMS[settings.arm]
-    if arm.noise is None or arm.policy or not arm.told_t:
+    if arm.noise is None or arm.policy or arm.told != "t":
         raise CommandError(f"{folder} is of the arm {settings.arm}; one with noise alone, whose D is told t, is needed")
     torch.manual_seed(0)
     rows = []

@@ -17,6 +17,7 @@ def compare(generated: Tensor, held_out: Tensor, train: Tensor) -> dict[str, flo
 
     ``copied`` is about 0.5 for images near the data, if they are no nearer to the training set than to unseen ones, and
     1 for copies; less for copies where there are more training than held-out images, since only as many count.
+    ``diversity`` is 1 for samples as far from each other as real images are, and about a third for one image.
     """
     return {
         "kid": kid_x1000(generated, held_out),
@@ -24,6 +25,7 @@ def compare(generated: Tensor, held_out: Tensor, train: Tensor) -> dict[str, flo
         "precision": share_within(generated, held_out),
         "recall": share_within(held_out, generated),
         "copied": share_nearer(generated, train, held_out),
+        "diversity": distance_within(generated) / distance_within(held_out),
     }
 
 
@@ -55,3 +57,8 @@ def share_nearer(points: Tensor, first: Tensor, second: Tensor) -> float:
     size = min(len(first), len(second))
     distances = [NearestNeighbors(n_neighbors=1).fit(part[:size]).kneighbors(points)[0] for part in (first, second)]
     return float((distances[0] < distances[1]).mean())
+
+
+def distance_within(points: Tensor) -> float:
+    """The mean distance between two of the points."""
+    return torch.pdist(points.double()).mean().item()

@@ -43,11 +43,12 @@ class Source:
 
     @cached_property
     def digest(self) -> str:
-        """A hash of all images, by which runs and caches of other ones are told."""
+        """A hash of all images, wherever they lie, by which runs and caches of other ones are told."""
         digest = hashlib.sha256()
         for path in (self.data, self.held_out):
             for name, content in images.files(path) if path is not None else ():
-                digest.update(name.encode(errors="surrogateescape") + hashlib.sha256(content).digest())
+                inside = name.removeprefix(str(path))
+                digest.update(inside.encode(errors="surrogateescape") + hashlib.sha256(content).digest())
         return digest.hexdigest()[:16]
 
 

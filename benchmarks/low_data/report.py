@@ -8,6 +8,7 @@ The tables of docs/evidence.md and its pictures but for the samples are rewritte
 import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.table import Table
+from train import Settings
 
 from gan_regularizers.io import plots
 
@@ -33,7 +35,8 @@ MEASURES = {  # heading and decimals
     "r_d": ("r_d", 2),
     "T": ("T", 0),
 }
-COLOURS = dict(zip(ARMS, (plots.RED, "#edae49", "#8ab6bd", plots.BLUE, *colormaps["tab20b"].colors), strict=False))
+_FURTHER_COLOURS = (*colormaps["tab20b"].colors, *colormaps["tab20c"].colors)
+COLOURS = dict(zip(ARMS, (plots.RED, "#edae49", "#8ab6bd", plots.BLUE, *_FURTHER_COLOURS), strict=False))
 SHOWN_IMAGES = "thousand real images shown"
 OUTPUTS = {
     "D_train": ("training", plots.BLUE),
@@ -46,20 +49,30 @@ RESULTS = DOCS / "results" / "low-data"
 
 
 def read(path: Path) -> list[Run]:
-    """The runs of a file; a line with settings begins each. The gap is D's, between training and held-out images."""
+    """The runs of a file; a line with settings begins each. The gap is D's, between training and held-out images.
+
+    Runs of before there was a setting had what is its default now.
+    """
     runs: list[Run] = []
     for line in map(json.loads, path.read_text().splitlines()):
         if "settings" in line:
-            runs.append({**line, "evaluations": []})
-        else:
+            runs.append({**line, "settings": asdict(Settings(**line["settings"])), "evaluations": []})
+        elif "D_train" in line:
             runs[-1]["evaluations"].append({**line, "gap": line["D_train"] - line["D_held_out"]})
+        else:  # its numbers were not finite
+            runs[-1]["evaluations"].append(line)
     return runs
 
 
 def comparable(runs: Iterable[Run], settings: Mapping[str, Any]) -> list[Run]:
-    """Those that are as long and were measured in the same way."""
-    same = ("kimg", "every", "resolution", "samples")
-    return [run for run in runs if all(run["settings"][name] == settings[name] for name in same)]
+    """Those that are as long and were trained and measured in the same way, and whose numbers are finite."""
+    same = ("kimg", "every", "resolution", "samples", "learning_rate", "d_steps")
+    return [run for run in runs if finite(run) and all(run["settings"][name] == settings[name] for name in same)]
+
+
+def finite(run: Run) -> bool:
+    """Whether it was trained to its end, rather than to numbers that are not finite."""
+    return "kid" in run["evaluations"][-1]
 
 
 def by_cell(runs: Iterable[Run], arms: Sequence[str] = tuple(ARMS)) -> dict[Cell, dict[str, list[Run]]]:
@@ -192,16 +205,21 @@ def _course(seeds: Sequence[Run], key: str) -> tuple[list[float], list[float]]:
     return [at[0]["kimg"] for at in entries], [statistics.mean(entry[key] for entry in at) for at in entries]
 
 
-def draw_samples(folder: Path, runs: Iterable[Run], path: Path) -> None:
-    """For the first seed of each data, size and arm: samples, and below them the training images nearest to each."""
-    cells = by_cell(runs)
+def draw_samples(folder: Path, runs: Sequence[Run], path: Path) -> None:
+    """For the first seed of each data, size and arm: samples, and below them the training images nearest to each.
+
+    Of the runs whose folders are there.
+    """
+    folders = {id(run): folder / Settings(**run["settings"]).name for run in runs}
+    cells = by_cell(run for run in runs if (folders[id(run)] / "samples.npz").exists())
     count = sum(map(len, cells.values()))
+    if not count:
+        return
     figure = Figure(figsize=(7.5, 0.3 + count), layout="compressed")
     panels = iter(figure.subplots(count, 1, squeeze=False).flat)
     for (data, images), cell in cells.items():
         for arm, (first, *_) in cell.items():
-            settings = first["settings"]
-            with np.load(folder / f"{data}-{images}-{arm}-{settings['seed']}" / "samples.npz") as shown:
+            with np.load(folders[id(first)] / "samples.npz") as shown:
                 strips = [np.concatenate(shown[kind][:SHOWN], 2) for kind in ("generated", "nearest")]
             axes = next(panels)
             axes.imshow(np.concatenate(strips, 1).transpose(1, 2, 0), interpolation="nearest")

@@ -7,7 +7,9 @@
 
 Each run is a process of ``train.py`` with one thread, as many at once as there are cores. It prints a table and leaves
 ``low-data.jsonl`` with all runs, ``curves.png``, ``outputs.png`` and ``samples.png``. Stopped, the same command goes
-on; with other data, arms or sizes it adds to what is there.
+on; with other data, arms or sizes it adds to what is there. With several learning rates or numbers of D's steps it
+trains all combinations, and shows the first. ``--results`` names another file for the runs: those that stand in it are
+not trained again, whether their folders are there or not.
 """
 
 import argparse
@@ -15,6 +17,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -47,8 +50,12 @@ class Run:
     @property
     def folder(self) -> Path:
         """Where it writes."""
-        s = self.settings
-        return self.out / "runs" / f"{s.data}-{s.images}-{s.arm}-{s.seed}"
+        return self.out / "runs" / self.settings.name
+
+    @property
+    def key(self) -> str:
+        """By which it is found in a file of results."""
+        return _key(self.settings, self.source.digest)
 
     def start(self) -> None:
         """Train in a process of its own, or leave a finished run as it is.
@@ -72,24 +79,41 @@ class Run:
             return False
         with (self.folder / "run.jsonl").open() as lines:
             header = json.loads(next(lines))
-        return header["settings"] == asdict(self.settings) and header["source"] == self.source.digest
+        return _key(Settings(**header["settings"]), header["source"]) == self.key
 
 
-def train_all(runs: list[Run], jobs: int, console: Console) -> None:
-    """Train what is not finished yet, ``jobs`` at once.
+def _key(settings: Settings, source: str) -> str:
+    return json.dumps([asdict(settings), source])
+
+
+def lines_by_key(path: Path) -> dict[str, str]:
+    """The lines of every run in a file."""
+    runs: dict[str, str] = {}
+    for line in path.read_text().splitlines(keepends=True):
+        if "settings" in (header := json.loads(line)):
+            key = _key(Settings(**header["settings"]), header["source"])
+            runs[key] = ""
+        runs[key] += line
+    return runs
+
+
+def train_all(runs: list[Run], jobs: int, console: Console) -> Iterator[Run]:
+    """Train what is not finished yet, ``jobs`` at once; each as it is done.
 
     Raises:
         CommandError: some failed, and the others are done; or it was stopped.
     """
     failures = []
     pool = ThreadPoolExecutor(jobs)
-    futures = [pool.submit(run.start) for run in runs]
+    futures = {pool.submit(run.start): run for run in runs}
     try:
         for future in track(as_completed(futures), "training", total=len(runs), console=console):
             if isinstance(error := future.exception(), CommandError):
                 failures.append(str(error))
             elif error is not None:
                 raise error
+            else:
+                yield futures[future]
     except KeyboardInterrupt:
         raise CommandError("stopped; the same command goes on") from None
     finally:
@@ -107,21 +131,33 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--images", type=several(whole_number("[4, inf)")), default=(100,), help="sizes, as 100,500 (default: 100)")
     add("--arms", type=several(one_of(ARMS)), default=MAIN, help=f"some of {', '.join(ARMS)} (default: the first four)")
     add("--seeds", type=whole_number("[1, inf)"), help="runs of each arm (default: 3; 1 with --quick)")
+    add("--seed-first", type=whole_number("[0, inf)"), default=0, help="the first seed (default: %(default)s)")
+    add(
+        "--learning-rates",
+        type=several(number("(0, inf)")),
+        default=(Settings.learning_rate,),
+        help=f"as 0.001,0.01 (default: {Settings.learning_rate:g})",
+    )
+    add("--d-steps", type=several(whole_number("[1, inf)")), default=(1,), help="of D for each of G (default: 1)")
     add(
         "--kimg",
         type=number("(0, inf)"),
         help=f"reals to show, in thousands (default: {Settings.kimg:g}; 0.2 with --quick)",
     )
+    add("--every", type=number("[0.064, inf)"), help="kimg between measures (default: 4; 0.1 with --quick)")
     add("--jobs", type=whole_number("[1, inf)"), help="runs at once (default: the cores; 1 with --device cuda)")
     add("--device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")
     add("--out", type=Path, help="folder (default: low-data-out; low-data-quick with --quick)")
+    add("--results", type=Path, help="file of all runs (default: low-data.jsonl in --out)")
     add("--quick", action="store_true", help="too short to learn much, but shows that all works")
     args = parser.parse_args(argv)
     args.seeds = args.seeds or (1 if args.quick else 3)
     args.jobs = args.jobs or (1 if args.device == "cuda" else os.cpu_count() or 1)
     args.kimg = args.kimg or (0.2 if args.quick else Settings.kimg)
+    args.every = args.every or (0.1 if args.quick else Settings.every)
     args.out = args.out or Path("low-data-quick" if args.quick else "low-data-out")
     parser.make_folder("--out", args.out)
+    args.results = args.results or args.out / "low-data.jsonl"
     return args
 
 
@@ -130,21 +166,26 @@ def main(argv: list[str] | None = None) -> None:
     console = Console()
     find_device(args.device)
     source = Source(args.data, args.held_out)
-    rest = {"every": 0.1, "samples": 32} if args.quick else {}
+    samples = 32 if args.quick else Settings.samples
+    seeds = range(args.seed_first, args.seed_first + args.seeds)
+    grid = product(seeds, args.learning_rates, args.d_steps, args.images, args.arms)
     settings = [
-        Settings(arm, source.name, images, seed, args.kimg, **rest)
-        for seed, images, arm in product(range(args.seeds), args.images, args.arms)
+        Settings(
+            arm, source.name, images, seed, args.kimg, args.every, samples=samples, learning_rate=rate, d_steps=d_steps
+        )
+        for seed, rate, d_steps, images, arm in grid
     ]
-    train_all([Run(each, source, args.device, args.out) for each in settings], args.jobs, console)
-    finished = sorted(path.with_name("run.jsonl") for path in (args.out / "runs").glob("*/samples.npz"))
-    path = args.out / "low-data.jsonl"
-    write_atomically(path, b"".join(run.read_bytes() for run in finished))
-    runs = report.comparable(report.read(path), asdict(settings[0]))
-    report.draw_curves(runs, args.out / "curves.png")
-    report.draw_outputs(runs, args.out / "outputs.png")
-    report.draw_samples(args.out / "runs", runs, args.out / "samples.png")
-    console.print(report.console_table(runs))
-    wrote = f"Wrote low-data.jsonl, curves.png, outputs.png and samples.png to {printable(args.out)}"
+    done = lines_by_key(args.results) if args.results.exists() else {}
+    runs = [Run(each, source, args.device, args.out) for each in settings]
+    for run in train_all([run for run in runs if run.key not in done], args.jobs, console):
+        done |= lines_by_key(run.folder / "run.jsonl")
+        write_atomically(args.results, "".join(done.values()).encode())
+    shown = report.comparable(report.read(args.results), asdict(settings[0]))
+    report.draw_curves(shown, args.out / "curves.png")
+    report.draw_outputs(shown, args.out / "outputs.png")
+    report.draw_samples(args.out / "runs", shown, args.out / "samples.png")
+    console.print(report.console_table(shown))
+    wrote = f"Wrote {args.results.name}, curves.png, outputs.png and samples.png to {printable(args.out)}"
     console.print(wrote, markup=False, soft_wrap=True)
 
 

@@ -41,7 +41,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import gan_regularizers
 from gan_regularizers import ops, regularizer_of
-from gan_regularizers.commands.demo.networks import LATENT_DIM, Discriminator
+from gan_regularizers.commands.demo.networks import LATENT_DIM
 from gan_regularizers.commands.demo.settings import RESOLUTIONS
 from gan_regularizers.io.errors import CommandError
 from gan_regularizers.io.files import write_atomically
@@ -49,9 +49,7 @@ from gan_regularizers.io.options import Parser, find_device, number, whole_numbe
 from gan_regularizers.spider.features import Lite0Features
 
 BATCH_SIZE = 16  # of all ranks together
-LEARNING_RATE = 1e-3
 BETAS = (0.0, 0.99)
-R1_GAMMA = 0.1
 R1_INTERVAL = 8
 EMA_DECAY = 0.995
 SHOWN_SAMPLES = 36
@@ -70,6 +68,15 @@ class Settings:
     every: float = 4.0
     resolution: int = 32
     samples: int = 256
+    learning_rate: float = 1e-3
+    d_steps: int = 1  # of D for each of G; kimg are the images of one
+
+    @property
+    def name(self) -> str:
+        """Of the run's folder; its length and how it was measured are not in it."""
+        name = f"{self.data}-{self.images}-{self.arm}-{self.seed}"
+        name += f"-lr{self.learning_rate:g}" if self.learning_rate != Settings.learning_rate else ""
+        return name + (f"-d{self.d_steps}" if self.d_steps != Settings.d_steps else "")
 
 
 class Training:
@@ -77,6 +84,7 @@ class Training:
 
     def __init__(self, settings: Settings, reals: Reals, device: torch.device) -> None:
         self.settings = settings
+        self.arm = ARMS[settings.arm]
         self.reals = reals
         self.device = device
         self.ranks, self.rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
@@ -90,34 +98,26 @@ class Training:
         self.z = torch.randn(len(reals.held_out), LATENT_DIM)
         self.G = Generator(settings.resolution).to(**here)
         self.G_ema = copy.deepcopy(self.G).requires_grad_(False).eval()
-        self.D = Discriminator(settings.resolution).to(**here)
-        self.adapt = ARMS[settings.arm].regularize(self.D)
+        self.D = self.arm.discriminator(settings.resolution).to(**here)
+        self.adapt = self.arm.regularize(self.D)
         self.parallel_G, self.parallel_D = self.G, self.D
         if self.ranks > 1:
             self.parallel_G, self.parallel_D = map(DistributedDataParallel, (self.G, self.D))
-        self.G_opt, self.D_opt = (torch.optim.Adam(net.parameters(), LEARNING_RATE, BETAS) for net in (self.G, self.D))
+        self.G_opt, self.D_opt = (
+            torch.optim.Adam(net.parameters(), settings.learning_rate, BETAS) for net in (self.G, self.D)
+        )
         self.features = Lite0Features().to(device)
         self.iteration = 0
         self.seconds = 0.0
         self.evaluations: list[dict[str, float]] = []
 
     def step(self) -> dict[str, Tensor]:
-        """One step of D and one of G on this rank's share of the batch; returns what to log of it."""
+        """D's steps and one of G on this rank's share of the batch; returns what to log of the last ones."""
         # The seed says all, so a checkpoint needs no generator's state, of any rank.
         torch.manual_seed(_seed(self.settings.seed, self.rank, self.iteration))
-        real = self.train_images[torch.randint(len(self.train_images), (self.batch,)).to(self.device)]
-        real.requires_grad_(self.iteration % R1_INTERVAL == 0)
-        fake = self.parallel_G(torch.randn(self.batch, LATENT_DIM).to(self.device))
-
-        real_logits, fake_logits = self.parallel_D(torch.cat([real, fake.detach()])).chunk(2)
-        D_loss = F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
-        penalty = 0.0
-        if real.requires_grad:
-            (gradient,) = torch.autograd.grad(real_logits.sum(), real, create_graph=True)
-            penalty = R1_INTERVAL * R1_GAMMA / 2 * gradient.square().sum(dim=(1, 2, 3)).mean()
-        self.D_opt.zero_grad()
-        (D_loss + penalty).backward()
-        self.D_opt.step()
+        steps = self.settings.d_steps
+        for step in range(self.iteration * steps, (self.iteration + 1) * steps):
+            D_loss, real_logits, fake = self._step_of_D(penalised=self.arm.r1 > 0 and step % R1_INTERVAL == 0)
 
         self.D.requires_grad_(False)
         G_loss = F.softplus(-self.D(fake)).mean()
@@ -130,21 +130,43 @@ class Training:
             for averaged, current in zip(self.G_ema.state_dict().values(), self.G.state_dict().values(), strict=True):
                 averaged.lerp_(current, 1.0 - EMA_DECAY) if averaged.is_floating_point() else averaged.copy_(current)
         if self.adapt is not None:
-            self.adapt.observe(real_logits)
-            self.adapt.step(self.batch)
+            self.adapt.step(self.batch * steps)
         self.iteration += 1
         return {"D_loss": D_loss.detach(), "G_loss": G_loss.detach(), "r_d": real_logits.detach().sign().mean()}
 
+    def _step_of_D(self, penalised: bool) -> tuple[Tensor, Tensor, Tensor]:  # noqa: N802
+        """Returns D's loss, its logits on reals, and the fakes, which lead back to G."""
+        real = self.train_images[torch.randint(len(self.train_images), (self.batch,)).to(self.device)]
+        real.requires_grad_(penalised)
+        fake = self.parallel_G(torch.randn(self.batch, LATENT_DIM).to(self.device))
+        real_logits, fake_logits = self.parallel_D(torch.cat([real, fake.detach()])).chunk(2)
+        D_loss = F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+        penalty = 0.0
+        if penalised:
+            (gradient,) = torch.autograd.grad(real_logits.sum(), real, create_graph=True)
+            penalty = R1_INTERVAL * self.arm.r1 / 2 * gradient.square().sum(dim=(1, 2, 3)).mean()
+        self.D_opt.zero_grad()
+        (D_loss + penalty).backward()
+        self.D_opt.step()
+        if self.adapt is not None:
+            self.adapt.observe(real_logits)
+        return D_loss, real_logits, fake
+
     @torch.no_grad()
     def evaluate(self, logged: dict[str, float]) -> dict[str, float]:
-        """The measures and D's mean outputs on clean images, beside what the steps before have logged."""
+        """The measures and D's mean outputs on clean images, beside what the steps before have logged.
+
+        Where that is not finite, nothing can be measured, and nothing more trained.
+        """
+        at = {"kimg": self.iteration * BATCH_SIZE / 1000, "seconds": self.seconds}
+        if not all(map(math.isfinite, logged.values())):
+            return {**at, "finite": False}
         generated = self.generate()
         shown = {"train": self.train_images, "held_out": to_float(self.reals.held_out), "generated": generated}
         with regularizer_of(self.D).off():
             outputs = {f"D_{name}": self.D(images.to(self.device)).mean().item() for name, images in shown.items()}
         return {
-            "kimg": self.iteration * BATCH_SIZE / 1000,
-            "seconds": self.seconds,
+            **at,
             **logged,
             "p": 0.0 if self.adapt is None else float(self.adapt.p),
             "T": 0 if self.adapt is None else self.adapt.T,
@@ -163,9 +185,10 @@ class Training:
         at = {_iterations(self.settings.every * i) for i in range(1, end)} | {end}
         logged = []
         began = time.monotonic() - self.seconds
-        if self.rank == 0 and self.iteration < end:
+        going = self.iteration < end and self.finite
+        if self.rank == 0 and going:
             (folder / "samples.npz").unlink(missing_ok=True)  # of a shorter run; they say that a run is finished
-        while self.iteration < end:
+        while going:
             logged.append(self.step())
             if self.iteration in at:
                 self.seconds = time.monotonic() - began
@@ -174,6 +197,7 @@ class Training:
                     self.evaluations.append(_rounded(self.evaluate(means)))
                     self.save(folder)
                 logged = []
+                going = self.iteration < end and all(map(math.isfinite, means.values()))
         if self.rank == 0:
             self.show(folder / "samples.npz")
 
@@ -196,15 +220,19 @@ class Training:
         except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
             raise CommandError(f"{folder}/checkpoint.pt cannot be read; delete it to start the run anew") from error
         for name, here in self._identity().items():
-            if state["of"][name] != here:
-                raise CommandError(
-                    f"{folder} holds a run with {name} {state['of'][name]}, not {here}; choose another --out"
-                )
+            there = state["of"].get(name, getattr(Settings, name, None))  # of before there was such a setting
+            if there != here:
+                raise CommandError(f"{folder} holds a run with {name} {there}, not {here}; choose another --out")
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         self.iteration, self.seconds, self.evaluations = (state[key] for key in ("iteration", "seconds", "evaluations"))
         if self.iteration > _iterations(self.settings.kimg):
             raise CommandError(f"{folder} holds a run that is longer than --kimg {self.settings.kimg:g} already")
+
+    @property
+    def finite(self) -> bool:
+        """Whether the last evaluation could measure anything."""
+        return not self.evaluations or self.evaluations[-1].get("finite", True)
 
     @cached_property
     def floor(self) -> dict[str, float]:
@@ -216,7 +244,7 @@ class Training:
         """What the run is, and the floor of its measures."""
         return {
             "settings": asdict(self.settings),
-            "arm": asdict(ARMS[self.settings.arm]),
+            "arm": asdict(self.arm),
             "source": self.reals.source,
             "held_out": len(self.reals.held_out),
             "floor": self.floor,
@@ -232,7 +260,7 @@ class Training:
 
     def show(self, path: Path) -> None:
         """Write samples, and the training images that are nearest to them, as uint8 [N, 3, R, R]."""
-        shown = self.generate()[:SHOWN_SAMPLES]
+        shown = self.generate()[:SHOWN_SAMPLES].nan_to_num()
         nearest = torch.cdist(self.features(shown).cpu(), self.reals.train_features).argmin(dim=1)
         stream = io.BytesIO()
         np.savez(stream, generated=((shown.cpu() + 1) * 127.5).round().byte(), nearest=self.reals.train[nearest])
@@ -278,7 +306,7 @@ def to_float(images: Tensor) -> Tensor:
 
 
 def _rounded(entry: dict[str, float]) -> dict[str, float]:
-    return {key: float(f"{value:.6g}") for key, value in entry.items()}
+    return {key: value if isinstance(value, bool) else float(f"{value:.6g}") for key, value in entry.items()}
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -300,6 +328,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     )
     add("--resolution", type=int, choices=RESOLUTIONS, default=Settings.resolution, help="default: %(default)s")
     add("--samples", type=whole_number("[8, inf)"), default=Settings.samples, help="to measure (default: %(default)s)")
+    add("--learning-rate", type=number("(0, inf)"), default=Settings.learning_rate, help="default: %(default)s")
+    add("--d-steps", type=whole_number("[1, inf)"), default=1, help="of D for each of G (default: %(default)s)")
     add("--device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")
     args = parser.parse_args(argv)
     parser.make_folder("--out", args.out)
