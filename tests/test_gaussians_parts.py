@@ -21,7 +21,7 @@ def gaussians(monkeypatch):
     """Its modules lie beside each other, as its scripts find them, and its names are also those of other benchmarks."""
     for folder in (FOLDER, FOLDER.parents[1] / "examples"):
         monkeypatch.syspath_prepend(str(folder))
-    names = ("arms", "report", "study", "stack")
+    names = ("arms", "pages", "report", "study", "stack")
     for name in names:
         monkeypatch.delitem(sys.modules, name, raising=False)
     threads = torch.get_num_threads()
@@ -167,3 +167,50 @@ def test_the_gradients_signal_and_noise_of_a_linear_d():
     ((row,),) = stack.gradient_by_t(zero, steep, noise, (0,))
     assert row["signal"] == pytest.approx(0.5e4, rel=0.1)
     assert row["noise"] == pytest.approx(0.5e4, rel=0.1)
+
+
+def synthetic(name: str, seed: int) -> dict:
+    from arms import CELLS
+
+    factors = CELLS[name]
+    modes = 15 + 4 * ("gain-1" in factors) - 2 * (("paper" in factors) == ("untold" in factors)) + (seed - 2)
+    return {"arm": name, "seed": seed, "modes": modes, "good": 0.5 + 0.1 * ("untold" in factors)}
+
+
+def test_effects_of_known_runs():
+    from arms import DESIGN
+    from report import effect_rows, effects
+
+    runs = [synthetic(name, seed) for name in DESIGN for seed in range(5)]
+    found = {effect.factors: effect for effect in effects(runs)}
+    assert len(found) == 15
+    for factors, effect in found.items():
+        expected = {("gain-1",): 4.0, ("paper", "untold"): -2.0}.get(factors, 0.0)
+        assert effect.modes == pytest.approx(expected, abs=1e-9)
+        assert effect.modes_error == pytest.approx(2 * (2.5 / 80) ** 0.5)  # the seeds' variance is 2.5
+        assert effect.good == pytest.approx(0.1 if factors == ("untold",) else 0.0, abs=1e-9)
+    table = {row["changed"]: row["modes"] for row in effect_rows(found.values())}
+    assert table["gain 1"] == "**+4.0 ± 0.4**"
+    assert table["p = 1 throughout"].lstrip("+-") == "0.0 ± 0.4"
+    with pytest.raises(ValueError, match="not finished"):
+        effects(runs[:-1])
+
+
+def test_the_page_has_the_tables_of_the_runs():
+    import report
+    from pages import rewritten
+
+    page = (report.DOCS / "gaussians25.md").read_text()
+    assert rewritten(page, report.tables(report.read(report.DOCS / "results" / report.RUNS))) == page
+
+
+def test_the_runs_were_made_with_the_present_settings():
+    from dataclasses import asdict
+
+    import report
+    from arms import ARMS
+    from study import LENGTH
+
+    for run in report.read(report.DOCS / "results" / report.RUNS):
+        assert run["steps"] == LENGTH
+        assert run["settings"] == asdict(ARMS[run["arm"]])

@@ -70,7 +70,7 @@ def forward(weights: Weights, x: Tensor) -> Tensor:
     """The perceptrons of all seeds on their batches, [S, N, in] to [S, N, out]."""
     layers = list(zip(weights[::2], weights[1::2], strict=True))
     for matrix, bias in layers[:-1]:
-        x = leaky_relu(torch.baddbmm(bias, x, matrix))
+        x = leaky_relu(torch.baddbmm(bias, x, matrix), inplace=True)
     matrix, bias = layers[-1]
     return torch.baddbmm(bias, x, matrix)
 
