@@ -25,7 +25,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 TUNING, CONFIRMATION = range(5), range(10, 20)
 CONFIRMED = ("vanilla", "fixed noise", "diffusion")
 GRADIENT = {  # arms whose gradients are shown
-    "diffusion": ("as above", plots.RED),
+    "diffusion": ("diffusion", plots.RED),
     "gain-1+p-1": ("gain 1, p = 1", plots.BLUE),
     "p-1+untold": ("p = 1, D untold", "#edae49"),
     "all-noisy+gain-1": ("clean share 0, gain 1", "#8ab6bd"),
@@ -122,7 +122,7 @@ def gradient_rows(runs: Iterable[Run], when: str = "midway") -> list[dict[str, s
     """A row per step: the norm of the mean gradient of each arm, and its ratio to the spread; means over the seeds."""
     cells = by_arm(chosen(runs, GRADIENT, TUNING))
     table = []
-    for i in range(11):
+    for i in (0, 1, 2, 4, 6, 8, 10):
         row = {"t / T": f"{i / 10:.1f}"}
         for arm, (label, _) in GRADIENT.items():
             at = [run["gradient"][when][i] for run in cells[arm]]
@@ -130,6 +130,23 @@ def gradient_rows(runs: Iterable[Run], when: str = "midway") -> list[dict[str, s
             ratios = [g["signal"] / g["noise"] for g in at] if i else []
             row[f"{label}: to noise"] = f"{statistics.mean(ratios):.2f}" if ratios else ""
         table.append(row)
+    return table
+
+
+def gradient_share_rows(runs: Iterable[Run], when: str = "midway") -> list[dict[str, str]]:
+    """A row per arm: shares in the sum of the norms of the mean gradients over the list that t is drawn from."""
+    table = []
+    for arm, seeds in by_arm(chosen(runs, GRADIENT, TUNING)).items():
+        clean = ARMS[arm].noise.get("clean_share", 0.5)
+        shares = []
+        for run in seeds:
+            clean_signal, *signal = (g["signal"] for g in run["gradient"][when])
+            first, second = (statistics.mean(half) for half in (signal[:5], signal[5:]))
+            parts = clean * clean_signal, (1 - clean) / 2 * first, (1 - clean) / 2 * second
+            shares.append([part / sum(parts) for part in parts])
+        cells = [f"{statistics.mean(share):.1%}" for share in zip(*shares, strict=True)]
+        names = ("clean samples", "t up to T / 2", "t above T / 2")
+        table.append({"arm": GRADIENT[arm][0], **dict(zip(names, cells, strict=True))})
     return table
 
 
@@ -194,6 +211,7 @@ def tables(runs: Sequence[Run]) -> Mapping[str, str]:
         "effects": markdown(effect_rows(effects(runs))),
         "design": markdown(rows(chosen(runs, (*DESIGN, "target-0.6", "embedding"), TUNING))),
         "gradient": markdown(gradient_rows(runs)),
+        "gradient-shares": markdown(gradient_share_rows(runs)),
         "existing": markdown(rows(chosen(runs, EXISTING, TUNING))),
         "confirmed": markdown(rows(chosen(runs, ARMS, CONFIRMATION))),
     }
