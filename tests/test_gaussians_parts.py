@@ -196,6 +196,18 @@ def test_effects_of_known_runs():
         effects(runs[:-1])
 
 
+def test_the_preset_is_the_arm_that_was_confirmed():
+    import gaussians25
+    from arms import ARMS
+
+    from gan_regularizers.diffusion_noise import PRESETS
+
+    spread = gaussians25.sample_reals(100_000).std().item()
+    arm, preset = ARMS["slow-0.5+all-noisy"].noise, PRESETS["low_dimensional"]
+    assert {name: preset[name] for name in arm} == {**arm, "noise_std": preset["noise_std"]}
+    assert preset["noise_std"] * spread == pytest.approx(arm["noise_std"], rel=0.01)
+
+
 def test_the_page_has_the_tables_of_the_runs():
     import report
     from pages import rewritten
