@@ -689,8 +689,15 @@ def test_defaults_and_presets_are_those_of_the_paper(name, differs):
     assert noise.t_max == noise.T
 
 
+def test_the_preset_for_few_dimensions_leaves_the_signal_as_it_is():
+    noise = DiffusionNoise.preset("low_dimensional", noise_std=0.8 * 2.83)
+    assert noise.gain.min() > 0.97
+    assert noise.noise_scale[-1].item() == pytest.approx(0.5, abs=0.005)
+    assert noise.t_list.min() > 0
+
+
 def test_changed_presets():
-    assert set(PRESETS) == {"new_data", "stylegan2", "stylegan2_ffhq", "insgen", "projected_gan"}
+    assert set(PRESETS) == {"new_data", "stylegan2", "stylegan2_ffhq", "insgen", "projected_gan", "low_dimensional"}
     features = DiffusionNoise.preset("projected_gan", t_max=200)
     assert (features.t_max, features.noise_std, features.beta_end, features.per_channel) == (200, 0.5, 1e-2, True)
     assert DiffusionNoise.preset("stylegan2").t_max == 1000
