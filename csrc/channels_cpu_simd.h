@@ -121,9 +121,10 @@ void diffuse_short_rows(Levels<Real> levels, int64_t rows, int64_t pixels, const
 
 constexpr int64_t most_channels = 256;  // that lie together, at once: buffers for more fill a first-level cache
 
-// The numbers at `slots`, which are in [0, n), of those from `from` on.
+// The numbers at `slots`, of those from `from` on. The first slot is 0, and each is the one before it or the next.
 template <int64_t n, typename Real>
 GR_INLINE Vector<Real, n> spread(const Real* from, Vector<int32_t, n> slots) {
+  if (slots[n - 1] == n - 1) return bit_cast<Vector<Real, n>>(load<n>(from));
   Vector<Real, n> out;
   for (int l = 0; l < n; ++l) out[l] = from[slots[l]];
   return out;
