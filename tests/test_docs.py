@@ -97,7 +97,8 @@ def test_evidence_tables(monkeypatch):
 
 
 def test_figures_of_the_guide_stand_in_the_tables_of_the_evidence():
-    tables = [line for line in (DOCS / "evidence.md").read_text().splitlines() if line.startswith("|")]
+    pages = [(DOCS / f"{name}.md").read_text() for name in ("evidence", "when")]
+    tables = [line for page in pages for line in page.splitlines() if line.startswith("|")]
     figures = re.findall(r"\d+(?:\.\d+)? ± \d+(?:\.\d+)?", (DOCS / "guide.md").read_text())
     assert len(figures) > 10
     for figure in figures:

@@ -9,6 +9,7 @@ picture of docs/dirac.md are rewritten by::
 
 import itertools
 import math
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +18,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from pages import markdown, rewritten
 from torch import Tensor
 from torch.nn.functional import softplus
 
 from gan_regularizers import AdaptiveT, DiffusionNoise
 from gan_regularizers.io import plots
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from pages import markdown, rewritten
 
 NODES, WEIGHTS = (torch.from_numpy(values) for values in np.polynomial.hermite_e.hermegauss(64))
 WEIGHTS = WEIGHTS / WEIGHTS.sum()

@@ -8,6 +8,7 @@ Those of docs/gaussians25.md that are about the chain's parts are rewritten from
 import json
 import math
 import statistics
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -15,10 +16,12 @@ from typing import Any, NamedTuple
 
 from arms import ARMS, CELLS, DESIGN, EXISTING, FACTORS
 from matplotlib.figure import Figure
-from pages import markdown, rewritten
 from rich.table import Table
 
 from gan_regularizers.io import plots
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from pages import markdown, rewritten
 
 RUNS = "gaussians-parts.jsonl"
 DOCS = Path(__file__).resolve().parents[2] / "docs"

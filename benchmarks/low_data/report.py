@@ -7,6 +7,7 @@ The tables of docs/evidence.md and its pictures but for the samples are rewritte
 
 import json
 import statistics
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +22,9 @@ from rich.table import Table
 from train import Settings
 
 from gan_regularizers.io import plots
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from pages import markdown, rewritten
 
 Run = dict[str, Any]
 Cell = tuple[str, int]  # data, and images to train on
@@ -116,12 +120,6 @@ def console_table(runs: Iterable[Run]) -> Table:
     for line in lines:
         table.add_row(*line.values())
     return table
-
-
-def markdown(lines: Sequence[dict[str, str]]) -> str:
-    """Rows for a page."""
-    cells = [tuple(lines[0]), ("---",) * len(lines[0]), *(tuple(line.values()) for line in lines)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
 def draw_curves(runs: Iterable[Run], path: Path, arms: Sequence[str] = tuple(ARMS)) -> None:
@@ -254,23 +252,6 @@ def gaps(paths: Mapping[int, Path]) -> list[dict[str, str]]:
             row[f"{images}: held-out real"] = f"{entry['held_out']:.0%}"
         table.append(row)
     return table
-
-
-def rewritten(page: str, tables: Mapping[str, str]) -> str:
-    """A page with its tables, each between ``<!-- table NAME -->`` and ``<!-- end -->``, as these are.
-
-    Raises:
-        ValueError: the page lacks a marker, or has one for which there is no table.
-    """
-    for name, table in tables.items():
-        before, begin, rest = page.partition(f"<!-- table {name} -->\n")
-        _, end, after = rest.partition("<!-- end -->")
-        if not (begin and end):
-            raise ValueError(f"the page lacks <!-- table {name} --> or the <!-- end --> after it")
-        page = f"{before}{begin}\n{table}\n\n{end}{after}"
-    if page.count("<!-- table ") != len(tables):
-        raise ValueError(f"the page has markers other than those of {', '.join(tables)}")
-    return page
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ import report
 from arms import ARMS
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from report import MEASURES, RESULTS, Run, finite, markdown, spread
+from report import MEASURES, RESULTS, Run, finite, markdown, rewritten, spread
 from train import Settings
 
 from gan_regularizers.io import plots
@@ -189,7 +189,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, help="folder of the runs' folders, for the picture of samples")
     args = parser.parse_args()
     page = report.DOCS / "when.md"
-    page.write_text(report.rewritten(page.read_text(), tables()))
+    page.write_text(rewritten(page.read_text(), tables()))
     if runs := reported("stability"):
         draw_map(runs, report.DOCS / "images" / "when-stability.png")
         if args.runs is not None:
