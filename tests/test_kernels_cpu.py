@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kernel_calls import CODES, arguments, draw, each, on_cpu
 from plain_normals import BLOCKS, exact_normals, normal_block
-from test_operator import PARTS, PICTURES, cases, channels_case, make_case
+from test_operator import PARTS, PICTURES, Case, cases, channels_case, make_case
 
 from gan_regularizers.ops import Columns, Steps, TransformParams
 from gan_regularizers.ops.philox import philox_4x32, philox_normal
@@ -122,6 +122,20 @@ def test_bits_do_not_depend_on_instruction_set_threads_layout_or_batch(dtype, da
         assert torch.equal(on_cpu(kernels, case.x[n : n + 1], one, adjoint), expected[n : n + 1])
 
 
+def assert_one_result(case: Case) -> None:
+    """The same bits on any number of threads and in either layout, and those of the reference to rounding."""
+    dtype = case.x.dtype
+    for adjoint in (False, True):
+        expected = on_cpu(kernels, case.x, case.params, adjoint, instruction_set=0)
+        assert expected.isfinite().all()
+        last = case.x.contiguous(memory_format=torch.channels_last)
+        for x, threads in ((case.x, 1), (case.x, 2), (case.x, 7), (last, 2)):
+            assert torch.equal(on_cpu(kernels, x, case.params, adjoint, threads=threads), expected)
+        if not adjoint:
+            tolerance = 1e-12 if dtype == torch.float64 else 4e-6 + torch.finfo(dtype).eps / 2
+            torch.testing.assert_close(expected.double(), case.expected(), rtol=tolerance, atol=tolerance)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, *HALVES])
 @pytest.mark.parametrize(
     "shape", [(2, 3, 70, 81), (9, 3, 40, 64), (1, 1, 1, 40_001), (1, 300, 9, 20), (5, 7, 3, 1200), (1, 3, 256, 256)]
@@ -129,16 +143,7 @@ def test_bits_do_not_depend_on_instruction_set_threads_layout_or_batch(dtype, da
 @pytest.mark.parametrize("picture", [{}, {"centre": 0.5, "channels": (0, 1)}])
 def test_bits_on_many_tiles(shape, dtype, picture):
     """Samples of several tiles, on several threads, in both ways of summing."""
-    case = make_case(shape, PARTS, dtype=dtype, **picture)
-    for adjoint in (False, True):
-        expected = on_cpu(kernels, case.x, case.params, adjoint, instruction_set=0)
-        assert expected.isfinite().all()
-        last = case.x.contiguous(memory_format=torch.channels_last)
-        for x, threads in ((case.x, 2), (case.x, 7), (last, 2)):
-            assert torch.equal(on_cpu(kernels, x, case.params, adjoint, threads=threads), expected)
-        if not adjoint:
-            tolerance = 1e-12 if dtype == torch.float64 else 4e-6 + torch.finfo(dtype).eps / 2
-            torch.testing.assert_close(expected.double(), case.expected(), rtol=tolerance, atol=tolerance)
+    assert_one_result(make_case(shape, PARTS, dtype=dtype, **picture))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, *HALVES])
@@ -147,15 +152,7 @@ def test_bits_on_many_tiles(shape, dtype, picture):
 @pytest.mark.parametrize("picture", [{}, {"centre": 0.5, "channels": (3, 15)}])
 def test_one_noise_level_for_many_channels(shape, dtype, parts, picture):
     """Where they are all alike they are one long row, but for their layout."""
-    case = make_case(shape, parts, dtype=dtype, **picture)
-    for adjoint in (False, True):
-        expected = on_cpu(kernels, case.x, case.params, adjoint, instruction_set=0)
-        last = case.x.contiguous(memory_format=torch.channels_last)
-        for x, threads in ((case.x, 1), (case.x, 3), (last, 2)):
-            assert torch.equal(on_cpu(kernels, x, case.params, adjoint, threads=threads), expected)
-        if not adjoint:
-            tolerance = 1e-12 if dtype == torch.float64 else 4e-6 + torch.finfo(dtype).eps / 2
-            torch.testing.assert_close(expected.double(), case.expected(), rtol=tolerance, atol=tolerance)
+    assert_one_result(make_case(shape, parts, dtype=dtype, **picture))
 
 
 # Of kernels that had the bits of release 0.1.0 on all earlier cases. Noise is left out, whose functions have other

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, softplus
 
 from gan_regularizers import AdaptiveT, DiffusionNoise, timestep_embedding
+from gan_regularizers.diffusion_noise import T_LIST_SIZE
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "examples"))
 from gaussians25 import (
@@ -34,7 +35,6 @@ from gaussians25 import (
 
 EMBEDDED = 16  # numbers of the embedding of t
 BLOCK = 100  # steps whose random numbers are drawn at once
-LIST = 64  # entries of the list that t is drawn from
 COURSE = 12  # evaluations over a training
 GRADIENT_SAMPLES, GRADIENT_DRAWS, GRADIENT_STEPS = 128, 64, 11
 
@@ -110,7 +110,7 @@ def batches(seeds: Sequence[int]) -> Iterator[Batch]:
 
         mode = torch.randint(MODES, (BLOCK, BATCH), generator=stream)
         real = MODE_CENTRES[mode] + MODE_STD * normals(BATCH, 2)
-        entry = torch.randint(LIST, (BLOCK, 3 * BATCH), generator=stream)
+        entry = torch.randint(T_LIST_SIZE, (BLOCK, 3 * BATCH), generator=stream)
         return Batch(normals(BATCH, Z_DIM), real, entry, normals(3 * BATCH, 2))
 
     while True:
@@ -133,7 +133,7 @@ class Noise:
     def _levels(self) -> Levels:
         if self.arm.noise is None:
             shape = len(self.chains), T_MAX + 1
-            t_list = torch.zeros(len(self.chains), LIST, dtype=torch.int64)
+            t_list = torch.zeros(len(self.chains), T_LIST_SIZE, dtype=torch.int64)
             return Levels(t_list, torch.ones(shape), torch.full(shape, self.arm.fixed_std))
         tables = [torch.stack([getattr(chain, name) for chain in self.chains]) for name in Levels._fields]
         levels = Levels(*tables)
