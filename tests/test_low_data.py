@@ -181,6 +181,7 @@ def test_each_setting_has_folders_of_its_own():
 
     assert Settings("none", "hands", 100).name == "hands-100-none-0"
     assert Settings("bare", "hands", 100, 20, learning_rate=0.003, d_steps=4).name == "hands-100-bare-20-lr0.003-d4"
+    assert Settings("none", "hands", 100, width=2, precision="bfloat16").name == "hands-100-none-0-w2-bfloat16"
 
 
 def test_r1_is_part_of_the_arm(train, tmp_path, monkeypatch):
@@ -310,6 +311,7 @@ def test_held_out_images_are_not_those_to_train_on(pictures):
         "untold",
         "scale-shift",
         "t-raw",
+        "t-raw-0",
         "paper",
         "bare",
         "bare+fixed-0.1",
@@ -329,7 +331,8 @@ def test_arms_are_what_they_are_named_after(arm):
     regularizer = regularizer_of(D)
     assert (regularizer.augment is not None) == ("diffaug" in arm)
     assert (adapt is None) == (arm in ("none", "diffaug", "bare", "bare+fixed-0.1", "bare+diffaug"))
-    assert (given["t"] is None) == (arm in ("untold", "scale-shift"))
+    assert (given["t"] is None) == (arm in ("untold", "t-raw-0", "scale-shift"))
+    assert (type(D) is type(ARMS["t-raw"].discriminator(16))) == arm.startswith("t-raw")
     assert any("scale_shift" in name for name in D.state_dict()) == (arm == "scale-shift")
     assert (ARMS[arm].r1 == 0) == arm.startswith("bare")
     if arm == "bare+fixed-0.1":
@@ -337,6 +340,89 @@ def test_arms_are_what_they_are_named_after(arm):
     if adapt is not None:
         assert adapt.noise is regularizer.noise
         assert adapt.noise.parity == ("paper" if arm == "paper" else "official")
+
+
+@pytest.mark.parametrize(
+    "arm", ["projected", "projected+diffaug", "projected+diffusion", "projected+both", "projected+pixels"]
+)
+def test_where_the_regularizers_of_a_projected_gan_lie(arm):
+    from arms import ARMS
+
+    D = ARMS[arm].discriminator(16)
+    adapt = ARMS[arm].regularize(D)
+    regularizer = regularizer_of(D)
+    assert (regularizer.augment is not None) == arm.endswith(("diffaug", "both"))
+    assert (regularizer.noise is not None) == arm.endswith("pixels")
+    assert (adapt is not None) == arm.endswith(("diffusion", "both", "pixels"))
+    if arm.endswith(("diffusion", "both")):
+        assert adapt.noise is D.noise
+        assert D.noise.per_channel
+        images, seen = torch.randn(2, 3, 16, 16), []
+        D.across_channels[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+        adapt.noise.set_p(1.0)
+        for enabled in (True, False):
+            D.noise.enabled = enabled
+            with regularizer.off():
+                D(images)
+        assert (seen[0] - seen[1]).std() > 0.1 * seen[1].std()
+
+
+def test_a_projected_discriminator_sees_by_lite0():
+    """Its smallest map, taken on through the rest of the network, is what the whole network makes of the image."""
+    from projected import SIDE, Projected
+
+    from gan_regularizers.spider.features import Lite0Features
+
+    D, network = Projected(), Lite0Features().network
+    maps = []
+    for mix in D.across_channels:
+        mix.register_forward_pre_hook(lambda _, args: maps.append(args[0]))
+    images = torch.randn(2, 3, SIDE, SIDE)
+    assert D(images).shape == (2, 4)
+    assert [(each.shape[1], SIDE // each.shape[2]) for each in maps] == [(24, 4), (40, 8), (112, 16), (320, 32)]
+    last = network._swish(network._bn1(network._conv_head(maps[-1])))
+    torch.testing.assert_close(last, network.extract_features(images))
+
+
+def test_only_the_heads_of_a_projected_discriminator_are_trained():
+    from projected import Projected
+
+    D = Projected()
+    trained = {name.split(".")[0] for name, parameter in D.named_parameters() if parameter.requires_grad}
+    assert trained == {"heads"}
+    before = {name: value.clone() for name, value in D.state_dict().items()}
+    images = torch.randn(2, 3, 16, 16, requires_grad=True)
+    D(images).sum().backward()
+    assert images.grad.abs().min(dim=1).values.mean() > 0
+    changed = {name.split(".")[0] for name, value in D.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"heads"}  # their statistics
+    D.requires_grad_(False)
+    assert not any(parameter.requires_grad for parameter in D.parameters())
+    D.requires_grad_(True).eval()
+    assert {name.split(".")[0] for name, parameter in D.named_parameters() if parameter.requires_grad} == trained
+    assert not any(module.training for module in D.modules())
+
+
+def test_a_projected_gan_is_measured_by_another_network_too(train):
+    header, *evaluations = train("--arm", "projected+both")
+    assert header["floor"].keys() == evaluations[0].keys() & header["floor"].keys()
+    assert header["floor"]["kid_lite2"] != header["floor"]["kid"]
+    assert all(np.isfinite(list(line.values())).all() for line in evaluations)
+    assert evaluations[-1]["T"] > 5
+
+
+def test_width_and_precision_are_settings(train, tmp_path):
+    header, *evaluations = train("--arm", "diffaug+diffusion", "--width", "2", "--precision", "bfloat16")
+    other, *exact = train("--arm", "diffaug+diffusion", "--width", "2", out=tmp_path / "exact")
+    assert other["settings"] | {"precision": "bfloat16"} == header["settings"]
+    assert evaluations != exact
+    for line, close in zip(evaluations, exact, strict=True):
+        assert line["D_loss"] == pytest.approx(close["D_loss"], rel=0.05)
+    sizes = [
+        torch.load(tmp_path / "exact" / "checkpoint.pt", weights_only=True)[name][f"{of}.0.weight"].shape
+        for name, of in (("G", "convs"), ("D", "downs"))
+    ]
+    assert sizes == [(128, 256, 3, 3), (64, 3, 4, 4)]
 
 
 def run_rank(rank: int, folder: str, pictures: Path, cache: Path) -> None:
@@ -461,7 +547,8 @@ def test_runs_of_other_settings_are_left_out():
     from train import Settings
 
     settings = asdict(Settings("none", "hands", 100))
-    changes = ({}, {"kimg": 84.0}, {"arm": "diffaug"}, {"learning_rate": 1e-2}, {"d_steps": 4})
+    changes = ({}, {"kimg": 84.0}, {"arm": "diffaug"}, {"learning_rate": 1e-2}, {"d_steps": 4}, {"width": 2})
+    changes += ({"precision": "bfloat16"},)
     runs = [{"settings": settings | changed, "evaluations": [{"kid": 1.0}]} for changed in changes]
     assert report.comparable(runs, settings) == [runs[0], runs[2]]
 
@@ -532,6 +619,25 @@ def test_tables_have_means_and_floors():
     assert none["seeds"] == "2"
     assert real["KID-lite0 x 1000"] == "0"
     assert real["T"] == ""
+
+
+def test_measures_that_some_runs_lack(tmp_path):
+    """KID-lite2 stands where D sees images by lite0, and nowhere else."""
+    import report
+
+    run = grid_run(20, 900.0, 800.0, arm="projected") | {"floor": {"kid": 1.0, "kid_lite2": 2.0}}
+    for i, entry in enumerate(run["evaluations"]):
+        entry["kimg"] = 4.0 * i
+    row, real = report.rows([run])
+    assert (row["KID-lite2 x 1000"], real["KID-lite2 x 1000"]) == ("1", "2")
+    report.draw_curves([run], tmp_path / "curves.png", ("projected",), ("kid_lite2", "kid"))
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.height < picture.width * 1.5
+        assert len(picture.convert("RGB").getcolors(1 << 20)) > 50
+    for entry in run["evaluations"]:
+        del entry["kid_lite2"]
+    row, real = report.rows([run])
+    assert "KID-lite2 x 1000" not in row.keys() | real.keys()
 
 
 @pytest.mark.parametrize(

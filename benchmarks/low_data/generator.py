@@ -12,11 +12,11 @@ BASE_CHANNELS = 128
 
 
 class Generator(nn.Module):
-    """z [N, 64] -> images [N, 3, R, R] in (-1, 1); channels halve as the side doubles, from 128 at 4 x 4."""
+    """z [N, 64] -> images [N, 3, R, R] in (-1, 1); channels halve as the side doubles, from 128 width at 4 x 4."""
 
-    def __init__(self, resolution: int) -> None:
+    def __init__(self, resolution: int, width: int = 1) -> None:
         super().__init__()
-        channels = [max(BASE_CHANNELS * 4 // side, 8) for side in _sides(resolution)]
+        channels = [width * max(BASE_CHANNELS * 4 // side, 8) for side in _sides(resolution)]
         self.stem = nn.Linear(LATENT_DIM, channels[0] * 16)
         self.norms = nn.ModuleList(map(nn.BatchNorm2d, channels))
         self.convs = nn.ModuleList(nn.Conv2d(width, after, 3, padding=1) for width, after in pairwise([*channels, 3]))

@@ -13,8 +13,8 @@ class RawT(Discriminator):
     t = 500, so it tells hardly more than whether an image is noisy.
     """
 
-    def __init__(self, resolution: int) -> None:
-        super().__init__(resolution)
+    def __init__(self, resolution: int, width: int = 1) -> None:
+        super().__init__(resolution, width)
         self.logit = nn.Linear(self.logit.in_features, EMBEDDING_DIM)
         self.embed = nn.Linear(1, EMBEDDING_DIM)
 

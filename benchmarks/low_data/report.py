@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from arms import ARMS, MAIN
+from arms import ARMS, MAIN, PROJECTED_ARMS
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -29,7 +29,8 @@ from pages import markdown, rewritten
 Run = dict[str, Any]
 Cell = tuple[str, int]  # data, and images to train on
 
-MEASURES = {  # heading and decimals
+MEASURES = {  # heading and decimals; the first one where D sees images by lite0
+    "kid_lite2": ("KID-lite2 x 1000", 0),
     "kid": ("KID-lite0 x 1000", 0),
     "fd": ("FD-lite0", 0),
     "precision": ("precision", 2),
@@ -40,7 +41,9 @@ MEASURES = {  # heading and decimals
     "T": ("T", 0),
 }
 _FURTHER_COLOURS = (*colormaps["tab20b"].colors, *colormaps["tab20c"].colors)
-COLOURS = dict(zip(ARMS, (plots.RED, "#edae49", "#8ab6bd", plots.BLUE, *_FURTHER_COLOURS), strict=False))
+_MAIN_COLOURS = (plots.RED, "#edae49", "#8ab6bd", plots.BLUE)
+COLOURS = dict(zip(ARMS, (*_MAIN_COLOURS, *_FURTHER_COLOURS), strict=False))
+COLOURS |= zip(PROJECTED_ARMS, (*_MAIN_COLOURS, "#7a5c91"), strict=True)
 SHOWN_IMAGES = "thousand real images shown"
 OUTPUTS = {
     "D_train": ("training", plots.BLUE),
@@ -70,7 +73,7 @@ def read(path: Path) -> list[Run]:
 
 def comparable(runs: Iterable[Run], settings: Mapping[str, Any]) -> list[Run]:
     """Those that are as long and were trained and measured in the same way, and whose numbers are finite."""
-    same = ("kimg", "every", "resolution", "samples", "learning_rate", "d_steps")
+    same = ("kimg", "every", "resolution", "samples", "learning_rate", "d_steps", "width", "precision")
     return [run for run in runs if finite(run) and all(run["settings"][name] == settings[name] for name in same)]
 
 
@@ -99,10 +102,11 @@ def rows(runs: Iterable[Run], arms: Sequence[str] = tuple(ARMS)) -> list[dict[st
         place = {"data": data, "images": str(images)}
         for arm, seeds in cell.items():
             ends = [run["evaluations"][-1] for run in seeds]
-            figures = {heading: spread([end[key] for end in ends], n) for key, (heading, n) in MEASURES.items()}
+            measures = {key: MEASURES[key] for key in MEASURES if key in ends[0]}
+            figures = {heading: spread([end[key] for end in ends], n) for key, (heading, n) in measures.items()}
             table.append({**place, "arm": arm, "seeds": str(len(seeds)), **figures})
         floor = seeds[0]["floor"]
-        figures = {heading: spread([floor[key]], n) if key in floor else "" for key, (heading, n) in MEASURES.items()}
+        figures = {heading: spread([floor[key]], n) if key in floor else "" for key, (heading, n) in measures.items()}
         table.append({**place, "arm": "*real images*", "seeds": "", **figures})
     return table
 
@@ -122,11 +126,15 @@ def console_table(runs: Iterable[Run]) -> Table:
     return table
 
 
-def draw_curves(runs: Iterable[Run], path: Path, arms: Sequence[str] = tuple(ARMS)) -> None:
-    """KID, D's gap and T over the images shown, for every data and size."""
+def draw_curves(
+    runs: Iterable[Run],
+    path: Path,
+    arms: Sequence[str] = tuple(ARMS),
+    kinds: Sequence[str] = ("kid", "gap", "T"),
+) -> None:
+    """KID, D's gap and T, or other measures, over the images shown, for every data and size."""
     cells = by_cell(runs, arms)
-    kinds = ("kid", "gap", "T")
-    figure = Figure(figsize=(1.2 + 3.2 * len(cells), 7.5), layout="constrained")
+    figure = Figure(figsize=(1.2 + 3.2 * len(cells), 2.5 * len(kinds)), layout="constrained")
     panels = figure.subplots(len(kinds), len(cells), sharex="col", sharey="row", squeeze=False)
     for column, ((data, images), cell) in zip(panels.T, cells.items(), strict=True):
         column[0].set_title(f"{data}, {images} images", fontsize=11)

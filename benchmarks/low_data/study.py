@@ -28,7 +28,7 @@ from arms import ARMS, MAIN
 from reals import Source
 from rich.console import Console
 from rich.progress import track
-from train import Settings
+from train import PRECISIONS, Settings
 
 from gan_regularizers.io.errors import CommandError
 from gan_regularizers.io.files import write_atomically
@@ -36,6 +36,8 @@ from gan_regularizers.io.options import Parser, find_device, number, one_of, sev
 from gan_regularizers.io.terminal import printable
 
 TRAIN = Path(__file__).with_name("train.py")
+# glibc gives large tensors back to the system, and page faults at the next ones took about as long as the features.
+KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_TOP_PAD_": str(64 << 20)}
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Run:
         options = asdict(self.settings) | asdict(self.source) | {"out": self.folder, "cache": self.out / "cache"}
         options["device"] = self.device
         given = [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value is not None]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **KEEP_MEMORY}
         done = subprocess.run([sys.executable, TRAIN, *given], env=environment, capture_output=True, text=True)
         if done.returncode:
             raise CommandError(f"{self.folder.name}: {(done.stderr.splitlines() or ['it was killed'])[-1]}")
@@ -139,6 +141,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         help=f"as 0.001,0.01 (default: {Settings.learning_rate:g})",
     )
     add("--d-steps", type=several(whole_number("[1, inf)")), default=(1,), help="of D for each of G (default: 1)")
+    add("--width", type=whole_number("[1, inf)"), default=1, help="of G and D, as a factor (default: 1)")
+    add("--precision", choices=PRECISIONS, default=Settings.precision, help="of their layers (default: %(default)s)")
+    add("--samples", type=whole_number("[8, inf)"), help="to measure (default: 256; 32 with --quick)")
     add(
         "--kimg",
         type=number("(0, inf)"),
@@ -155,6 +160,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     args.jobs = args.jobs or (1 if args.device == "cuda" else os.cpu_count() or 1)
     args.kimg = args.kimg or (0.2 if args.quick else Settings.kimg)
     args.every = args.every or (0.1 if args.quick else Settings.every)
+    args.samples = args.samples or (32 if args.quick else Settings.samples)
     args.out = args.out or Path("low-data-quick" if args.quick else "low-data-out")
     parser.make_folder("--out", args.out)
     args.results = args.results or args.out / "low-data.jsonl"
@@ -166,13 +172,11 @@ def main(argv: list[str] | None = None) -> None:
     console = Console()
     find_device(args.device)
     source = Source(args.data, args.held_out)
-    samples = 32 if args.quick else Settings.samples
     seeds = range(args.seed_first, args.seed_first + args.seeds)
     grid = product(seeds, args.learning_rates, args.d_steps, args.images, args.arms)
+    common = {name: getattr(args, name) for name in ("kimg", "every", "samples", "width", "precision")}
     settings = [
-        Settings(
-            arm, source.name, images, seed, args.kimg, args.every, samples=samples, learning_rate=rate, d_steps=d_steps
-        )
+        Settings(arm, source.name, images, seed, learning_rate=rate, d_steps=d_steps, **common)
         for seed, rate, d_steps, images, arm in grid
     ]
     done = lines_by_key(args.results) if args.results.exists() else {}

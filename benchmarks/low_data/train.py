@@ -34,13 +34,15 @@ import torch.distributed as dist
 from arms import ARMS
 from generator import Generator
 from measures import compare
+from projected import Lite2Features
 from reals import Reals, Source, load
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 import gan_regularizers
 from gan_regularizers import ops, regularizer_of
+from gan_regularizers.commands.demo.kid import kid_x1000
 from gan_regularizers.commands.demo.networks import LATENT_DIM
 from gan_regularizers.commands.demo.settings import RESOLUTIONS
 from gan_regularizers.io.errors import CommandError
@@ -53,6 +55,7 @@ BETAS = (0.0, 0.99)
 R1_INTERVAL = 8
 EMA_DECAY = 0.995
 SHOWN_SAMPLES = 36
+PRECISIONS = ("float32", "bfloat16")
 ROUND = 4  # iterations; AdaptiveT moves after as many, so no statistic is open when a checkpoint is written
 
 
@@ -70,13 +73,17 @@ class Settings:
     samples: int = 256
     learning_rate: float = 1e-3
     d_steps: int = 1  # of D for each of G; kimg are the images of one
+    width: int = 1  # of G and D, in times that of the others
+    precision: str = "float32"  # of the networks' layers, by torch.autocast where it is bfloat16
 
     @property
     def name(self) -> str:
         """Of the run's folder; its length and how it was measured are not in it."""
         name = f"{self.data}-{self.images}-{self.arm}-{self.seed}"
         name += f"-lr{self.learning_rate:g}" if self.learning_rate != Settings.learning_rate else ""
-        return name + (f"-d{self.d_steps}" if self.d_steps != Settings.d_steps else "")
+        name += f"-d{self.d_steps}" if self.d_steps != Settings.d_steps else ""
+        name += f"-w{self.width}" if self.width != Settings.width else ""
+        return name + (f"-{self.precision}" if self.precision != Settings.precision else "")
 
 
 class Training:
@@ -96,15 +103,16 @@ class Training:
         self.train_images = to_float(reals.train).to(**here)
         torch.manual_seed(settings.seed)
         self.z = torch.randn(len(reals.held_out), LATENT_DIM)
-        self.G = Generator(settings.resolution).to(**here)
+        self.G = Generator(settings.resolution, settings.width).to(**here)
         self.G_ema = copy.deepcopy(self.G).requires_grad_(False).eval()
-        self.D = self.arm.discriminator(settings.resolution).to(**here)
+        self.D = self.arm.discriminator(settings.resolution, settings.width).to(**here)
         self.adapt = self.arm.regularize(self.D)
         self.parallel_G, self.parallel_D = self.G, self.D
         if self.ranks > 1:
             self.parallel_G, self.parallel_D = map(DistributedDataParallel, (self.G, self.D))
         self.G_opt, self.D_opt = (
-            torch.optim.Adam(net.parameters(), settings.learning_rate, BETAS) for net in (self.G, self.D)
+            torch.optim.Adam([p for p in net.parameters() if p.requires_grad], settings.learning_rate, BETAS)
+            for net in (self.G, self.D)
         )
         self.features = Lite0Features().to(device)
         self.iteration = 0
@@ -120,7 +128,8 @@ class Training:
             D_loss, real_logits, fake = self._step_of_D(penalised=self.arm.r1 > 0 and step % R1_INTERVAL == 0)
 
         self.D.requires_grad_(False)
-        G_loss = F.softplus(-self.D(fake)).mean()
+        fake_logits = self._run(self.D, fake)
+        G_loss = -fake_logits.mean() if self.arm.projected else F.softplus(-fake_logits).mean()
         self.G_opt.zero_grad()
         G_loss.backward()
         self.G_opt.step()
@@ -138,9 +147,13 @@ class Training:
         """Returns D's loss, its logits on reals, and the fakes, which lead back to G."""
         real = self.train_images[torch.randint(len(self.train_images), (self.batch,)).to(self.device)]
         real.requires_grad_(penalised)
-        fake = self.parallel_G(torch.randn(self.batch, LATENT_DIM).to(self.device))
-        real_logits, fake_logits = self.parallel_D(torch.cat([real, fake.detach()])).chunk(2)
-        D_loss = F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+        fake = self._run(self.parallel_G, torch.randn(self.batch, LATENT_DIM).to(self.device))
+        if self.arm.projected:  # whose heads normalise what comes together
+            real_logits, fake_logits = (self._run(self.parallel_D, images) for images in (real, fake.detach()))
+            D_loss = F.relu(1.0 - real_logits).mean() + F.relu(1.0 + fake_logits).mean()
+        else:
+            real_logits, fake_logits = self._run(self.parallel_D, torch.cat([real, fake.detach()])).chunk(2)
+            D_loss = F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
         penalty = 0.0
         if penalised:
             (gradient,) = torch.autograd.grad(real_logits.sum(), real, create_graph=True)
@@ -151,6 +164,11 @@ class Training:
         if self.adapt is not None:
             self.adapt.observe(real_logits)
         return D_loss, real_logits, fake
+
+    def _run(self, network: nn.Module, x: Tensor) -> Tensor:
+        """The network's output as float32, with its layers in the precision of the settings."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
+            return network(x).float()
 
     @torch.no_grad()
     def evaluate(self, logged: dict[str, float]) -> dict[str, float]:
@@ -163,16 +181,32 @@ class Training:
             return {**at, "finite": False}
         generated = self.generate()
         shown = {"train": self.train_images, "held_out": to_float(self.reals.held_out), "generated": generated}
-        with regularizer_of(self.D).off():
-            outputs = {f"D_{name}": self.D(images.to(self.device)).mean().item() for name, images in shown.items()}
+        with self._clean_D() as D:
+            logits = {
+                name: torch.cat([D(x.to(self.device)) for x in images.split(512)]) for name, images in shown.items()
+            }
         return {
             **at,
             **logged,
             "p": 0.0 if self.adapt is None else float(self.adapt.p),
             "T": 0 if self.adapt is None else self.adapt.T,
             **compare(self.features(generated).cpu(), self.reals.held_out_features, self.reals.train_features),
-            **outputs,
+            **self.kid_by_lite2(generated),
+            **{f"D_{name}": of_images.mean().item() for name, of_images in logits.items()},
         }
+
+    @contextlib.contextmanager
+    def _clean_D(self) -> Iterator[nn.Module]:  # noqa: N802
+        """D without its regularizers, wherever they are."""
+        noise = None if self.adapt is None else self.adapt.noise
+        with regularizer_of(self.D).off():
+            self.D.eval()
+            if noise is not None:
+                noise.enabled = False
+            yield self.D
+            if noise is not None:
+                noise.enabled = True
+            self.D.train()
 
     @torch.no_grad()
     def generate(self) -> Tensor:
@@ -238,7 +272,21 @@ class Training:
     def floor(self) -> dict[str, float]:
         """What held-out images score against others, as many."""
         reals = self.reals
-        return _rounded(compare(reals.other_features, reals.held_out_features, reals.train_features))
+        measures = compare(reals.other_features, reals.held_out_features, reals.train_features)
+        return _rounded(measures | self.kid_by_lite2(to_float(reals.others)))
+
+    def kid_by_lite2(self, images: Tensor) -> dict[str, float]:
+        """KID by another network, where D sees images by the one that the other measures take; else nothing."""
+        if not self.arm.projected:
+            return {}
+        network, held_out = self._lite2
+        return {"kid_lite2": kid_x1000(network(images.to(self.device)).cpu(), held_out)}
+
+    @cached_property
+    def _lite2(self) -> tuple[Lite2Features, Tensor]:
+        """The network, and its features of the held-out images."""
+        network = Lite2Features().to(self.device)
+        return network, network(to_float(self.reals.held_out).to(self.device)).cpu()
 
     def header(self) -> dict[str, Any]:
         """What the run is, and the floor of its measures."""
@@ -330,6 +378,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--samples", type=whole_number("[8, inf)"), default=Settings.samples, help="to measure (default: %(default)s)")
     add("--learning-rate", type=number("(0, inf)"), default=Settings.learning_rate, help="default: %(default)s")
     add("--d-steps", type=whole_number("[1, inf)"), default=1, help="of D for each of G (default: %(default)s)")
+    add("--width", type=whole_number("[1, inf)"), default=1, help="of G and D, as a factor (default: %(default)s)")
+    add("--precision", choices=PRECISIONS, default=Settings.precision, help="of the layers (default: %(default)s)")
     add("--device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")
     args = parser.parse_args(argv)
     parser.make_folder("--out", args.out)

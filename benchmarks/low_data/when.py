@@ -1,8 +1,8 @@
-"""The tables of docs/when.md and its picture.
+"""The tables of docs/when.md and its pictures.
 
 They are rewritten from docs/results/low-data by::
 
-    python benchmarks/low_data/when.py                  # --runs when/runs for the picture of samples too
+    python benchmarks/low_data/when.py                  # --runs when/runs for the pictures of samples too
 """
 
 import argparse
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import report
-from arms import ARMS
+from arms import ARMS, PROJECTED_ARMS
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from report import MEASURES, RESULTS, Run, finite, markdown, rewritten, spread
@@ -31,7 +31,7 @@ GRID = {  # the arms of the first question, as the picture names them
     "diffusion": "diffusion and R1",
     "bare+diffaug": "DiffAugment",
 }
-TOLD = ("untold", "t-raw", "scale-shift", "diffusion")
+TOLD = ("untold", "t-raw-0", "t-raw", "scale-shift", "diffusion")
 BESIDE = tuple(arm for arm in ARMS if arm.startswith(("diffaug", "both-target")))
 REPORTED = 20  # the first seed that is; those below chose settings
 UNTRAINED_KID = {"portraits": 1710.0, "cifar10": 1110.0}
@@ -145,26 +145,32 @@ def draw_map(runs: Iterable[Run], path: Path) -> None:
     plots.save(figure, path)
 
 
-def draw_samples(folder: Path, runs: Sequence[Run], path: Path) -> None:
-    """Samples of the first seed of each arm, a column per data, learning rate and number of D's steps."""
+def draw_samples(folder: Path, runs: Sequence[Run], images: Path) -> None:
+    """Samples of the first seed of each arm, a column per learning rate and number of D's steps; a picture per data.
+
+    Of the data whose runs all have their folders there.
+    """
+    paths = {id(run): folder / Settings(**run["settings"]).name / "samples.npz" for run in runs}
     first = [run for run in runs if run["settings"]["seed"] == REPORTED]
-    columns = [(data, point, arms) for data, points in by_point(first).items() for point, arms in points.items()]
-    arms = [arm for arm in GRID if any(arm in of_point for _, _, of_point in columns)]
-    figure = Figure(figsize=(1.5 + 4.4 * len(columns), 0.4 + 0.5 * len(arms)), layout="compressed")
-    panels = figure.subplots(len(arms), len(columns), squeeze=False)
-    for column, (data, (rate, d_steps), of_point) in zip(panels.T, columns, strict=True):
-        steps = f", {d_steps} D steps" if d_steps > 1 else ""
-        column[0].set_title(f"{data}, learning rate {rate:g}{steps}", fontsize=10)
-        for axes, arm in zip(column, arms, strict=True):
-            axes.set(xticks=[], yticks=[])
-            axes.spines[:].set_visible(False)
-            for run in of_point.get(arm, []):
-                with np.load(folder / Settings(**run["settings"]).name / "samples.npz") as samples:
-                    strip = np.concatenate(samples["generated"][: report.SHOWN], 2)
-                axes.imshow(strip.transpose(1, 2, 0), interpolation="nearest")
-    for axes, arm in zip(panels[:, 0], arms, strict=True):
-        axes.set_ylabel(GRID[arm], rotation=0, ha="right", va="center", fontsize=9)
-    plots.save(figure, path)
+    for data, points in by_point(first).items():
+        if not all(paths[id(run)].exists() for of_point in points.values() for (run,) in of_point.values()):
+            continue
+        arms = [arm for arm in GRID if any(arm in of_point for of_point in points.values())]
+        figure = Figure(figsize=(1.5 + 4.4 * len(points), 0.4 + 0.5 * len(arms)), layout="compressed")
+        panels = figure.subplots(len(arms), len(points), squeeze=False)
+        for column, ((rate, d_steps), of_point) in zip(panels.T, points.items(), strict=True):
+            steps = f", {d_steps} D steps" if d_steps > 1 else ""
+            column[0].set_title(f"{data}, learning rate {rate:g}{steps}", fontsize=10)
+            for axes, arm in zip(column, arms, strict=True):
+                axes.set(xticks=[], yticks=[])
+                axes.spines[:].set_visible(False)
+                for run in of_point.get(arm, []):
+                    with np.load(paths[id(run)]) as samples:
+                        strip = np.concatenate(samples["generated"][: report.SHOWN], 2)
+                    axes.imshow(strip.transpose(1, 2, 0), interpolation="nearest")
+        for axes, arm in zip(panels[:, 0], arms, strict=True):
+            axes.set_ylabel(GRID[arm], rotation=0, ha="right", va="center", fontsize=9)
+        plots.save(figure, images / f"when-samples-{data}.png")
 
 
 def tables() -> dict[str, str]:
@@ -173,6 +179,7 @@ def tables() -> dict[str, str]:
         "telling-t": lambda runs: report.rows(runs, TOLD),
         "stability": stability_rows,
         "beside-diffaug": lambda runs: report.rows(runs, BESIDE),
+        "features": lambda runs: report.rows(runs, PROJECTED_ARMS),
     }
     return {name: markdown(rows(reported(name))) for name, rows in rows_of.items() if reported(name)}
 
@@ -186,14 +193,17 @@ def reported(name: str) -> list[Run]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="when.py", description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--runs", type=Path, help="folder of the runs' folders, for the picture of samples")
+    parser.add_argument("--runs", type=Path, help="folder of the runs' folders, for pictures of their samples")
     args = parser.parse_args()
     page = report.DOCS / "when.md"
     page.write_text(rewritten(page.read_text(), tables()))
+    if runs := reported("features"):
+        path = report.DOCS / "images" / "when-features.png"
+        report.draw_curves(runs, path, PROJECTED_ARMS, ("kid_lite2", "kid", "gap", "T"))
     if runs := reported("stability"):
         draw_map(runs, report.DOCS / "images" / "when-stability.png")
         if args.runs is not None:
-            draw_samples(args.runs, runs, report.DOCS / "images" / "when-stability-samples.png")
+            draw_samples(args.runs, runs, report.DOCS / "images")
 
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ BASE_CHANNELS = 32
 MAX_CHANNELS = 128
 
 
-def _channels(resolution: int) -> list[int]:
+def _channels(resolution: int, width: int = 1) -> list[int]:
     """Channels of the feature maps from half the resolution down to 4 x 4: they double as the side halves."""
-    return [min(BASE_CHANNELS << i, MAX_CHANNELS) for i in range(int(math.log2(resolution)) - 2)]
+    return [width * min(BASE_CHANNELS << i, MAX_CHANNELS) for i in range(int(math.log2(resolution)) - 2)]
 
 
 class Generator(nn.Module):
@@ -42,9 +42,9 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """Images [N, 3, R, R] and their steps t [N] (0 where none are given) -> logits [N, 1]."""
 
-    def __init__(self, resolution: int) -> None:
+    def __init__(self, resolution: int, width: int = 1) -> None:
         super().__init__()
-        self.channels = _channels(resolution)
+        self.channels = _channels(resolution, width)
         self.downs = nn.ModuleList(
             nn.Conv2d(width, next_width, 4, stride=2, padding=1)
             for width, next_width in zip([3, *self.channels[:-1]], self.channels, strict=True)
