@@ -598,6 +598,20 @@ def test_the_map_of_a_grid(tmp_path):
         assert len(picture.convert("RGB").getcolors(1 << 20)) > 50
 
 
+def test_the_lowest_of_each_run():
+    import when
+
+    runs = [grid_run(20, 500.0, 300.0, 400.0, arm="none"), grid_run(21, 200.0, 300.0, 600.0, arm="none")]
+    for run in runs:
+        for i, entry in enumerate(run["evaluations"], 1):
+            entry["kimg"] = 20.0 * i
+    row, real = when.lowest_rows(runs)
+    assert row["KID-lite0 x 1000"] == "500 ± 141"
+    assert row["lowest KID-lite0"] == "250 ± 71"
+    assert row["at kimg"] == "30 ± 14"
+    assert real["lowest KID-lite0"] == real["at kimg"] == ""
+
+
 def test_tables_have_means_and_floors():
     import report
 

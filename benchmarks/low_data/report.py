@@ -134,7 +134,7 @@ def draw_curves(
 ) -> None:
     """KID, D's gap and T, or other measures, over the images shown, for every data and size."""
     cells = by_cell(runs, arms)
-    figure = Figure(figsize=(1.2 + 3.2 * len(cells), 2.5 * len(kinds)), layout="constrained")
+    figure = Figure(figsize=(1.2 + 3.2 * max(len(cells), 2), 2.5 * len(kinds)), layout="constrained")
     panels = figure.subplots(len(kinds), len(cells), sharex="col", sharey="row", squeeze=False)
     for column, ((data, images), cell) in zip(panels.T, cells.items(), strict=True):
         column[0].set_title(f"{data}, {images} images", fontsize=11)

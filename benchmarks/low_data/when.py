@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import report
-from arms import ARMS, PROJECTED_ARMS
+from arms import ARMS, MAIN, PROJECTED_ARMS
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from report import MEASURES, RESULTS, Run, finite, markdown, rewritten, spread
@@ -173,6 +173,20 @@ def draw_samples(folder: Path, runs: Sequence[Run], images: Path) -> None:
         plots.save(figure, images / f"when-samples-{data}.png")
 
 
+def lowest_rows(runs: Iterable[Run]) -> list[dict[str, str]]:
+    """The rows at the end of training, and the lowest KID that each run has come by."""
+    runs = list(runs)
+    table = report.rows(runs, MAIN)
+    lowest: dict[str, list[Run]] = {}
+    for run in runs:
+        lowest.setdefault(run["settings"]["arm"], []).append(min(run["evaluations"], key=lambda entry: entry["kid"]))
+    for row in table:
+        entries = lowest.get(row["arm"], [])
+        row["lowest KID-lite0"] = _spread([entry["kid"] for entry in entries], 0)
+        row["at kimg"] = _spread([entry["kimg"] for entry in entries], 0)
+    return table
+
+
 def tables() -> dict[str, str]:
     """The tables of docs/when.md, by the names in its markers; of the questions for which there are runs."""
     rows_of = {
@@ -180,6 +194,7 @@ def tables() -> dict[str, str]:
         "stability": stability_rows,
         "beside-diffaug": lambda runs: report.rows(runs, BESIDE),
         "features": lambda runs: report.rows(runs, PROJECTED_ARMS),
+        "more-photos": lowest_rows,
     }
     return {name: markdown(rows(reported(name))) for name, rows in rows_of.items() if reported(name)}
 
@@ -200,6 +215,8 @@ def main() -> None:
     if runs := reported("features"):
         path = report.DOCS / "images" / "when-features.png"
         report.draw_curves(runs, path, PROJECTED_ARMS, ("kid_lite2", "kid", "gap", "T"))
+    if runs := reported("more-photos"):
+        report.draw_curves(runs, report.DOCS / "images" / "when-more-photos.png", MAIN)
     if runs := reported("stability"):
         draw_map(runs, report.DOCS / "images" / "when-stability.png")
         if args.runs is not None:
