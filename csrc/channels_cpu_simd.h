@@ -150,15 +150,20 @@ struct Together {
   int32_t place[most_channels];
 };
 
-// Channels [c, c + n) of a pixel, with the normals of its channels with noise.
-template <int64_t n, typename T, typename Real>
-GR_INLINE void diffuse_channels(const Together<T, Real>& all, int64_t c, const Real* normals, const T* in, T* out) {
+// Channels [c, c + n) of some pixels. normals_of(pixel) are those of its channels with noise.
+template <int64_t n, typename T, typename Real, typename Normals>
+GR_INLINE void diffuse_channels(const Together<T, Real>& all, int64_t c, int64_t pixels, int64_t step,
+                                const Normals& normals_of, const T* in, T* out) {
   const auto values = [c](const Real* of_all)
                           GR_ALWAYS_INLINE { return bit_cast<Vector<Real, n>>(load<n>(of_all + c)); };
-  const Vector<int32_t, n> slots = bit_cast<Vector<int32_t, n>>(load<n>(all.place + c)) - all.place[c];
-  const Vector<Real, n> noise = spread<n>(normals + all.place[c], slots);
-  diffuse<Real, n>(values(all.gain), values(all.noise_std), values(all.constant), load<n>(all.clean + c), noise, in + c,
-                   out + c);
+  const Vector<Real, n> gain = values(all.gain), noise_std = values(all.noise_std), constant = values(all.constant);
+  const Vector<Bits<T>, n> clean = load<n>(all.clean + c);
+  const int32_t place = all.place[c];
+  const Vector<int32_t, n> slots = bit_cast<Vector<int32_t, n>>(load<n>(all.place + c)) - place;
+  for (int64_t pixel = 0; pixel < pixels; ++pixel) {
+    const Vector<Real, n> noise = spread<n>(normals_of(pixel) + place, slots);
+    diffuse<Real, n>(gain, noise_std, constant, clean, noise, in + pixel * step + c, out + pixel * step + c);
+  }
 }
 
 // Pixels, from a whole block on, of at most `most_channels` channels that lie together. Normals of channels with noise,
@@ -215,12 +220,11 @@ void diffuse_pixels(const Levels<Real>& levels, int64_t channels, int64_t first_
           box_muller(words[k][j], words[k + 1][j], made[k][j], made[k + 1][j]);
     for (auto& of_pixel : made)  // read for channels without noise at the end
       for (int l = 0; l < lanes; ++l) of_pixel[count + l] = Real(0);
-    for (int64_t at = pixel; at < end; ++at) {
-      const Real* const normals = made[(at - pixel) % 4] + (at - pixel) / 4 * noisy;
-      for_each_block<vector_bytes / sizeof(Real), 1>(channels, [&](auto block, int64_t c) GR_ALWAYS_INLINE {
-        diffuse_channels<decltype(block)::lanes>(all, c, normals, in + at * step, out + at * step);
-      });
-    }
+    const auto normals_of = [&](int64_t i) GR_ALWAYS_INLINE { return made[i % 4] + i / 4 * noisy; };
+    for_each_block<vector_bytes / sizeof(Real), 1>(channels, [&](auto block, int64_t c) GR_ALWAYS_INLINE {
+      diffuse_channels<decltype(block)::lanes>(all, c, end - pixel, step, normals_of, in + pixel * step,
+                                               out + pixel * step);
+    });
   }
 }
 

@@ -1012,13 +1012,13 @@ _CPU = [
         ("later blocks are the first ones", "indices[i] += together;", "indices[i] += 0;"),
         (
             "channels that lie together take their neighbours' normals",
-            "(all.place + c)) - all.place[c]",
+            "(all.place + c)) - place",
             "(all.place))",
         ),
         (
             "vectors of channels begin at the first",
-            "spread<n>(normals + all.place[c], slots)",
-            "spread<n>(normals, slots)",
+            "spread<n>(normals_of(pixel) + place, slots)",
+            "spread<n>(normals_of(pixel), slots)",
         ),
         ("samples have the values of the first", "levels.from(line * width + first)", "levels.from(first)"),
         ("channels beyond those of one buffer have the first's values", "line * width + first)", "line * width)"),
