@@ -1,4 +1,4 @@
-"""Rewrite the tables of docs/performance.md and of the README from benchmarks/results and benchmarks/roofline.json::
+"""Rewrite the tables of docs/performance.md and of the README from benchmarks/results and benchmarks/roofline*.json::
 
 python benchmarks/tables.py
 """
@@ -8,6 +8,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from gan_regularizers.commands.bench import report
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-ROOFLINE = ROOT / "benchmarks" / "roofline.json"
 BEGIN, END = "<!-- tables.py writes from here -->", "<!-- to here -->"
 ROOFLINE_BEGIN = "<!-- tables.py writes the roofline from here -->"
 NO_RESULTS = "No results yet."
@@ -30,12 +30,17 @@ def main() -> None:
 
 def pages() -> dict[Path, str]:
     """What the pages must say."""
-    results = sorted(RESULTS.glob("*.json"))
+    results = _by_name(RESULTS.glob("*.json"))
     machines = [path for path in results if "_" not in path.stem]  # cpu_threads is of one question, cpu of a machine
+    rooflines = [json.loads(path.read_text()) for path in _by_name((ROOT / "benchmarks").glob("roofline*.json"))]
     performance, readme = ROOT / "docs" / "performance.md", ROOT / "README.md"
     page = rewritten(performance.read_text(), map(section, results))
-    page = rewritten(page, roofline(json.loads(ROOFLINE.read_text())), ROOFLINE_BEGIN)
+    page = rewritten(page, [*chain(*map(roofline, rooflines)), aarch64(rooflines)], ROOFLINE_BEGIN)
     return {performance: page, readme: rewritten(readme.read_text(), map(summary, machines))}
+
+
+def _by_name(paths: Iterable[Path]) -> list[Path]:
+    return sorted(paths, key=lambda path: path.stem)
 
 
 def rewritten(page: str, parts: Iterable[str], marker: str = BEGIN) -> str:
@@ -69,24 +74,26 @@ def summary(path: Path) -> str:
 
 
 def roofline(result: dict[str, Any]) -> list[str]:
-    """What memory gives, every pass beside it, its batches, and the instructions on aarch64."""
+    """Of a machine: what memory gives, every pass beside it, and its batches."""
     machine, versions = result["machine"], result["versions"]
     told = ("gan_regularizers", "g++", "valgrind", "ziglang", "qemu")
     numbers = (re.search(r"\d+(\.\d+)+", versions[name])[0] for name in told)
     software = ", ".join(f"{name} {number}" for name, number in zip(told, numbers, strict=True))
-    aarch64 = {when: counts for when, counts in result["aarch64"].items() if counts}
     return [
         f"{machine['cpu']}; {software}; {result['date']}.",
         table(_memory_rows(result["memory"])),
         table(_pass_rows(result)),
         table(_batch_rows(result)),
-        table(
-            [
-                {"aarch64": name, **{when: _cells(counts[name].get) for when, counts in aarch64.items()}}
-                for name in aarch64["now"]
-            ]
-        ),
     ]
+
+
+def aarch64(results: list[dict[str, Any]]) -> str:
+    """Instructions on aarch64: what machine counted them makes no difference, so the latest."""
+    latest = max(results, key=lambda result: result["date"])["aarch64"]
+    counts = {when: of_passes for when, of_passes in latest.items() if of_passes}
+    names = counts["now"]
+    rows = [{"aarch64": name, **{when: _cells(counts[when][name].get) for when in counts}} for name in names]
+    return table(rows)
 
 
 def _memory_rows(copies: list[dict[str, Any]]) -> list[dict[str, str]]:

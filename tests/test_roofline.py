@@ -31,8 +31,9 @@ def test_instruction_sets_are_those_of_the_build(roofline):
     assert all(flag in build for flag in flags)
 
 
-def test_the_figures_are_of_all_passes(roofline):
-    result = json.loads((ROOT / "benchmarks" / "roofline.json").read_text())
+@pytest.mark.parametrize("machine", ["roofline", "roofline-xeon"])
+def test_the_figures_are_of_all_passes(roofline, machine):
+    result = json.loads((ROOT / "benchmarks" / f"{machine}.json").read_text())
     passes = [*roofline.PASSES]
     assert [*result["instructions"]["avx2"]] == [*result["aarch64"]["now"]] == passes
     assert [*dict.fromkeys(time["pass"] for time in result["times"])] == passes
