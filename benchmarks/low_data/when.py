@@ -212,15 +212,17 @@ def main() -> None:
     args = parser.parse_args()
     page = report.DOCS / "when.md"
     page.write_text(rewritten(page.read_text(), tables()))
+    images = report.DOCS / "images"
     if runs := reported("features"):
-        path = report.DOCS / "images" / "when-features.png"
-        report.draw_curves(runs, path, PROJECTED_ARMS, ("kid_lite2", "kid", "gap", "T"))
+        report.draw_curves(runs, images / "when-features.png", PROJECTED_ARMS, ("kid_lite2", "kid", "gap", "T"))
     if runs := reported("more-photos"):
-        report.draw_curves(runs, report.DOCS / "images" / "when-more-photos.png", MAIN)
-    if runs := reported("stability"):
-        draw_map(runs, report.DOCS / "images" / "when-stability.png")
+        report.draw_curves(runs, images / "when-more-photos.png", MAIN, ("kid", "gap", "r_d", "T"))
         if args.runs is not None:
-            draw_samples(args.runs, runs, report.DOCS / "images")
+            report.draw_samples(args.runs, runs, images / "when-samples-more-photos.png")
+    if runs := reported("stability"):
+        draw_map(runs, images / "when-stability.png")
+        if args.runs is not None:
+            draw_samples(args.runs, runs, images)
 
 
 if __name__ == "__main__":
