@@ -145,7 +145,7 @@ def draw_curves(
         axes.set_ylabel(MEASURES[key][0])
     labelled = (zip(*axes.get_legend_handles_labels(), strict=True) for axes in panels[0])
     handles = {label: handle for pairs in labelled for handle, label in pairs}
-    panels[0, 0].legend(handles.values(), handles.keys(), loc="upper right", frameon=False, fontsize=9)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     plots.save(figure, path)
 
 
