@@ -102,11 +102,11 @@ def stability_rows(runs: Iterable[Run]) -> list[dict[str, str]]:
 
 
 def split(seeds: Sequence[Run]) -> tuple[list[Run], str]:
-    """The runs that survived, and in words what became of the others."""
+    """The runs that survived, and in words what became of the others, of most of them first."""
     outcomes = [outcome(run) for run in seeds]
     failed = Counter(each for each in outcomes if each != "survived")
     survived = [run for run, each in zip(seeds, outcomes, strict=True) if each == "survived"]
-    return survived, ", ".join(f"{count} {each}" for each, count in sorted(failed.items()))
+    return survived, ", ".join(f"{count} {each}" for each, count in failed.most_common())
 
 
 def _spread(values: Sequence[float], decimals: int) -> str:
