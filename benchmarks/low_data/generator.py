@@ -12,7 +12,7 @@ BASE_CHANNELS = 128
 
 
 class Generator(nn.Module):
-    """z [N, 64] -> images [N, 3, R, R] in (-1, 1); channels halve as the side doubles, from 128 width at 4 x 4."""
+    """z [N, 64] -> images [N, 3, R, R] in (-1, 1); channels halve as the side doubles, from width * 128 at 4 x 4."""
 
     def __init__(self, resolution: int, width: int = 1) -> None:
         super().__init__()

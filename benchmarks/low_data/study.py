@@ -36,8 +36,6 @@ from gan_regularizers.io.options import Parser, find_device, number, one_of, sev
 from gan_regularizers.io.terminal import printable
 
 TRAIN = Path(__file__).with_name("train.py")
-# glibc gives large tensors back to the system, and page faults at the next ones took about as long as the features.
-KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_TOP_PAD_": str(64 << 20)}
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ class Run:
         options = asdict(self.settings) | asdict(self.source) | {"out": self.folder, "cache": self.out / "cache"}
         options["device"] = self.device
         given = [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value is not None]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", **KEEP_MEMORY}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         done = subprocess.run([sys.executable, TRAIN, *given], env=environment, capture_output=True, text=True)
         if done.returncode:
             raise CommandError(f"{self.folder.name}: {(done.stderr.splitlines() or ['it was killed'])[-1]}")

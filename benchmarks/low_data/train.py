@@ -42,6 +42,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import gan_regularizers
 from gan_regularizers import ops, regularizer_of
+from gan_regularizers.commands.bench.timing import keep_freed_memory
 from gan_regularizers.commands.demo.kid import kid_x1000
 from gan_regularizers.commands.demo.networks import LATENT_DIM
 from gan_regularizers.commands.demo.settings import RESOLUTIONS
@@ -417,6 +418,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()  # else page faults at each large tensor
     try:
         main()
     except CommandError as error:
