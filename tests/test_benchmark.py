@@ -1,5 +1,6 @@
 """The benchmark: what it runs is right, what it counts is right, and what it writes is whole."""
 
+import gc
 import importlib.util
 import itertools
 import json
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -446,6 +448,36 @@ def test_peak_memory_is_what_is_held_at_once(capfd):
     assert footprint.peak_bytes(lambda: x, "cpu") == 0
     assert capfd.readouterr().err == ""
     assert footprint.kernel_launches(step, "cpu") is None
+
+
+def test_what_was_held_before_does_not_count():
+    x = torch.zeros(1000)
+    held = []
+    footprint.peak_bytes(lambda: held.append(x.clone()), "cpu")
+    assert footprint.peak_bytes(lambda: (held.clear(), x.clone()), "cpu") == 4000
+
+
+def test_no_garbage_is_freed_in_the_middle_of_a_call():
+    collects = []
+    footprint.peak_bytes(lambda: collects.append(gc.isenabled()), "cpu")
+    assert collects == [False]
+    assert gc.isenabled()
+
+
+def test_an_interrupt_waits_for_the_profiler():
+    """One that comes while torch starts or stops its profiler would end in a segmentation fault."""
+    calls = []
+
+    def call() -> None:
+        signal.raise_signal(signal.SIGINT)
+        calls.append("ended")
+
+    with pytest.raises(KeyboardInterrupt):
+        footprint.peak_bytes(call, "cpu")
+    assert calls == ["ended"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(footprint.peak_bytes, torch.zeros(1000).clone, "cpu").result() == 4000
 
 
 def test_launches_are_counted_on_the_host(monkeypatch):

@@ -1,11 +1,14 @@
 """Kernel launches and peak memory of a call."""
 
 import contextlib
+import gc
 import json
 import os
 import re
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,24 +32,30 @@ def kernel_launches(call: Call, device: str) -> int | None:
 
 def peak_bytes(call: Call, device: str) -> int:
     """The most memory that a warm call holds at once in torch's allocator, beyond what was held before it."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        call()
-        return torch.cuda.max_memory_allocated() - before
-    events = _trace(call, [ProfilerActivity.CPU], profile_memory=True)
-    sizes = [event["args"] for event in events if event.get("name") == "[memory]"]
-    if not sizes:
-        return 0
-    before = sizes[0]["Total Allocated"] - sizes[0]["Bytes"]
-    return max(size["Total Allocated"] for size in sizes) - before
+    with _without_garbage():
+        if device == "cuda":
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            call()
+            return torch.cuda.max_memory_allocated() - before
+        events = _trace(call, [ProfilerActivity.CPU], profile_memory=True)
+    # The profiler's own sum also falls by what it once saw at the address of a block that it did not see allocated.
+    held: dict[int, int] = {}
+    peak = 0
+    for block in (event["args"] for event in events if event.get("name") == "[memory]"):
+        if block["Bytes"] > 0:
+            held[block["Addr"]] = block["Bytes"]
+            peak = max(peak, sum(held.values()))
+        else:
+            held.pop(block["Addr"], None)
+    return peak
 
 
 def _trace(call: Call, activities: list[ProfilerActivity], **options: Any) -> list[dict[str, Any]]:
     """The events of a call, in their order in time."""
     with tempfile.TemporaryDirectory() as folder, _quiet():
-        with profile(activities=activities, **options) as profiler:
+        with _held_back_interrupt(), profile(activities=activities, **options) as profiler:
             call()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
@@ -54,6 +63,35 @@ def _trace(call: Call, activities: list[ProfilerActivity], **options: Any) -> li
         profiler.export_chrome_trace(str(path))
         events = json.loads(path.read_text())["traceEvents"]
     return sorted(events, key=lambda event: event.get("ts", 0))
+
+
+@contextlib.contextmanager
+def _without_garbage() -> Iterator[None]:
+    """Keep the collector from freeing, in the middle of a call, what others have left."""
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@contextlib.contextmanager
+def _held_back_interrupt() -> Iterator[None]:
+    """Let Ctrl-C, which the main thread alone hears, wait: a profiler stopped half-way takes the process with it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda *_: heard.set())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if heard.is_set():
+        signal.raise_signal(signal.SIGINT)
 
 
 @contextlib.contextmanager
