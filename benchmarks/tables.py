@@ -7,7 +7,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -153,17 +153,21 @@ def _pass_rows(result: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def _batch_rows(result: dict[str, Any]) -> list[dict[str, str]]:
-    """In float32 and the best instruction set, in times of a copy."""
+    """In float32 and the best instruction set: in times of a copy, and how much faster all threads are than one."""
     best = result["set"]
-    cells: dict[str, dict[str, list[str]]] = {}
+    times: dict[str, dict[tuple[int, ...], dict[int, float]]] = {}
     for time in result["times"]:
         if (time["dtype"], time["set"]) == ("float32", best):
-            copy = _copy_ns(result, time["batch"], "float32", time["threads"])
-            batches = cells.setdefault(time["pass"], {})
-            batches.setdefault("x".join(map(str, time["batch"])), []).append(report.three_digits(time["ns"] / copy))
+            batches = times.setdefault(time["pass"], {})
+            batches.setdefault(tuple(time["batch"]), {})[time["threads"]] = time["ns"]
+
+    def cell(batch: tuple[int, ...], ns: dict[int, float]) -> str:
+        copies = (ns[threads] / _copy_ns(result, batch, "float32", threads) for threads in sorted(ns))
+        return f"{'/'.join(map(report.three_digits, copies))}, {ns[1] / ns[max(ns)]:.2f}x"
+
     return [
-        {"pass": name, **{batch: "/".join(values) for batch, values in batches.items()}}
-        for name, batches in cells.items()
+        {"pass": name, **{"x".join(map(str, batch)): cell(batch, ns) for batch, ns in batches.items()}}
+        for name, batches in times.items()
         if len(batches) > 1  # images
     ]
 
@@ -171,7 +175,7 @@ def _batch_rows(result: dict[str, Any]) -> list[dict[str, str]]:
 _DTYPES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
-def _copy_ns(result: dict[str, Any], batch: list[int], dtype: str, threads: int) -> float:
+def _copy_ns(result: dict[str, Any], batch: Sequence[int], dtype: str, threads: int) -> float:
     elements = math.prod(batch)
     (copy,) = (
         copy["seconds"]["copy"]
