@@ -34,14 +34,18 @@ GR_INLINE Float widen_bfloat16(Word bits) {
   return bit_cast<Float>(bits << 16);
 }
 
-// Rounded to nearest, ties to even, as everywhere: what falls away is added to just under a half, or to a half where
-// the bit that stays is odd.
+// The half in the upper part of a word. It is rounded to nearest, ties to even, as everywhere: what falls away is added
+// to just under a half, or to a half where the bit that stays is odd. A NaN keeps its bits; it is quiet, as those of
+// arithmetic are, or what falls away is zero.
+template <typename Word, typename Float>
+GR_INLINE Word round_bfloat16(Float value) {
+  const Word none{}, bits = bit_cast<Word>(value), added = ((bits >> 16) & 1u) + 0x7FFFu;
+  return bits + (value == value ? added : none);
+}
+
 template <typename Word, typename Float>
 GR_INLINE Word narrow_bfloat16(Float value) {
-  const Word bits = bit_cast<Word>(value);
-  const Word rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
-  const Word quiet = (bits >> 16) | 0x40u;
-  return value != value ? quiet : rounded;
+  return round_bfloat16<Word>(value) >> 16;
 }
 
 template <typename Float, typename Word>

@@ -135,7 +135,9 @@ GR_INLINE Mask* mask_of(const Window<int64_t>& window, const Tile& tile, bool in
 template <typename T, typename Real>
 double sum(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index, void* scratch) {
   // Pairs of halves are added in single precision, which loses less than they lack.
-  constexpr int64_t block = sum_block, partials = sizeof(T) == 2 ? block / 2 : block;
+  constexpr bool pairs = sizeof(T) == 2;
+  constexpr int64_t block = sum_block, partials = pairs ? block / 2 : block;
+  constexpr int64_t hands = hands_of<T>;
   constexpr int n = vector_bytes / sizeof(Real), m = vector_bytes / sizeof(double);
   Doubles partial[partials / m] = {};
   const Shape& shape = pass.shape;
@@ -161,13 +163,20 @@ double sum(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index
     }
     for (int64_t i = 0; i < padded; i += block)
       for (int64_t c = 0; c < channels; ++c) {
-        const auto values = [&](int64_t at) GR_ALWAYS_INLINE {
-          Vector<Bits<T>, n> bits = load<n>(next.at(c, i + at));
-          if (mask) bits &= load<n>(mask + i + at);
-          return widened<T, Real, n>(bits);
+        const auto read = [&](int64_t at, Vector<Real, n>* values) GR_ALWAYS_INLINE {
+          Vector<Bits<T>, n * hands> bits = load<n * hands>(next.at(c, i + at));
+          if (mask) bits &= load<n * hands>(mask + i + at);
+          deal<T, Real, n, hands>(bits, values);
         };
-        for (int64_t l = 0; l < partials; l += n)
-          add(partials < block ? values(l) + values(block / 2 + l) : values(l), partial + l / m);
+        for (int64_t l = 0; l < partials; l += n) {
+          Vector<Real, n> values[2];
+          read(l * hands, values);
+          if constexpr (pairs) {
+            if constexpr (hands == 1) read(l + partials, values + 1);
+            values[0] += values[1];
+          }
+          add(values[0], partial + l / m);
+        }
       }
   };
   if (pass.adjoint) {
@@ -323,29 +332,33 @@ void apply(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index
     narrow(k.outside, grey);
     narrow(k.beside, beside);
     const auto outside = [=](int64_t channel) GR_ALWAYS_INLINE { return is_picture(channel) ? grey : beside; };
+    // Normals lie in the order of the pixels, and so do values that they are added to.
+    constexpr int64_t most_hands = std::is_same_v<T, Out> ? hands_of<T> : 1, whole = vector_bytes / sizeof(Real);
     const auto map = [&](auto block, const auto& source, const auto& write) GR_ALWAYS_INLINE {
       using Block = decltype(block);
-      constexpr int64_t n = Block::lanes;
-      const auto values = [&](int64_t c, int64_t i) GR_ALWAYS_INLINE {
-        const auto bits = load<n>(source(c) + i);
-        return widened<T, Real, n>(bits);
+      constexpr int64_t hands = Block::lanes > whole ? most_hands : 1, n = Block::lanes / hands;
+      constexpr int64_t vectors = Block::vectors * hands;
+      const auto read = [&](int64_t c, Vector<Real, n>* values) GR_ALWAYS_INLINE {
+        for (int64_t v = 0; v < Block::vectors; ++v)
+          deal<T, Real, n, hands>(load<Block::lanes>(source(c) + v * Block::lanes), values + v * hands);
       };
-      Vectors<Block, Real> shared{};
+      Vector<Real, n> values[vectors], shared[vectors] = {};
       if (mixes)
-        for (int64_t c = first; c < last; ++c)
-          for (int64_t v = 0; v < Block::vectors; ++v) shared[v] += values(c, v * n);
+        for (int64_t c = first; c < last; ++c) {
+          read(c, values);
+          for (int64_t v = 0; v < vectors; ++v) shared[v] += values[v];
+        }
       for (auto& vector : shared) vector = share * vector + k.constant;
       for (int64_t c = 0; c < channels; ++c) {
-        Vectors<Block, Bits<Out>> bits;
+        read(c, values);
         if (is_picture(c))
-          for (int64_t v = 0; v < Block::vectors; ++v)
-            bits[v] = narrowed<Out, Real, n>(k.scale * values(c, v * n) + shared[v]);
-        else
-          for (int64_t v = 0; v < Block::vectors; ++v) bits[v] = narrowed<Out, Real, n>(values(c, v * n));
+          for (int64_t v = 0; v < vectors; ++v) values[v] = k.scale * values[v] + shared[v];
+        Vectors<Block, Bits<Out>> bits;
+        for (int64_t v = 0; v < Block::vectors; ++v) bits[v] = collected<Out, Real, n, hands>(values + v * hands);
         write(c, bits);
       }
     };
-    map_tile<vector_bytes / sizeof(Real)>(passage, outside, map, put);
+    map_tile<whole * most_hands>(passage, outside, map, put);
   };
 
   if (k.noise_std == Real(0)) {

@@ -62,7 +62,8 @@ GR_INLINE void store(Bits bits, T* to) {
   __builtin_memcpy(to, &bits, sizeof bits);
 }
 
-// From 16 bits to 32 and back. Compilers have __builtin_convertvector for it, which GCC 12 does in pieces.
+// From 16 bits to 32 and back, of words that need no more. Compilers have __builtin_convertvector for it, which GCC 12
+// does in pieces.
 template <int64_t count>
 GR_INLINE Vector<uint32_t, count> extended(Vector<uint16_t, count> halves) {
   using Words = Vector<uint32_t, count>;
@@ -85,9 +86,8 @@ GR_INLINE Vector<uint16_t, count> truncated(Vector<uint32_t, count> words) {
   if constexpr (count == 16) return (Halves)_mm512_cvtepi32_epi16((__m512i)words);
 #elif defined(__AVX2__)
   if constexpr (count == 8) {
-    const __m256i low = _mm256_and_si256((__m256i)words, _mm256_set1_epi32(0xFFFF));
-    const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(low, low), 0x08);
-    return (Halves)_mm256_castsi256_si128(packed);
+    const __m256i packed = _mm256_packus_epi32((__m256i)words, (__m256i)words);
+    return (Halves)_mm256_castsi256_si128(_mm256_permute4x64_epi64(packed, 0x08));
   }
 #elif defined(__SSE2__)
   if constexpr (count == 4) {
@@ -141,6 +141,33 @@ GR_INLINE Vector<Bits<T>, count> narrowed(Vector<Real, count> values) {
   }
 }
 
+// To how many vectors neighbours in memory are dealt, in turns. Those of bfloat16 at even places and those at odd ones
+// are widened and narrowed by shifts and masks, where a vector of neighbours would have to be spread out and packed.
+template <typename T>
+constexpr int64_t hands_of = std::is_same_v<T, BFloat16> ? 2 : 1;
+
+template <typename T, typename Real, int64_t n, int64_t hands>
+GR_INLINE void deal(Vector<Bits<T>, n * hands> bits, Vector<Real, n>* out) {
+  if constexpr (hands == 1) {
+    *out = widened<T, Real, n>(bits);
+  } else {
+    const auto words = bit_cast<Vector<uint32_t, n>>(bits);
+    out[0] = bit_cast<Vector<Real, n>>(words << 16);
+    out[1] = bit_cast<Vector<Real, n>>(words & 0xFFFF0000u);
+  }
+}
+
+template <typename T, typename Real, int64_t n, int64_t hands>
+GR_INLINE Vector<Bits<T>, n * hands> collected(const Vector<Real, n>* values) {
+  if constexpr (hands == 1) {
+    return narrowed<T, Real, n>(*values);
+  } else {
+    using Words = Vector<uint32_t, n>;
+    const Words even = round_bfloat16<Words>(values[0]), odd = round_bfloat16<Words>(values[1]);
+    return bit_cast<Vector<Bits<T>, n * hands>>((even >> 16) | (odd & 0xFFFF0000u));
+  }
+}
+
 // Memory that is soon read and written, asked for bit by bit while other things are computed. Asked for at once, or not
 // at all, it would be waited for.
 template <typename T>
@@ -172,7 +199,7 @@ GR_INLINE void for_each_block(int64_t total, const Work& work) {
   if (total >= size)
     for (int64_t i = 0; i < total; i += size) work(Block<lanes, vectors>{}, least(i, total - size));
   else if constexpr (size > 1)
-    for_each_block<(vectors > 1 ? lanes : lanes > 4 ? lanes / 4 : 1), 1>(total, work);
+    for_each_block<(vectors > 1 ? lanes : lanes > 16 ? lanes / 2 : lanes > 4 ? lanes / 4 : 1), 1>(total, work);
 }
 
 }  // namespace

@@ -258,14 +258,15 @@ def test_every_half_is_read_and_rounded_as_torch_does(dtype, instruction_set):
 
 
 @pytest.mark.parametrize("instruction_set", range(len(INSTRUCTION_SETS)), ids=INSTRUCTION_SETS)
+@pytest.mark.parametrize("width", [1, 9, 75])
 @pytest.mark.parametrize("dtype", HALVES)
-def test_any_nan_stays_nan(dtype, instruction_set):
+def test_any_nan_stays_nan(dtype, width, instruction_set):
     """With all bits set, rounding would carry into the sign."""
     gain = torch.tensor([0x7FFFFFFF, -1, 0x7F800001], dtype=torch.int32).view(torch.float32)
-    y = on_cpu(
-        kernels, torch.ones(3, 1, 1, 9, dtype=dtype), TransformParams(gain=gain), instruction_set=instruction_set
-    )
-    assert y.isnan().all()
+    x = torch.ones(3, 1, 1, width, dtype=dtype)
+    noise = {"noise_std": torch.tensor([0.0, 1.0, 1.0]), "seed": torch.arange(3)}
+    for params in (TransformParams(gain=gain), TransformParams(gain=gain, **noise), TransformParams(brightness=gain)):
+        assert on_cpu(kernels, x, params, instruction_set=instruction_set).isnan().all()
 
 
 @st.composite

@@ -803,7 +803,7 @@ _CPU = [
     *_in(
         "csrc/bits.h",
         "kernels_cpu",
-        ("ties of bfloat16 go up", "0x7FFFu + ((bits >> 16) & 1u)", "0x8000u"),
+        ("ties of bfloat16 go up", "((bits >> 16) & 1u) + 0x7FFFu", "none + 0x8000u"),
         ("ties of float16 go up", "0xC8000FFFu + ((clamped >> 13) & 1u)", "0xC8001000u"),
         (
             "subnormal float16 are cut",
@@ -812,7 +812,7 @@ _CPU = [
         ),
         ("NaN becomes infinite in float16", "(value != value ? quiet : none)", "none"),
         ("large float16 begin anew", "size < most ? size : most", "size"),
-        ("NaN of bfloat16 may round to infinity", "value != value ? quiet : rounded", "rounded"),
+        ("NaN of bfloat16 may round to zero", "value == value ? added : none", "added"),
     ),
     *_in(
         "csrc/input_transform.h",
@@ -955,6 +955,8 @@ _CPU = [
             "i < total; i += size) work",
             "i + size <= total; i += size) work",
         ),
+        ("bfloat16 at odd places have bits of their neighbours", "(words & 0xFFFF0000u)", "(words)"),
+        ("bfloat16 at even places have bits of their neighbours", "(odd & 0xFFFF0000u)", "odd"),
     ),
     *_in(
         "csrc/normals_cpu_simd.h",
@@ -1073,7 +1075,11 @@ _CPU = [
             "      for (int64_t c = 0; c < p.channels; ++c)\n        for",
             "      for (int64_t c = 0; c < 1; ++c)\n        for",
         ),
-        ("the vectors of a block are of the same pixels", "load<n>(source(c) + i)", "load<n>(source(c))"),
+        (
+            "the vectors of a block are of the same pixels",
+            "load<Block::lanes>(source(c) + v * Block::lanes), values",
+            "load<Block::lanes>(source(c)), values",
+        ),
         ("what is staged begins where the tile does", "columns, staged + skipped)", "columns, staged)"),
         (
             "channels are taken apart in reverse",
@@ -1085,7 +1091,7 @@ _CPU = [
             "pixels[i * channels + c] =",
             "pixels[i * channels + channels - 1 - c] =",
         ),
-        ("half of the halves are summed", "values(block / 2 + l)", "values(l)"),
+        ("half of the halves are summed", "read(l + partials, values + 1)", "read(l, values + 1)"),
         (
             "float16 is bfloat16",
             "case Dtype::float16: return kernels_of<Float16, float>();",
