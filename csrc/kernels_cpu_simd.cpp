@@ -351,9 +351,10 @@ void apply(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index
       for (auto& vector : shared) vector = share * vector + k.constant;
       for (int64_t c = 0; c < channels; ++c) {
         read(c, values);
-        if (is_picture(c))
-          for (int64_t v = 0; v < vectors; ++v) values[v] = k.scale * values[v] + shared[v];
+        for (int64_t v = 0; v < vectors; ++v)
+          if (is_picture(c)) values[v] = k.scale * values[v] + shared[v];
         Vectors<Block, Bits<Out>> bits;
+#pragma GCC unroll 4  // else Clang leaves the loop as it is, and the values in memory
         for (int64_t v = 0; v < Block::vectors; ++v) bits[v] = collected<Out, Real, n, hands>(values + v * hands);
         write(c, bits);
       }
