@@ -9,7 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from .arguments import choice, number, pair
-from .ops import Columns, TransformParams, check_floating, draw, input_transform, parts_of, random_words
+from .ops import (
+    Columns,
+    TransformParams,
+    check_floating,
+    draw,
+    drawn_transform,
+    draws_itself,
+    input_transform,
+    parts_of,
+    random_words,
+)
 from .picture import Picture, Range
 
 # The parts of a policy in the order in which one pass of the operator applies them.
@@ -102,8 +112,7 @@ class DiffAugment(nn.Module):
             TypeError: x is no floating-point tensor.
             ValueError: x is not [N, C, H, W], or has none of the picture's channels.
         """
-        self.check(x)
-        return self.params_from(random_words((self.words, x.shape[0]), x.device, generator), x)
+        return self.params_from(self._drawn_words(x, generator), x)
 
     def check(self, x: Tensor) -> None:
         """Raise TypeError or ValueError unless x is a batch of images."""
@@ -162,13 +171,23 @@ class DiffAugment(nn.Module):
             return x
         fits = params is None
         if fits:
-            params = self.sample(x, generator)
+            words = self._drawn_words(x, generator)
+            if draws_itself(x, words, None):  # in less of the host's time
+                centre, channels = self.picture.centre, self.picture.channels_of(x)
+                for columns in self.columns(x):
+                    x, _ = drawn_transform(x, words, columns, None, centre, channels)
+                return x
+            params = self.params_from(words, x)
         for one_pass in params:
             x = input_transform(x, one_pass, fits)
         return x
 
     def extra_repr(self) -> str:
         return f"{self.policy!r}, p={self.p}, value_range={self.picture.value_range}, channels={self.picture.channels}"
+
+    def _drawn_words(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        self.check(x)
+        return random_words((self.words, x.shape[0]), x.device, generator)
 
 
 # Random words per sample of each part.

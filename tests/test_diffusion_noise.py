@@ -209,18 +209,23 @@ def test_channels_last_gets_the_same_noise(per_channel):
 
 
 @pytest.mark.parametrize("per_channel", [False, True])
-def test_no_layout_is_copied(per_channel, monkeypatch):
+@pytest.mark.parametrize("replays", [False, True])
+def test_no_layout_is_copied(per_channel, replays, monkeypatch):
     """The operator has feature maps as they lie in memory."""
     noise, x, seen = DiffusionNoise(100, per_channel=per_channel), torch.randn(3, 4, 5, 6), []
 
-    def operator(images, _params):
+    def given(images, _params):
         seen.append(images)
         return images.clone()
 
-    monkeypatch.setattr(diffusion_noise, "input_transform", operator)
+    def drawn(images, *_):
+        return given(images, None), None
+
+    monkeypatch.setattr(diffusion_noise, "input_transform", given)
+    monkeypatch.setattr(diffusion_noise, "drawn_transform", drawn)
     for layout in (torch.contiguous_format, torch.channels_last):
         in_layout = x.contiguous(memory_format=layout)
-        noise(in_layout)
+        noise(in_layout, params=noise.sample(x) if replays else None)
         assert seen[-1].data_ptr() == in_layout.data_ptr()
         assert seen[-1].stride() == in_layout.stride()
 

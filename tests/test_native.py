@@ -226,6 +226,39 @@ def test_words_may_lie_in_any_order():
         assert torch.equal(actual, expected)
 
 
+SOME_CHANNELS = {"value_range": (0.0, 1.0), "channels": slice(0, 3)}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    ("module", "options"),
+    [
+        (DiffAugment(), {}),
+        (DiffAugment("cutout,color", p=0.5, **SOME_CHANNELS), {}),
+        (DiffusionNoise(), {}),
+        (DiffusionNoise(), {"t": 7}),
+        (DiffusionNoise(**SOME_CHANNELS), {"t": torch.arange(8)}),
+    ],
+)
+def test_a_module_draws_in_its_pass(module, options, layout, dtype, monkeypatch):
+    """No parameters are made, and all is as if the same draw were replayed."""
+    x = torch.rand(8, 4, 9, 10, dtype=dtype).contiguous(memory_format=layout).requires_grad_()
+    told = {"return_t": True} if isinstance(module, DiffusionNoise) else {}
+    params = module.sample(x, **options, generator=torch.Generator().manual_seed(1))
+    expected = module(x, params=params, **told)
+    for owner in ("diffaugment", "diffusion_noise"):
+        monkeypatch.setattr(f"gan_regularizers.{owner}.draw", None)
+    y = module(x, **options, **told, generator=torch.Generator().manual_seed(1))
+    if told:
+        (y, t), (expected, steps) = y, expected
+        assert torch.equal(t, steps)
+    assert torch.equal(y, expected)
+    assert y.stride() == x.stride()
+    cotangent = torch.randn_like(y)
+    assert torch.equal(*(torch.autograd.grad(out, x, cotangent)[0] for out in (y, expected)))
+
+
 def test_steps_are_the_callers_to_change():
     x = torch.rand(4, 3, 8, 8).requires_grad_()
     y, t = InputRegularizer(DiffAugment(), DiffusionNoise())(x, return_t=True)

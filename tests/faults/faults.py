@@ -191,6 +191,16 @@ _PRESETS = [
 _AUGMENTATION = [
     *_in(
         _AUGMENT,
+        "native",
+        ("alone it moves zeros in", "words, columns, None, centre, channels)", "words, columns, None, 0.0, channels)"),
+        (
+            "alone it augments all channels",
+            "words, columns, None, centre, channels)",
+            "words, columns, None, centre, None)",
+        ),
+    ),
+    *_in(
+        _AUGMENT,
         "diffaugment",
         ("shares are rounded down", "math.floor(size * ratio + 0.5)", "math.floor(size * ratio)"),
         (
