@@ -268,6 +268,13 @@ _AUGMENTATION = [
 _DIFFUSION = [
     *_in(
         _NOISE,
+        "native",
+        ("alone it diffuses towards 0", "steps, self.picture.centre, channels)", "steps, 0.0, channels)"),
+        ("alone it diffuses all channels", "self.picture.centre, channels)", "self.picture.centre, None)"),
+        ("alone it draws what it is given", "self.steps(chain, t, x.shape[:1]", "self.steps(chain, None, x.shape[:1]"),
+    ),
+    *_in(
+        _NOISE,
         "diffusion_noise official_parity adaptive_t averages",
         ("T is rounded down", "self.t_min + round(p *", "self.t_min + int(p *"),
         ("steps begin at 0", 'side="right") + 1', 'side="right")'),
