@@ -74,7 +74,7 @@ def only_reference(monkeypatch) -> None:
     def refuse(*_):
         raise AssertionError("a kernel was called")
 
-    for name in ("input_transform", "draw", "missing"):
+    for name in ("input_transform", "draw", "_draw_pass", "missing"):
         monkeypatch.setattr(native, name, (lambda *_: "") if name == "missing" else refuse)
     with use_backend("native"):
         yield
