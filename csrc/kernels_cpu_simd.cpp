@@ -219,7 +219,7 @@ struct Passage {
 // Calls map(block, source, write), where source(channel) is the address of what comes to the block, and map calls
 // write(channel, bits) for its vectors. What has no source becomes outside(channel), whatever map makes of what it
 // finds there. All of a tile goes on to put(block, channel, pixel, bits), with the block's first pixel in the tile.
-template <int64_t lanes, typename T, typename Outside, typename Map, typename Put>
+template <int64_t lanes, int64_t vectors, typename T, typename Outside, typename Map, typename Put>
 GR_INLINE void map_tile(const Passage<T>& p, const Outside& outside, const Map& map, const Put& put) {
   using Out = decltype(outside(0));
   const int64_t columns = p.tile.columns();
@@ -231,7 +231,7 @@ GR_INLINE void map_tile(const Passage<T>& p, const Outside& outside, const Map& 
     const int64_t line = (row - p.tile.row_begin) * columns;
     if (!has_source(p.window, row)) {
       for (int64_t c = 0; c < p.channels; ++c)
-        for_each_block<lanes>(columns, [=, &put](auto block, int64_t i) GR_ALWAYS_INLINE {
+        for_each_block<lanes, vectors>(columns, [=, &put](auto block, int64_t i) GR_ALWAYS_INLINE {
           using Block = decltype(block);
           Vectors<Block, Bits<Out>> bits{};
           for (auto& vector : bits) vector += bit_cast<Bits<Out>>(outside(c));
@@ -250,7 +250,7 @@ GR_INLINE void map_tile(const Passage<T>& p, const Outside& outside, const Map& 
       });
       source = {staged, columns, 1};
     }
-    for_each_block<lanes>(columns, [=, &outside, &map, &put](auto block, int64_t i) GR_ALWAYS_INLINE {
+    for_each_block<lanes, vectors>(columns, [=, &outside, &map, &put](auto block, int64_t i) GR_ALWAYS_INLINE {
       using Block = decltype(block);
       constexpr int64_t n = Block::lanes;
       const auto source_of = [=](int64_t channel) GR_ALWAYS_INLINE { return source.at(channel, i); };
@@ -278,7 +278,9 @@ void move(Passage<T> p, T outside, Planes<T> out) {
       *columns *= pixel;
     p.channels = p.in.pixel_step = out.pixel_step = 1;
   }
-  map_tile<vector_bytes / sizeof(T)>(
+  // A vector of 64 bytes that is not moved by whole lines of the cache is always read from two.
+  constexpr int64_t bytes = vector_bytes < 32 ? vector_bytes : 32;
+  map_tile<bytes / sizeof(T), 64 / bytes>(
       p, [=](int64_t) { return outside; },
       [&](auto block, const auto& source, const auto& write) GR_ALWAYS_INLINE {
         using Block = decltype(block);
@@ -359,7 +361,7 @@ void apply(const Pass& pass, const Tiling& tiling, int64_t sample, int64_t index
         write(c, bits);
       }
     };
-    map_tile<whole * most_hands>(passage, outside, map, put);
+    map_tile<whole * most_hands, vectors_at_once>(passage, outside, map, put);
   };
 
   if (k.noise_std == Real(0)) {

@@ -193,7 +193,7 @@ constexpr int64_t vectors_at_once = 64 / vector_bytes;
 
 // Calls work(block, i) for blocks from 0 up to `total`, the last of which overlaps the one before it. Fewer elements
 // than one has come in smaller blocks.
-template <int64_t lanes, int64_t vectors = vectors_at_once, typename Work>
+template <int64_t lanes, int64_t vectors, typename Work>
 GR_INLINE void for_each_block(int64_t total, const Work& work) {
   constexpr int64_t size = lanes * vectors;
   if (total >= size)
