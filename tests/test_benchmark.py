@@ -548,8 +548,8 @@ def test_the_file_is_complete(finished):
                 assert figures["peak_tensors"] >= 1
 
 
-def test_the_title_of_a_narrow_chart_stays_inside(finished, tmp_path, monkeypatch):
-    """One mode makes one column of panels; all libraries make the longest title."""
+def test_a_narrow_charts_title_and_legend_stay_inside(finished, tmp_path, monkeypatch):
+    """One mode makes one column of panels; all libraries make the longest title, and diffused the longest name."""
     figures = []
     monkeypatch.setattr(chart.plots, "save", lambda figure, _: figures.append(figure))
     result = json.loads(finished.read_text())
@@ -558,9 +558,13 @@ def test_the_title_of_a_narrow_chart_stays_inside(finished, tmp_path, monkeypatc
     chart.save(tmp_path / "narrow.png", result)
     (figure,) = figures
     FigureCanvasAgg(figure).draw()
-    title = figure._suptitle.get_window_extent()
-    assert title.x0 >= 0
-    assert title.x1 <= figure.bbox.width
+    (legend,) = figure.legends
+    assert cases.REPLAYED_SEQUENCE in [text.get_text() for text in legend.get_texts()]
+    for part in (figure._suptitle, legend):
+        extent = part.get_window_extent()
+        assert extent.x0 >= 0
+        assert extent.x1 <= figure.bbox.width
+        assert extent.y0 >= 0
 
 
 def test_the_chart_is_written_beside_it(finished):

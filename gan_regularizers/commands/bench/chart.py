@@ -1,5 +1,6 @@
 """The benchmark's picture: every competitor's time in times of a copy."""
 
+import math
 import textwrap
 from pathlib import Path
 
@@ -24,6 +25,7 @@ COLOURS = dict(
 CLONE_LINE = "torch.clone"
 BAR_INCHES = 0.19
 TITLE_CHARACTERS = 13  # in an inch of the title
+LEGEND_INCHES = 3.0  # of the longest name
 
 
 def save(path: Path, result: Result) -> None:
@@ -37,7 +39,7 @@ def save(path: Path, result: Result) -> None:
     shown = {part: [name for name in COMPETITORS if name in timed[part]] for part in parts}
     heights = [len(batches[part]) * (len(shown[part]) + 1) * BAR_INCHES + 0.7 for part in parts]
     width = 4.2 * len(modes) + 1
-    figure = Figure(figsize=(width, sum(heights) + 1.2), layout="constrained")
+    figure = Figure(layout="constrained")
     grid = figure.subplots(len(parts), len(modes), sharex=True, sharey="row", squeeze=False, height_ratios=heights)
     for axes_of_part, part in zip(grid, parts, strict=True):
         for axes, mode in zip(axes_of_part, modes, strict=True):
@@ -52,11 +54,13 @@ def save(path: Path, result: Result) -> None:
         label: handle for axes in grid[:, 0] for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
     order = [name for name in (*COMPETITORS, CLONE_LINE) if name in handles]
+    columns = int(width / LEGEND_INCHES)
+    figure.set_size_inches(width, sum(heights) + 0.8 + math.ceil(len(order) / columns) * BAR_INCHES)
     figure.legend(
         [handles[name] for name in order],
         order,
         loc="outside lower center",
-        ncols=2 * len(modes),
+        ncols=columns,
         frameon=False,
         fontsize=9,
     )
