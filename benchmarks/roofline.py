@@ -104,8 +104,12 @@ def build(folder: Path) -> None:
     # Threads are OpenMP's, as beside torch.
     libraries = ("-ldl", "-Wl,--no-as-needed", "-lgomp")
     run([*options, "-DGR_AVX2", "-DGR_AVX512", *sources, *objects, *libraries, "-o", folder / "passes"])
+    build_machine(folder / "machine")
+
+
+def build_machine(program: Path) -> None:
     told = ("-mavx2", "-fopenmp", "-fno-tree-loop-distribute-patterns")  # else a copy becomes a call of memcpy
-    run([*options, *told, SOURCES / "machine.cpp", "-o", folder / "machine"])
+    run(["g++", *OPTIONS, *told, SOURCES / "machine.cpp", "-o", program])
 
 
 def build_for_aarch64(csrc: Path, program: Path) -> None:
@@ -120,28 +124,43 @@ def call(
     return run([*program, a_set, dtype, a_pass.layout, *shape, threads, calls, *a_pass.parts.split()])
 
 
-def nanoseconds(seconds: Iterable[float], shape: Shape) -> float:
-    """Of an element, in the fastest tenth of calls."""
-    ordered = sorted(seconds)
-    return 1e9 * ordered[len(ordered) // 10] / math.prod(shape)
+def fastest_tenth(times: Iterable[float]) -> float:
+    """The slowest of it."""
+    ordered = sorted(times)
+    return ordered[len(ordered) // 10]
+
+
+def of_machine(program: Path, size: int, threads: int, rounds: int) -> dict[str, float]:
+    """Seconds of copies, if the size is not 0, and nanoseconds of a vector instruction on every thread."""
+    times = defaultdict(list)
+    for line in run(["env", f"OMP_NUM_THREADS={threads}", program, size, rounds]).stdout.splitlines():
+        name, time = line.split("\t")
+        times[name].append(float(time))
+    return {name: fastest_tenth(values) for name, values in times.items()}
+
+
+def gain(program: Path, threads: int) -> float:
+    """How many times as many instructions all threads run as one does. Two that share a core hardly run more."""
+    one, each = (of_machine(program, 0, count, 20)["instruction"] for count in (1, threads))
+    return threads * one / each
 
 
 def memory(program: Path, sizes: Iterable[int], threads: Iterable[int], rounds: int) -> tuple[list[dict], float]:
     """Seconds of copies, by size and number of threads; and nanoseconds of a vector instruction."""
     records, instruction = [], math.inf
     for size, count in product(sizes, threads):
-        times = defaultdict(list)
-        for line in run(["env", f"OMP_NUM_THREADS={count}", program, size, rounds]).stdout.splitlines():
-            name, time = line.split("\t")
-            times[name].append(float(time))
-        fastest = {name: sorted(values)[len(values) // 10] for name, values in times.items()}
+        fastest = of_machine(program, size, count, rounds)
         instruction = min(instruction, fastest.pop("instruction"))
         records.append({"bytes": size, "threads": count, "seconds": fastest})
     return records, instruction
 
 
-def timed(program: Path, sets: Sequence[str], threads: Sequence[int], rounds: int) -> list[dict[str, Any]]:
-    """Nanoseconds of an element, on one thread for all sets and dtypes, on all for the best set and float32."""
+def timed(folder: Path, sets: Sequence[str], threads: Sequence[int], rounds: int) -> list[dict[str, Any]]:
+    """Nanoseconds of an element, on one thread for all sets and dtypes, on all for the best set and float32.
+
+    Beside several threads, what they gained in instructions alone, before the pass and at the best of its turns: a
+    virtual machine may have two processors that share one core for a while.
+    """
     cases = []
     for (name, a_pass), dtype in product(PASSES.items(), DTYPES):
         for shape in a_pass.shapes():
@@ -150,15 +169,19 @@ def timed(program: Path, sets: Sequence[str], threads: Sequence[int], rounds: in
             if dtype == "float32":
                 cases += [(name, dtype, shape, count, sets[-1]) for count in threads if count != 1]
     seconds: dict[tuple, list[float]] = {case: [] for case in cases}
+    gains = dict.fromkeys(cases, 1.0)
     for _, case in product(range(SWEEPS), cases):
         name, dtype, shape, count, a_set = case
         calls = max(10, rounds * math.prod(MIDDLE) // math.prod(shape) // SWEEPS)
-        output = call([program], a_set, dtype, PASSES[name], shape, count, calls).stdout
+        if count > 1:
+            gains[case] = max(gains[case], gain(folder / "machine", count))
+        output = call([folder / "passes"], a_set, dtype, PASSES[name], shape, count, calls).stdout
         seconds[case] += map(float, output.split())
     return [
         {
             **dict(zip(("pass", "dtype", "batch", "threads", "set"), case, strict=True)),
-            "ns": nanoseconds(of_case, case[2]),
+            "ns": 1e9 * fastest_tenth(of_case) / math.prod(case[2]),
+            "gain": gains[case],
         }
         for case, of_case in seconds.items()
     ]
@@ -255,7 +278,7 @@ def main(argv: list[str] | None = None) -> None:
             "set": sets[-1],
             "memory": copies,
             "instruction_ns": instruction,
-            "times": timed(folder / "passes", sets, threads, args.rounds),
+            "times": timed(folder, sets, threads, args.rounds),
         }
         print("counting", flush=True)
         valgrind = ("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", folder / "passes")

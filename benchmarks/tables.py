@@ -155,18 +155,20 @@ def _pass_rows(result: dict[str, Any]) -> list[dict[str, str]]:
 def _batch_rows(result: dict[str, Any]) -> list[dict[str, str]]:
     """In float32 and the best instruction set: in times of a copy, and how much faster all threads are than one."""
     best = result["set"]
-    times: dict[str, dict[tuple[int, ...], dict[int, float]]] = {}
+    times: dict[str, dict[tuple[int, ...], dict[int, dict[str, float]]]] = {}
     for time in result["times"]:
         if (time["dtype"], time["set"]) == ("float32", best):
             batches = times.setdefault(time["pass"], {})
-            batches.setdefault(tuple(time["batch"]), {})[time["threads"]] = time["ns"]
+            batches.setdefault(tuple(time["batch"]), {})[time["threads"]] = time
 
-    def cell(batch: tuple[int, ...], ns: dict[int, float]) -> str:
-        copies = (ns[threads] / _copy_ns(result, batch, "float32", threads) for threads in sorted(ns))
-        return f"{'/'.join(map(report.three_digits, copies))}, {ns[1] / ns[max(ns)]:.2f}x"
+    def cell(batch: tuple[int, ...], on: dict[int, dict[str, float]]) -> str:
+        copies = (on[threads]["ns"] / _copy_ns(result, batch, "float32", threads) for threads in sorted(on))
+        all_threads = on[max(on)]
+        of_machine = f" of {all_threads['gain']:.2f}" if "gain" in all_threads else ""  # not in older files
+        return f"{'/'.join(map(report.three_digits, copies))}, {on[1]['ns'] / all_threads['ns']:.2f}x{of_machine}"
 
     return [
-        {"pass": name, **{"x".join(map(str, batch)): cell(batch, ns) for batch, ns in batches.items()}}
+        {"pass": name, **{"x".join(map(str, batch)): cell(batch, on) for batch, on in batches.items()}}
         for name, batches in times.items()
         if len(batches) > 1  # images
     ]

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -48,6 +49,19 @@ def test_sources_compile(roofline, name):
             pytest.skip("its instructions are those of x86-64")
         compiler += ["-mavx2", "-fopenmp"]
     subprocess.run([*compiler, ROOT / "benchmarks" / "roofline" / f"{name}.cpp"], check=True)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
+def test_threads_on_one_processor_gain_nothing(roofline, tmp_path):
+    if roofline.platform.machine() != "x86_64" or "avx2" not in roofline.usable_sets():
+        pytest.skip("its instructions are those of x86-64 with AVX2")
+    program, before = tmp_path / "machine", os.sched_getaffinity(0)
+    roofline.build_machine(program)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        assert 0.0 < roofline.gain(program, 2) < 1.4
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 @pytest.mark.parametrize(
