@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from hypothesis import HealthCheck, settings
 
 # Child processes take the package that is installed too, not the tree that they start in, which may have no kernels.
 os.environ["PYTHONSAFEPATH"] = "1"
+
+# A shell has what it runs in the background ignore interrupts, and so would the child processes that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The kernels of another build, such as one with sanitizers, in place of those of the package.
 if other := os.environ.get("GAN_REGULARIZERS_TEST_KERNELS"):
