@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -51,7 +52,7 @@ def test_sources_compile(roofline, name):
     subprocess.run([*compiler, ROOT / "benchmarks" / "roofline" / f"{name}.cpp"], check=True)
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
+@pytest.mark.skipif(sys.platform != "linux" or shutil.which("g++") is None, reason="for Linux with g++")
 def test_threads_on_one_processor_gain_nothing(roofline, tmp_path):
     if roofline.platform.machine() != "x86_64" or "avx2" not in roofline.usable_sets():
         pytest.skip("its instructions are those of x86-64 with AVX2")
