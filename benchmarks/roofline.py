@@ -140,7 +140,7 @@ def of_machine(program: Path, size: int, threads: int, rounds: int) -> dict[str,
 
 
 def gain(program: Path, threads: int) -> float:
-    """How many times as many instructions all threads run as one does. Two that share a core hardly run more."""
+    """How many times as many instructions all threads run as one does: hardly more where they share a core."""
     one, each = (of_machine(program, 0, count, 20)["instruction"] for count in (1, threads))
     return threads * one / each
 
@@ -158,8 +158,8 @@ def memory(program: Path, sizes: Iterable[int], threads: Iterable[int], rounds: 
 def timed(folder: Path, sets: Sequence[str], threads: Sequence[int], rounds: int) -> list[dict[str, Any]]:
     """Nanoseconds of an element, on one thread for all sets and dtypes, on all for the best set and float32.
 
-    Beside several threads, what they gained in instructions alone, before the pass and at the best of its turns: a
-    virtual machine may have two processors that share one core for a while.
+    Beside several threads, what they gained in instructions alone, before the pass and at the best of its turns: the
+    processors of a virtual machine may share a core for a while, with each other or with other work.
     """
     cases = []
     for (name, a_pass), dtype in product(PASSES.items(), DTYPES):
@@ -169,19 +169,19 @@ def timed(folder: Path, sets: Sequence[str], threads: Sequence[int], rounds: int
             if dtype == "float32":
                 cases += [(name, dtype, shape, count, sets[-1]) for count in threads if count != 1]
     seconds: dict[tuple, list[float]] = {case: [] for case in cases}
-    gains = dict.fromkeys(cases, 1.0)
+    gains: dict[tuple, list[float]] = defaultdict(list)
     for _, case in product(range(SWEEPS), cases):
         name, dtype, shape, count, a_set = case
         calls = max(10, rounds * math.prod(MIDDLE) // math.prod(shape) // SWEEPS)
         if count > 1:
-            gains[case] = max(gains[case], gain(folder / "machine", count))
+            gains[case].append(gain(folder / "machine", count))
         output = call([folder / "passes"], a_set, dtype, PASSES[name], shape, count, calls).stdout
         seconds[case] += map(float, output.split())
     return [
         {
             **dict(zip(("pass", "dtype", "batch", "threads", "set"), case, strict=True)),
             "ns": 1e9 * fastest_tenth(of_case) / math.prod(case[2]),
-            "gain": gains[case],
+            **({"gain": max(gains[case])} if case in gains else {}),
         }
         for case, of_case in seconds.items()
     ]

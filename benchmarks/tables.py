@@ -164,7 +164,7 @@ def _batch_rows(result: dict[str, Any]) -> list[dict[str, str]]:
     def cell(batch: tuple[int, ...], on: dict[int, dict[str, float]]) -> str:
         copies = (on[threads]["ns"] / _copy_ns(result, batch, "float32", threads) for threads in sorted(on))
         all_threads = on[max(on)]
-        of_machine = f" of {all_threads['gain']:.2f}" if "gain" in all_threads else ""  # not in older files
+        of_machine = f" of {all_threads['gain']:.2f}" if "gain" in all_threads else ""  # older files have none
         return f"{'/'.join(map(report.three_digits, copies))}, {on[1]['ns'] / all_threads['ns']:.2f}x{of_machine}"
 
     return [
